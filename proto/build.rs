@@ -1,0 +1,28 @@
+//! Compiles the `.proto` files without protoc and keeps the descriptor set, which reflection and the JSON dialect read.
+
+use std::{env, fs, path::PathBuf};
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    let folder = root.join("muster/v1");
+    println!("cargo:rerun-if-changed={}", folder.display());
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    files.sort();
+
+    let mut compiler = protox::Compiler::new([&root])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
+    // Encoded by protox and not through prost's types, which would drop the options they do not know.
+    let encoded = compiler.encode_file_descriptor_set();
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin"), &encoded)?;
+
+    let set = prost_types::FileDescriptorSet::decode(encoded.as_slice())?;
+    tonic_prost_build::configure()
+        .bytes(".muster.v1.Signed.payload")
+        .btree_map(".")
+        .compile_fds(set)?;
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The contract between controller, agents and operators: generated messages and services, ids, error reasons, the
+//! selector grammar, manifests and the JSON dialect. Knows no transport, no storage and no TLS.
+
+/// Generated from `muster/v1/*.proto`.
+#[allow(clippy::all, missing_debug_implementations)]
+pub mod v1 {
+    tonic::include_proto!("muster.v1");
+}
+
+/// The encoded `FileDescriptorSet` of the package and all it imports, with comments.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
