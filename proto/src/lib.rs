@@ -1,6 +1,19 @@
 //! The contract between controller, agents and operators: generated messages and services, ids, error reasons, the
 //! selector grammar, manifests and the JSON dialect. Knows no transport, no storage and no TLS.
 
+pub mod attempts;
+pub mod check;
+pub mod digest;
+pub mod duration;
+pub mod error;
+pub mod ids;
+pub mod json;
+pub mod label;
+pub mod policy_set;
+pub mod selector;
+mod suggest;
+pub mod threshold;
+
 /// Generated from `muster/v1/*.proto`.
 #[allow(clippy::all, missing_debug_implementations)]
 pub mod v1 {
