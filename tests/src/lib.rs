@@ -1,1 +1,24 @@
+//! The harness: real binaries in real processes, each with its own directory, ports and database, gone when dropped. A
+//! system test is written against what a user has: the command line, the config files, the network.
+//!
+//! It is not a place for tests (`tests/it`), and it never looks into a process or a database.
+//!
+//! ```no_run
+//! use muster_tests::{Controller, poll::{self, SECOND}};
+//!
+//! let controller = Controller::start();
+//! let agent = controller.agent("web-01").start();
+//! poll::until("the agent is online", 10 * SECOND, || controller.ctl().agent_is("web-01", "ONLINE"));
+//! # drop(agent);
+//! ```
 
+pub mod binaries;
+pub mod ctl;
+pub mod poll;
+pub mod postgres;
+pub mod process;
+pub mod settings;
+pub mod tools;
+
+pub use ctl::Ctl;
+pub use process::Process;

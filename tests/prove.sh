@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Shows what Muster promises, with release binaries, and prints the figures.
+#
+#   tests/prove.sh                     what can be shown
+#   tests/prove.sh main-job            one ONLINE agent within 10 s, five states within 30 s, stops within 5 s
+#   tests/prove.sh by-hand             three agents enrolled by hand; the controller is killed -9; nothing is lost
+#   tests/prove.sh plugins             Debian's plugins through a manifest, the same as by hand
+#   tests/prove.sh reflection          buf lists and calls the API with a certificate, and is refused without
+#   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
+#   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+system_tests() {
+  release
+  MUSTER_TEST_BIN_DIR="$PWD/target/release" cargo test --workspace --locked --test it -- --show-output "$1::"
+}
+
+release() { cargo build --release --locked -p muster-server && cargo build --release --locked -p muster-agent -p musterctl; }
+
+footprint() {
+  release
+  ./tests/run/footprint.sh target/release "${1:-600}"
+}
+
+build_time() {
+  rm -rf target/release
+  time cargo build --release --locked -p muster-server
+}
+
+case "${1-}" in
+  main-job) system_tests main_job ;;
+  by-hand) system_tests by_hand ;;
+  plugins) system_tests plugins ;;
+  reflection) system_tests api ;;
+  footprint) footprint "${2-}" ;;
+  build-time) build_time ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;
+esac

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Every gate, the same here and in CI. Not a build system: each step is one command that also works by hand.
+#
+#   tests/run.sh               all steps
+#   tests/run.sh fmt clippy    these steps
+#   tests/run.sh --list        their names
+#
+# Installs what it needs: Debian packages (as root, or by sudo when it asks for no password) and, under target/tools,
+# tools of pinned versions. Ends with the time of each step, and fails if any of them failed. What could not be tested
+# here says so in a line "SKIPPED: what: why"; these lines are counted and shown again at the end.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+steps="tools fmt buf deny clippy build house sqlite postgres release"
+logs=target/test-logs
+failed=()
+summary=()
+
+. tests/run/tools.sh
+. tests/run/postgres.sh
+
+step_fmt() { cargo fmt --all --check; }
+
+step_buf() {
+  local buf="$PWD/target/tools/node_modules/.bin/buf"
+  [ -x "$buf" ] || { skip "buf lint, buf breaking" "buf is not installed"; return 0; }
+  (cd proto && "$buf" lint && "$buf" breaking --against baseline.binpb) && echo "lint clean, nothing broken"
+}
+
+step_deny() { "$(cargo_deny)" check licenses bans sources; }
+
+step_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+
+# The binaries that the system tests start, then the tests themselves.
+step_build() { cargo build --workspace --bins --locked && cargo test --workspace --no-run --locked; }
+
+step_house() { cargo test --workspace --locked --test it -- --show-output house::; }
+
+# An empty URL says that PostgreSQL has its own step: a test that needs it says nothing then.
+step_sqlite() { MUSTER_TEST_POSTGRES_URL="" cargo test --workspace --locked --no-fail-fast -- --show-output; }
+
+step_postgres() {
+  if ! postgres_bin >/dev/null; then
+    skip "all tests on PostgreSQL" "initdb of PostgreSQL is not installed (Debian: postgresql)"
+    return 0
+  fi
+  # A step runs in a subshell, which takes its PostgreSQL along however it ends.
+  trap postgres_stop EXIT
+  trap 'exit 130' INT TERM
+  postgres_start || return 1
+  MUSTER_TEST_POSTGRES_URL="$POSTGRES_URL" cargo test --workspace --locked --no-fail-fast -- --show-output
+}
+
+# The binaries that users run, on the way that users go.
+step_release() {
+  cargo build --release --locked -p muster-server && cargo build --release --locked -p muster-agent -p musterctl &&
+    MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" \
+      cargo test --workspace --locked --test it -- --show-output main_job:: by_hand:: plugins::
+}
+
+skip() { echo "SKIPPED: $1: $2"; }
+
+run_step() {
+  local name=$1 start=$SECONDS code
+  printf '\n== %s\n' "$name"
+  "step_$name" 2>&1 | tee "$logs/$name.log"
+  code=${PIPESTATUS[0]}
+  local took=$((SECONDS - start)) skipped
+  skipped=$(grep -c '^SKIPPED:' "$logs/$name.log")
+  summary+=("$(printf '%-9s %-6s %3dm%02ds %s' "$name" "$([ "$code" = 0 ] && echo ok || echo FAILED)" \
+    $((took / 60)) $((took % 60)) "$([ "$skipped" = 0 ] || echo "$skipped skipped")")")
+  [ "$code" = 0 ] || failed+=("$name")
+}
+
+case "${1-}" in
+  --list) printf '%s\n' $steps; exit 0 ;;
+  -*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+chosen=${*:-$steps}
+for name in $chosen; do
+  declare -F "step_$name" >/dev/null || { echo "$0: no step '$name'; there are: $steps" >&2; exit 2; }
+done
+
+mkdir -p "$logs"
+for name in $chosen; do run_step "$name"; done
+
+printf '\n== summary\n'
+printf '%s\n' "${summary[@]}"
+(cd "$logs" && for name in $chosen; do grep -h '^SKIPPED:' "$name.log"; done | sort | uniq -c)
+printf 'total %dm%02ds\n' $((SECONDS / 60)) $((SECONDS % 60))
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "FAILED: ${failed[*]} (logs in $logs/)"
+  exit 1
+fi

@@ -1,0 +1,69 @@
+# Sourced by tests/run.sh: what the tests need beyond a Rust toolchain, from Debian and in pinned versions.
+
+BUF_VERSION=1.75.0
+CARGO_DENY_VERSION=0.20.2
+
+step_tools() {
+  packages || return 1
+  buf_install
+  cargo_deny_install || return 1
+  rustc --version && "$(cargo_deny)" --version
+}
+
+# A command and the Debian package that brings it, where the command is not there yet.
+packages() {
+  local missing=()
+  command -v cc >/dev/null || missing+=(build-essential)
+  command -v curl >/dev/null || missing+=(curl ca-certificates)
+  command -v npm >/dev/null || missing+=(npm)
+  command -v systemd-analyze >/dev/null || missing+=(systemd)
+  postgres_bin >/dev/null || missing+=(postgresql)
+  [ -x /usr/lib/nagios/plugins/check_http ] || missing+=(monitoring-plugins-basic)
+  [ ${#missing[@]} -gt 0 ] || return 0
+
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+      cat <<END
+run.sh: some Debian packages are missing, and only root can install them
+  what  ${missing[*]}
+  why   you are $(id -un), and sudo is not there or asks for a password
+  do    sudo apt-get install --no-install-recommends ${missing[*]}
+        the run goes on: what needs them is reported as SKIPPED or fails
+END
+      return 0
+    fi
+    as_root=(sudo -n)
+  fi
+  # The tests start a PostgreSQL of their own: the host gets none from the package.
+  local no_cluster=/etc/postgresql-common/createcluster.d/muster-tests.conf
+  "${as_root[@]}" apt-get update -q &&
+    "${as_root[@]}" install -D -m 0644 /dev/stdin "$no_cluster" <<<'create_main_cluster = false' &&
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+  local code=$?
+  "${as_root[@]}" rm -f "$no_cluster"
+  return $code
+}
+
+buf_install() {
+  local buf=target/tools/node_modules/.bin/buf
+  [ "$("$buf" --version 2>&1)" = "$BUF_VERSION" ] && return 0
+  command -v npm >/dev/null || { echo "npm is missing: buf is not installed"; return 0; }
+  mkdir -p target/tools
+  npm install --prefix target/tools --no-save --no-audit --no-fund --loglevel error "@bufbuild/buf@$BUF_VERSION"
+}
+
+# The path of a cargo-deny of the pinned version.
+cargo_deny() {
+  local candidate
+  for candidate in target/tools/bin/cargo-deny "$(command -v cargo-deny)"; do
+    [ "$("$candidate" --version 2>/dev/null)" = "cargo-deny $CARGO_DENY_VERSION" ] && { echo "$candidate"; return 0; }
+  done
+  echo "cargo-deny-$CARGO_DENY_VERSION-is-missing"
+  return 1
+}
+
+cargo_deny_install() {
+  cargo_deny >/dev/null && return 0
+  cargo install --quiet --locked --root target/tools --version "$CARGO_DENY_VERSION" cargo-deny
+}

@@ -1,0 +1,48 @@
+//! A database of its own for each controller, when there is a PostgreSQL to make it in. SQLite needs none.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::{ctl::Outcome, process, settings};
+
+/// A fresh database, dropped with the value.
+#[derive(Debug)]
+pub struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// One in the PostgreSQL that the environment names, if it names one.
+    pub fn create() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let server = settings::postgres_url()?;
+        let name = format!(
+            "muster_{}_{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        psql(&server, &format!("CREATE DATABASE {name}")).expect_code(0);
+        Some(Self { server, name })
+    }
+
+    pub fn url(&self) -> String {
+        let (server, _) = self.server.rsplit_once('/').expect("the URL names a database");
+        format!("{server}/{}", self.name)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // FORCE ends the connections of a controller that was killed and not yet noticed.
+        psql(
+            &self.server,
+            &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name),
+        );
+    }
+}
+
+fn psql(url: &str, statement: &str) -> Outcome {
+    let mut command = process::command("psql");
+    command.args(["--no-psqlrc", "--quiet", "--command", statement, url]);
+    Outcome::of(command)
+}

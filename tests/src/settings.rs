@@ -1,0 +1,24 @@
+//! What the environment tells the harness. The one place of this crate that reads it.
+#![expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
+
+use std::{env, path::PathBuf};
+
+/// Where the binaries are, when they are not those that cargo built beside the test.
+pub fn binary_dir() -> Option<PathBuf> {
+    env::var_os("MUSTER_TEST_BIN_DIR").map(PathBuf::from)
+}
+
+/// A database of this PostgreSQL in which others may be created. Empty or absent: SQLite.
+pub fn postgres_url() -> Option<String> {
+    env::var("MUSTER_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// The cargo that runs the test.
+pub fn cargo() -> PathBuf {
+    env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
+/// Where child processes look for programs.
+pub fn path() -> String {
+    env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned())
+}

@@ -1,0 +1,36 @@
+//! Programs of others that tests use when they are installed. A test that has to do without one says so.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{binaries, settings};
+
+/// The folder of Debian's monitoring plugins.
+pub const PLUGINS: &str = "/usr/lib/nagios/plugins";
+
+/// A program on the path.
+pub fn find(name: &str) -> Option<PathBuf> {
+    settings::path()
+        .split(':')
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file())
+}
+
+/// The `buf` that `tests/run.sh` installs.
+pub fn buf() -> Option<PathBuf> {
+    let path = binaries::workspace().join("target/tools/node_modules/.bin/buf");
+    path.is_file().then_some(path)
+}
+
+/// A plugin of `monitoring-plugins-basic`.
+pub fn plugin(name: &str) -> Option<PathBuf> {
+    let path = Path::new(PLUGINS).join(name);
+    path.is_file().then_some(path)
+}
+
+/// Says that something was not tested here, past the capture of the test runner; `tests/run.sh` counts these lines.
+pub fn skipped(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}: {why}");
+}
