@@ -12,13 +12,20 @@
 //! # drop(agent);
 //! ```
 
+pub mod agent;
 pub mod binaries;
+pub mod controller;
 pub mod ctl;
+pub mod dev;
 pub mod poll;
+mod ports;
 pub mod postgres;
 pub mod process;
 pub mod settings;
 pub mod tools;
 
+pub use agent::Agent;
+pub use controller::Controller;
 pub use ctl::Ctl;
+pub use dev::Dev;
 pub use process::Process;

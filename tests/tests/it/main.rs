@@ -1,4 +1,9 @@
 //! Tests of the whole: the source tree's own rules, and the real binaries through their public interfaces.
 
+mod api;
+mod bad_input;
+mod by_hand;
 mod deploy;
 mod house;
+mod main_job;
+mod plugins;

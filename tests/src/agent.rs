@@ -1,0 +1,123 @@
+//! An agent on this host: its own id, state directory and `agent.yaml`, enrolled and run by the real binary.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{Process, binaries, controller::Token, ctl::Outcome, process};
+
+/// The parts of an agent before its first start. A test changes what it is about.
+#[derive(Debug)]
+pub struct Setup {
+    /// `agent.yaml`, as JSON, which YAML takes.
+    pub config: Value,
+    dir: TempDir,
+}
+
+#[derive(Debug)]
+pub struct Agent {
+    process: Option<Process>,
+    setup: Setup,
+}
+
+impl Setup {
+    pub fn new(name: &str, token: Token) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        let config = json!({
+            "server": {
+                "endpoints": [token.endpoint],
+                "ca_pin": [token.pin],
+                "token_file": path("join-token"),
+            },
+            "agent": { "id_file": path("agent-id"), "state_dir": path("state"), "name": name },
+        });
+        let setup = Self { config, dir };
+        setup.write_token(&token.secret);
+        setup
+    }
+
+    /// Puts the file from which the agent takes its token.
+    pub fn write_token(&self, secret: &str) {
+        self.write("join-token", secret);
+    }
+
+    /// Puts a file beside the agent's, for its eyes only.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).expect("the file is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the mode is set");
+    }
+
+    /// What the agent claims for itself.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.config["agent"]["labels"][key] = json!(value);
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `muster-agent` with these arguments and this agent's config.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        fs::write(self.path("agent.yaml"), self.config.to_string()).expect("the config is written");
+        let mut command = process::clean_command(binaries::path("muster-agent"), self.dir.path());
+        command.args(arguments).arg("--config").arg(self.path("agent.yaml"));
+        command
+    }
+
+    /// `muster-agent enroll`, to its end.
+    pub fn enroll(&self) -> Outcome {
+        Outcome::of(self.command(&["enroll"]))
+    }
+
+    /// `muster-agent run`, which enrolls first when it has no identity.
+    pub fn start(self) -> Agent {
+        let mut agent = Agent {
+            process: None,
+            setup: self,
+        };
+        agent.run();
+        agent
+    }
+}
+
+impl Agent {
+    pub fn run(&mut self) {
+        let command = self.setup.command(&["run"]);
+        self.process = Some(Process::start("agent", command, self.setup.path("agent.log")));
+    }
+
+    /// In order: TERM, a goodbye to the controller, and the end waited for.
+    pub fn stop(&mut self) {
+        let status = self.process().stop();
+        assert!(status.success(), "the agent ended with {status}:\n{}", self.log());
+        self.process = None;
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process().kill();
+        self.process = None;
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the agent runs")
+    }
+
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// All that it has said since its first start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.setup.path("agent.log")).unwrap_or_default()
+    }
+
+    /// Runs another verb of `muster-agent` on the same host.
+    pub fn verb(&self, arguments: &[&str]) -> Outcome {
+        Outcome::of(self.setup.command(arguments))
+    }
+}
