@@ -1,0 +1,135 @@
+//! Makes an operator: a certificate, its entry in the database, and the context file with which `musterctl` uses it. Whoever
+//! can read the issuing key on the host may do this at any time, so that nobody is ever locked out.
+
+pub mod on_host;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use muster_certs::{file, pem};
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::pki::{self, Pki};
+use crate::store::{self, Db};
+
+/// What an operator may do; the only role there is.
+const ROLE: &str = "admin";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to issue the certificate of {name}")]
+    Certificate {
+        name: String,
+        #[source]
+        source: pki::Error,
+    },
+    #[error("failed to put {name} on file")]
+    Store {
+        name: String,
+        #[source]
+        source: store::Error,
+    },
+}
+
+/// Everything `musterctl` needs to be this operator.
+pub struct AdminContext {
+    pub name: String,
+    trust_domain: String,
+    roots: String,
+    certificates: String,
+    key: Zeroizing<String>,
+    pub not_after: SystemTime,
+}
+
+/// Issues a certificate for the operator `name`, an admin, and puts it on file.
+pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: SystemTime) -> Result<AdminContext, Error> {
+    let credentials = pki.issue_user(name, now, ttl).map_err(|source| Error::Certificate {
+        name: name.to_owned(),
+        source,
+    })?;
+    let issued = &credentials.issued;
+    store
+        .user_create(
+            name,
+            ROLE,
+            &issued.serial,
+            clock::from_system(issued.not_after),
+            clock::from_system(now),
+        )
+        .await
+        .map_err(|source| Error::Store {
+            name: name.to_owned(),
+            source,
+        })?;
+    // The root is told apart from what is shown to the server.
+    let shown = &credentials.chain[..credentials.chain.len() - 1];
+    Ok(AdminContext {
+        name: name.to_owned(),
+        trust_domain: pki.trust_domain().to_string(),
+        roots: pem::encode_certificates(pki.roots()),
+        certificates: pem::encode_certificates(shown),
+        key: credentials.key.to_pem(),
+        not_after: issued.not_after,
+    })
+}
+
+impl AdminContext {
+    /// The context file. `context` is what the context is called, `server` where the API listens.
+    pub fn to_yaml(&self, context: &str, server: SocketAddr) -> Zeroizing<String> {
+        let context = serde_json::Value::from(context);
+        Zeroizing::new(format!(
+            "# An operator of Muster, with the private key: keep this file to yourself.\n\
+             # musterctl takes it by --config FILE, MUSTER_CONFIG or as ~/.config/muster/config.yaml.\n\
+             current: {context}\n\
+             contexts:\n  \
+             - name: {context}\n    \
+             server: {server}\n    \
+             trust_domain: {trust_domain}\n    \
+             ca: |\n{roots}    \
+             certificate: |\n{certificates}    \
+             key: |\n{key}",
+            server = serde_json::Value::from(reachable(server).to_string()),
+            trust_domain = serde_json::Value::from(self.trust_domain.as_str()),
+            roots = *block(&self.roots),
+            certificates = *block(&self.certificates),
+            key = *block(&self.key),
+        ))
+    }
+
+    /// Writes the context file, for its owner alone.
+    pub fn write(&self, path: &Path, context: &str, server: SocketAddr) -> Result<(), file::Error> {
+        file::write_secret(path, self.to_yaml(context, server).as_bytes())
+    }
+}
+
+impl fmt::Debug for AdminContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminContext")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A listening address as one to connect to: every address is reached on the loopback one.
+fn reachable(server: SocketAddr) -> SocketAddr {
+    let ip = match server.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, server.port())
+}
+
+/// A text as the lines of a YAML block that is indented by six.
+fn block(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(text.len() * 2));
+    for line in text.lines() {
+        out.push_str("      ");
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}

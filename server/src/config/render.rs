@@ -1,0 +1,91 @@
+//! The first `server.yaml`, as `init` writes it: what was decided is set, everything else stands there as a comment with its
+//! default, so that the file explains itself.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{Config, Database};
+
+/// `url_file` is where the database URL was put when it holds a password.
+pub fn render(config: &Config, url_file: Option<&Path>) -> String {
+    let advertise = if config.advertise.is_empty() {
+        "# advertise: [\"controller.example.com:8443\"]".to_owned()
+    } else {
+        format!(
+            "advertise: [{}]",
+            config
+                .advertise
+                .iter()
+                .map(|e| quoted(e))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
+    };
+    let database = match (&config.database, url_file) {
+        (Database::Sqlite, _) => "database: sqlite".to_owned(),
+        (Database::Postgres(_), Some(file)) => format!("database_url_file: {}", quoted(&file.display().to_string())),
+        (Database::Postgres(url), None) => format!("database: {}", quoted(url.expose())),
+    };
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
+        r#"# Configuration of muster-server. What is commented out shows the default.
+# `muster-server config check --config FILE` tells what is wrong with it.
+
+# Who this controller is. Neither can change later: agents and operators know the controller by it.
+name: {name}
+trust_domain: {trust_domain}
+
+# Keys, lock and, with SQLite, the database.
+data_dir: {data_dir}
+
+# Where agents connect, and where operators do.
+agent_listen: {agent_listen}
+api_listen: {api_listen}
+
+# How agents reach this controller; goes into the join command. Default: agent_listen, or the name of this machine.
+{advertise}
+
+# `sqlite`, or postgres://user@host/database. A URL with a password belongs into a file of mode 0600:
+# database_url_file: /etc/muster/database-url
+{database}
+
+# link:
+#   heartbeat: 30s               # an agent is late after two of these and offline after four
+
+# Of each listener. Connections of agents count until they are established as links.
+# limits:
+#   connections: 4096
+#   connections_per_source: 1024
+#   handshakes: 256
+
+# What is older goes, and what is more than that.
+# retention:
+#   results: {{ age: 30d, bytes: 4GiB }}
+#   events:  {{ age: 90d, bytes: 1GiB }}
+#   metrics: {{ age: 2d, bytes: 4GiB }}
+
+# How long certificates are good for.
+# certificates:
+#   agent: 365d
+#   user: 30d
+#   controller: 30d
+
+# logging:
+#   level: info                  # error, warn, info, debug, trace
+#   format: text                 # text, json
+"#,
+        name = quoted(&config.name),
+        trust_domain = quoted(&config.trust_domain.to_string()),
+        data_dir = quoted(&config.data_dir.display().to_string()),
+        agent_listen = quoted(&config.agent_listen.to_string()),
+        api_listen = quoted(&config.api_listen.to_string()),
+    );
+    out
+}
+
+/// A YAML string; JSON's strings are.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}

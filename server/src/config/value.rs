@@ -1,0 +1,129 @@
+//! The values of `server.yaml` that YAML has no type for: sizes and addresses. Knows no keys.
+
+use std::net::SocketAddr;
+
+/// `512MiB`, `10GB`: one whole number with a unit.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let units = [
+        ("B", 1),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+    ];
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    units
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .and_then(|(_, factor)| number.parse::<u64>().ok()?.checked_mul(*factor))
+        .ok_or_else(|| format!("`{}` is not a size; write it like 512MiB or 10GiB", shown(text)))
+}
+
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "`{}` is not an address to listen on; write it like 0.0.0.0:8443 or [::]:8443",
+            shown(text)
+        )
+    })
+}
+
+/// `host:port`, where the host is a name, an IPv4 address or an IPv6 address in brackets.
+pub fn check_endpoint(text: &str) -> Result<(), String> {
+    let wrong = || {
+        format!(
+            "`{}` is not host:port; write it like controller.example.com:8443",
+            shown(text)
+        )
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    if port.parse::<u16>().ok().filter(|port| *port != 0).is_none() || port.starts_with('+') {
+        return Err(wrong());
+    }
+    let good = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            (1..=253).contains(&host.len())
+                && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+                && host.starts_with(|c: char| c.is_ascii_alphanumeric())
+        }
+    };
+    if good { Ok(()) } else { Err(wrong()) }
+}
+
+/// As much of an input as belongs into a message.
+fn shown(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_a_number_with_a_unit() {
+        assert_eq!(bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(bytes("10GB"), Ok(10_000_000_000));
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in [
+            "",
+            "10",
+            "10G",
+            "10gib",
+            "GiB",
+            "1GiB2MiB",
+            "-1GiB",
+            "1.5GiB",
+            "99999999999TiB",
+            "1GiB☃",
+        ] {
+            assert!(bytes(text).is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_a_host_and_a_port() {
+        for good in [
+            "controller.example.com:8443",
+            "192.0.2.1:1",
+            "[2001:db8::1]:8443",
+            "localhost:65535",
+        ] {
+            assert_eq!(check_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "host",
+            "host:",
+            ":8443",
+            "host:0",
+            "host:65536",
+            "host:+1",
+            "2001:db8::1:8443",
+            "[::1",
+            "a b:1",
+            "https://h:1",
+            "-h:1",
+        ] {
+            assert!(check_endpoint(bad).is_err(), "{bad} was taken");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".{0,40}") {
+            let _ = bytes(&text);
+            let _ = listen_address(&text);
+            let _ = check_endpoint(&text);
+        }
+    }
+}

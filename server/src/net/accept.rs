@@ -1,0 +1,267 @@
+//! Takes connections from the listening socket, sees them through the TLS handshake and hands them to `http`. It goes on
+//! through every error of the socket, and ends only at shutdown.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use muster_certs::rustls::Error as TlsError;
+use muster_certs::tls::{describe, peer_certificate};
+use muster_certs::tokio_rustls::TlsAcceptor;
+use muster_certs::tokio_rustls::server::TlsStream;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::admission::{Admission, Slot};
+use super::http::{self, Serving};
+use super::{Connection, Limits, Listener, Peer};
+use crate::telemetry::ListenerMetrics;
+
+/// How long to wait when the system has no more file descriptors or memory for a connection.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Serves a listener until `shutdown`, then lets requests that are under way end within the grace.
+pub async fn serve<S, B>(listener: Listener, service: S, shutdown: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Listener {
+        name,
+        tcp,
+        tls,
+        limits,
+        metrics,
+    } = listener;
+    let admission = Admission::new(limits.max_connections, limits.max_per_source);
+    let grace = limits.grace;
+    let tracker = TaskTracker::new();
+    let gone = CancellationToken::new();
+    let shared = Arc::new(Shared {
+        name,
+        acceptor: TlsAcceptor::from(tls),
+        handshakes: Semaphore::new(limits.max_handshakes),
+        limits,
+        metrics,
+        shutdown: shutdown.clone(),
+        gone: gone.clone(),
+        tracker: tracker.clone(),
+    });
+
+    let mut source = Source {
+        name,
+        accept: || tcp.accept(),
+        metrics: shared.metrics.clone(),
+        failing: false,
+    };
+    while let Some((stream, addr)) = shutdown.run_until_cancelled(source.next()).await {
+        match admission.admit(addr.ip()) {
+            Ok(slot) => {
+                shared.metrics.accepted();
+                tracker.spawn(connection(Arc::clone(&shared), service.clone(), stream, addr, slot));
+            }
+            Err(refusal) => {
+                shared.metrics.refused(refusal.reason());
+                tracing::debug!(listener = name, peer = %addr, reason = refusal.reason(), "refused a connection");
+            }
+        }
+    }
+
+    drop(tcp);
+    tracker.close();
+    if tokio::time::timeout(grace, tracker.wait()).await.is_err() {
+        tracing::debug!(
+            listener = name,
+            left = tracker.len(),
+            "dropped connections that did not end within the grace"
+        );
+        gone.cancel();
+        tracker.wait().await;
+    }
+}
+
+/// What the tasks of one listener's connections have in common.
+struct Shared {
+    name: &'static str,
+    acceptor: TlsAcceptor,
+    handshakes: Semaphore,
+    limits: Limits,
+    metrics: ListenerMetrics,
+    shutdown: CancellationToken,
+    /// The grace is over: drop everything.
+    gone: CancellationToken,
+    tracker: TaskTracker,
+}
+
+/// The listening socket, as a source of connections that has no errors.
+pub(super) struct Source<A> {
+    pub(super) name: &'static str,
+    pub(super) accept: A,
+    pub(super) metrics: ListenerMetrics,
+    /// The last attempt failed; the failure has been logged.
+    pub(super) failing: bool,
+}
+
+impl<A, F> Source<A>
+where
+    A: FnMut() -> F,
+    F: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+{
+    pub(super) async fn next(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match (self.accept)().await {
+                Ok(accepted) => {
+                    if std::mem::take(&mut self.failing) {
+                        tracing::info!(listener = self.name, "takes connections again");
+                    }
+                    return accepted;
+                }
+                Err(error) if is_of_connection(&error) => {
+                    tracing::debug!(listener = self.name, %error, "a connection was gone before it was taken");
+                }
+                Err(error) => {
+                    self.metrics.accept_failed();
+                    // Once for a burst: at this moment there are more important uses of the disk.
+                    if !std::mem::replace(&mut self.failing, true) {
+                        tracing::error!(
+                            listener = self.name, %error,
+                            "cannot take connections; trying again every 100 ms (too many open files? see LimitNOFILE)"
+                        );
+                    }
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+}
+
+/// Errors that `accept` hands on from a connection that has ended already; the socket itself is well.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | ConnectionRefused
+            | TimedOut
+            | Interrupted
+            | NetworkUnreachable
+            | HostUnreachable
+    )
+}
+
+/// The life of one connection.
+async fn connection<S, B>(shared: Arc<Shared>, service: S, stream: TcpStream, addr: SocketAddr, slot: Slot)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let _open = Open::new(&shared.metrics);
+    // Nothing of the peer's is under way before the handshake is done, so shutdown needs no grace here.
+    let Some(tls) = shared.shutdown.run_until_cancelled(handshake(&shared, stream)).await else {
+        return;
+    };
+    let tls = match tls {
+        Ok(tls) => tls,
+        Err(failure) => {
+            shared.metrics.handshake_failed(failure.reason());
+            tracing::debug!(listener = shared.name, peer = %addr, reason = failure.reason(), error = %failure, "handshake failed");
+            return;
+        }
+    };
+    let session = tls.get_ref().1;
+    let certificate = match peer_certificate(session.peer_certificates()) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            shared.metrics.handshake_failed("certificate");
+            tracing::debug!(listener = shared.name, peer = %addr, %error, "certificate that cannot be read");
+            return;
+        }
+    };
+    let http1 = shared.limits.http1 && session.alpn_protocol() != Some(b"h2");
+    let peer = Peer {
+        addr,
+        certificate,
+        connection: Connection::new(slot),
+    };
+    let serving = Serving {
+        limits: &shared.limits,
+        http1,
+        shutdown: &shared.shutdown,
+        gone: &shared.gone,
+        tracker: &shared.tracker,
+    };
+    // Boxed, so that a connection that waits for its handshake does not hold the room of one that is served.
+    let ended = Box::pin(http::drive(tls, peer, service, serving)).await;
+    if let Err(error) = ended {
+        let error = describe(error.as_ref()).unwrap_or_else(|| error.to_string());
+        tracing::debug!(listener = shared.name, peer = %addr, error, "connection broke");
+    }
+}
+
+async fn handshake(shared: &Shared, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
+    let deadline = Instant::now() + shared.limits.handshake_timeout;
+    let handshake = async {
+        http::tune(&stream).map_err(Failure::Io)?;
+        // A peer that sends nothing takes no turn from those that do.
+        stream.readable().await.map_err(Failure::Io)?;
+        let Ok(_turn) = shared.handshakes.acquire().await else {
+            return Err(Failure::TimedOut);
+        };
+        shared.acceptor.accept(stream).await.map_err(Failure::Io)
+    };
+    timeout_at(deadline, handshake).await.unwrap_or(Err(Failure::TimedOut))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the peer did not complete the handshake in time")]
+    TimedOut,
+    #[error("{}", describe(.0).unwrap_or_else(|| .0.to_string()))]
+    Io(io::Error),
+}
+
+impl Failure {
+    /// The label of its counter.
+    fn reason(&self) -> &'static str {
+        let Failure::Io(error) = self else { return "timeout" };
+        match error.get_ref().and_then(|e| e.downcast_ref::<TlsError>()) {
+            None => "closed",
+            Some(TlsError::InvalidMessage(_)) => "not_tls",
+            Some(TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented) => "certificate",
+            // The peer refused us.
+            Some(TlsError::AlertReceived(_)) => "alert",
+            Some(_) => "protocol",
+        }
+    }
+}
+
+/// Counts a connection as open for as long as its task lives, however that ends.
+struct Open<'a>(&'a ListenerMetrics);
+
+impl<'a> Open<'a> {
+    fn new(metrics: &'a ListenerMetrics) -> Self {
+        metrics.opened();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}

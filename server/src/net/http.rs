@@ -1,0 +1,190 @@
+//! HTTP on one connection whose handshake is done: gives each request its peer, and ends the connection when it is time.
+//! Takes no part in what a request means.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt};
+
+use super::{Connection, Limits, Peer};
+
+/// A connection that has begun no request after this long is closed, where nothing else bounds its idleness.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
+/// After [`super::Connection::close`], how long requests that are under way may take.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// Finds peers that are gone without a word.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Room for the largest frame of a link (1 MiB) would be held by each connection; a quarter lets it flow just as well.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What serving one connection depends on.
+pub(super) struct Serving<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) http1: bool,
+    pub(super) shutdown: &'a CancellationToken,
+    pub(super) gone: &'a CancellationToken,
+    pub(super) tracker: &'a TaskTracker,
+}
+
+/// Makes small messages leave at once, and lets the kernel find dead peers.
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(stream, 6)?;
+    Ok(())
+}
+
+/// Serves requests until the peer leaves, it is time to leave, or something breaks. A peer that hangs up is no error.
+pub(super) async fn drive<I, S, B>(io: I, peer: Peer, service: S, serving: Serving<'_>) -> Result<(), Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Error>,
+{
+    let connection = peer.connection.clone();
+    let _place = Place(connection.clone());
+    // Dropped with this connection, and with it the tasks of its streams.
+    let streams = serving.gone.child_token();
+    let _end_streams = streams.clone().drop_guard();
+    let builder = builder(
+        &serving,
+        StreamTasks {
+            tracker: serving.tracker.clone(),
+            ended: streams,
+        },
+    );
+    let served = builder.serve_connection(
+        TokioIo::new(io),
+        service_fn(move |mut request: Request<Incoming>| {
+            peer.connection.request_began();
+            request.extensions_mut().insert(peer.clone());
+            service.clone().oneshot(request)
+        }),
+    );
+    tokio::pin!(served);
+
+    let mut patience = Some(Instant::now() + serving.limits.promote_within.unwrap_or(FIRST_REQUEST_WITHIN));
+    let grace = loop {
+        tokio::select! {
+            ended = served.as_mut() => return or_hung_up(ended),
+            () = serving.shutdown.cancelled() => break serving.limits.grace,
+            () = connection.closing() => break CLOSE_GRACE,
+            () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
+                let has_shown = match serving.limits.promote_within {
+                    Some(_) => connection.is_promoted(),
+                    None => connection.has_requested(),
+                };
+                if !has_shown {
+                    break CLOSE_GRACE;
+                }
+                patience = None;
+            }
+        }
+    };
+
+    served.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = timeout(grace, served) => ended.map_or(Ok(()), or_hung_up),
+        () = serving.gone.cancelled() => Ok(()),
+    }
+}
+
+fn builder(serving: &Serving<'_>, tasks: StreamTasks) -> auto::Builder<StreamTasks> {
+    let mut builder = auto::Builder::new(tasks);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(serving.limits.max_concurrent_streams)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(FIRST_REQUEST_WITHIN)
+        .max_buf_size(MAX_HEADER_BYTES);
+    // ALPN has said which it is; guessing from the first bytes would only add a way to wait.
+    if serving.http1 {
+        builder.http1_only()
+    } else {
+        builder.http2_only()
+    }
+}
+
+/// The connection's place among those that are not links, until its task ends.
+struct Place(Connection);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Runs the streams of HTTP/2 connections: owned by the listener, ended with their connection.
+#[derive(Debug, Clone)]
+struct StreamTasks {
+    tracker: TaskTracker,
+    ended: CancellationToken,
+}
+
+impl<F> hyper::rt::Executor<F> for StreamTasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, stream: F) {
+        let ended = self.ended.clone();
+        self.tracker.spawn(async move {
+            ended.run_until_cancelled(stream).await;
+        });
+    }
+}
+
+fn or_hung_up(ended: Result<(), Error>) -> Result<(), Error> {
+    match ended {
+        Err(error) if is_hang_up(error.as_ref()) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether an error, or a cause of it, is the peer's leaving without a goodbye of TLS or TCP.
+fn is_hang_up(error: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::*;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && matches!(
+                io.kind(),
+                UnexpectedEof | ConnectionReset | BrokenPipe | ConnectionAborted | NotConnected
+            )
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

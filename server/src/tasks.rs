@@ -1,0 +1,3 @@
+//! Background work: each task is periodic, idempotent and bounded, and ends at shutdown. One file each.
+
+pub mod controller_certificate;
