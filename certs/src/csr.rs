@@ -1,0 +1,62 @@
+//! Certificate requests (PKCS #10). A request proves possession of a key and carries nothing else: names and extensions
+//! that it asks for are ignored.
+
+use rcgen::{CertificateParams, DistinguishedName};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::oid_registry::{OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519};
+use x509_parser::prelude::FromDer;
+
+use crate::key::{self, KeyPair, Kind, PublicKey};
+
+/// Longer requests are refused unread.
+pub const MAX_BYTES: usize = 16 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to make a certificate request")]
+    Create(#[source] rcgen::Error),
+    #[error("a certificate request is at most {MAX_BYTES} bytes long")]
+    TooLong,
+    #[error("not a certificate request (PKCS #10, DER): {0}")]
+    Malformed(String),
+    #[error("bytes follow the certificate request")]
+    TrailingBytes,
+    #[error("the certificate request has an unsuitable key")]
+    Key(#[from] key::Error),
+    #[error("the certificate request is not signed by its own key")]
+    Signature,
+}
+
+/// A request for a certificate of this key, DER.
+pub fn create(key: &KeyPair) -> Result<Vec<u8>, Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(key).map_err(Error::Create)?;
+    Ok(request.der().to_vec())
+}
+
+/// The key that the request is for, after its signature has shown that the sender holds it.
+pub fn verify(der: &[u8]) -> Result<PublicKey, Error> {
+    if der.len() > MAX_BYTES {
+        return Err(Error::TooLong);
+    }
+    let (rest, request) =
+        X509CertificationRequest::from_der(der).map_err(|error| Error::Malformed(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(Error::TrailingBytes);
+    }
+    let public_key = PublicKey::from_der(request.certification_request_info.subject_pki.raw)?;
+    // The parser takes the algorithm from the request; it must be one of this kind of key.
+    let algorithm = &request.signature_algorithm.algorithm;
+    let fits = match public_key.kind() {
+        Kind::P256 | Kind::P384 => *algorithm == OID_SIG_ECDSA_WITH_SHA256 || *algorithm == OID_SIG_ECDSA_WITH_SHA384,
+        Kind::Ed25519 => *algorithm == OID_SIG_ED25519,
+    };
+    if !fits || request.verify_signature().is_err() {
+        return Err(Error::Signature);
+    }
+    Ok(public_key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Requests that prove their key, and those that do not.
+
+use proptest::prelude::*;
+use rcgen::{DnType, IsCa, KeyUsagePurpose, PublicKeyData, SanType};
+
+use super::*;
+
+#[test]
+fn a_request_proves_its_key() {
+    let key = KeyPair::generate().unwrap();
+    assert_eq!(verify(&create(&key).unwrap()).unwrap(), key.public_key());
+}
+
+#[test]
+fn three_kinds_of_key_may_ask() {
+    for algorithm in [
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ED25519,
+    ] {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let request = CertificateParams::default().serialize_request(&key).unwrap();
+        assert_eq!(verify(request.der()).unwrap().der(), key.subject_public_key_info());
+    }
+}
+
+#[test]
+fn other_kinds_of_key_may_not() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
+    let request = CertificateParams::default().serialize_request(&key).unwrap();
+    assert!(matches!(verify(request.der()), Err(Error::Key(_))));
+}
+
+#[test]
+fn names_and_extensions_in_a_request_are_of_no_account() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "root");
+    params.subject_alt_names = vec![SanType::URI("spiffe://example.muster/user/admin".try_into().unwrap())];
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let request = params.serialize_request(&key).unwrap();
+    assert_eq!(verify(request.der()).unwrap(), key.public_key());
+}
+
+#[test]
+fn a_request_for_the_key_of_another_is_refused() {
+    let (mine, yours) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let request = create(&mine).unwrap();
+    let at = request
+        .windows(91)
+        .position(|window| window == mine.public_key().der())
+        .unwrap();
+    let mut stolen = request.clone();
+    stolen[at..at + 91].copy_from_slice(yours.public_key().der());
+    assert!(matches!(verify(&stolen), Err(Error::Signature)));
+}
+
+#[test]
+fn a_giant_is_refused_unread_and_a_tail_too() {
+    assert!(matches!(verify(&vec![0x30; MAX_BYTES + 1]), Err(Error::TooLong)));
+    let mut request = create(&KeyPair::generate().unwrap()).unwrap();
+    request.push(0);
+    assert!(matches!(verify(&request), Err(Error::TrailingBytes)));
+}
+
+fn genuine() -> &'static [u8] {
+    static DER: std::sync::LazyLock<Vec<u8>> =
+        std::sync::LazyLock::new(|| create(&KeyPair::generate().unwrap()).unwrap());
+    &DER
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_a_request(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        prop_assert!(verify(&bytes).is_err());
+    }
+
+    /// Outside of what is signed the parser may be lenient, for example about the very first byte.
+    #[test]
+    fn one_changed_bit_spoils_a_request_or_does_not_matter(at in any::<prop::sample::Index>(), bit in 0..8) {
+        let mut der = genuine().to_vec();
+        let signed = X509CertificationRequest::from_der(genuine()).unwrap().1.certification_request_info.raw;
+        let start = der.windows(signed.len()).position(|window| window == signed).unwrap();
+        let key = verify(&der).unwrap();
+        let at = at.index(der.len());
+        der[at] ^= 1u8 << bit;
+        match verify(&der) {
+            Err(_) => (),
+            Ok(other) => prop_assert!(other == key && !(start..start + signed.len()).contains(&at), "bit {bit} of byte {at}"),
+        }
+    }
+
+    #[test]
+    fn a_cut_request_is_refused(at in any::<prop::sample::Index>()) {
+        prop_assert!(verify(&genuine()[..at.index(genuine().len())]).is_err());
+    }
+}

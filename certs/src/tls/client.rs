@@ -1,0 +1,237 @@
+//! The connecting side: how an agent or an operator knows a controller. By a pin or a given CA while enrolling, by the roots
+//! of its trust bundle afterwards; in each case by the identity in the certificate, never by host name.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
+use rustls::version::TLS13;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::peer::{PeerCertificate, PeerError};
+use super::{Error, anchors, provider};
+use crate::certificate::Certificate;
+use crate::identity::{Identity, TrustDomain};
+use crate::identity_file::IdentityFile;
+use crate::pin::Pin;
+
+/// Longer chains are refused unread; ours are leaf, issuing CA, root, and what a rotation adds.
+const MAX_CHAIN: usize = 16;
+
+/// Why a server was refused, beyond what rustls itself finds. Found in an error by [`super::describe`].
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(
+        "no CA that the server shows has a pin that was given (given: {}; shown: {})",
+        list(wanted),
+        list(served)
+    )]
+    PinMismatch { wanted: Vec<Pin>, served: Vec<Pin> },
+    #[error("the server shows a chain of more than {MAX_CHAIN} certificates")]
+    ChainTooLong,
+    #[error("the server's certificate is not one of a server")]
+    NotAServer,
+    #[error("the server is {0}, which is not a controller")]
+    NotAController(Identity),
+    #[error("the server is {found}, and trust domain {wanted} was expected")]
+    TrustDomain { wanted: TrustDomain, found: Identity },
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}
+
+/// For a machine that has no identity yet. It trusts a controller whose chain ends at a CA that is shown in the chain and has
+/// one of `pins`, or at one of `ca_certs`; at least one of both must be given. Shows no certificate of its own.
+pub fn enrolling(pins: &[Pin], ca_certs: &[CertificateDer<'_>]) -> Result<Arc<ClientConfig>, Error> {
+    config(
+        Trust {
+            roots: anchors(ca_certs)?,
+            pins: pins.to_vec(),
+            trust_domain: None,
+        },
+        None,
+    )
+}
+
+/// For an enrolled agent.
+pub fn link(
+    roots: &[CertificateDer<'_>],
+    trust_domain: &TrustDomain,
+    identity: &IdentityFile,
+) -> Result<Arc<ClientConfig>, Error> {
+    operator(roots, trust_domain, Some(identity))
+}
+
+/// For an operator, with a user's certificate or without one.
+pub fn operator(
+    roots: &[CertificateDer<'_>],
+    trust_domain: &TrustDomain,
+    identity: Option<&IdentityFile>,
+) -> Result<Arc<ClientConfig>, Error> {
+    config(
+        Trust {
+            roots: anchors(roots)?,
+            pins: Vec::new(),
+            trust_domain: Some(trust_domain.clone()),
+        },
+        identity,
+    )
+}
+
+fn config(trust: Trust, identity: Option<&IdentityFile>) -> Result<Arc<ClientConfig>, Error> {
+    if trust.roots.is_empty() && trust.pins.is_empty() {
+        return Err(Error::NoTrust);
+    }
+    let algorithms = provider().signature_verification_algorithms;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier { trust, algorithms }));
+    let mut config = match identity {
+        Some(identity) => builder.with_client_auth_cert(identity.chain().to_vec(), identity.key().private_key_der())?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct Trust {
+    roots: RootCertStore,
+    pins: Vec<Pin>,
+    /// Not known while enrolling.
+    trust_domain: Option<TrustDomain>,
+}
+
+#[derive(Debug)]
+struct ServerVerifier {
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerVerifier {
+    /// The trust anchors for this chain: the given roots, and each CA of the chain that has one of the pins. A pinned key
+    /// becomes an anchor like any other, so the chain must be signed up to it; that its certificate was shown proves nothing.
+    /// Beside them what to say when pins were given and none of them was shown.
+    fn anchors(
+        &self,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(RootCertStore, Option<ServerError>), rustls::Error> {
+        let mut store = self.trust.roots.clone();
+        let wanted = &self.trust.pins;
+        let mut served = Vec::new();
+        for der in intermediates {
+            // What cannot be read cannot be pinned; whether the chain holds without it, the verification will show.
+            let Ok(certificate) = Certificate::try_from(der) else {
+                continue;
+            };
+            if !certificate.is_authority() {
+                continue;
+            }
+            let pin = Pin::of(&certificate);
+            if wanted.contains(&pin) {
+                store.add(der.clone())?;
+            }
+            if !served.contains(&pin) {
+                served.push(pin);
+            }
+        }
+        let mismatch = !wanted.is_empty() && !served.iter().any(|pin| wanted.contains(pin));
+        let error = mismatch.then(|| ServerError::PinMismatch {
+            wanted: wanted.clone(),
+            served,
+        });
+        Ok((store, error))
+    }
+
+    fn verify_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let (anchors, mismatch) = self.anchors(intermediates)?;
+        let leaf = ParsedCertificate::try_from(end_entity)?;
+        let result =
+            verify_server_cert_signed_by_trust_anchor(&leaf, &anchors, intermediates, now, self.algorithms.all);
+        match (result, mismatch) {
+            (Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)), Some(mismatch)) => {
+                Err(refused(mismatch))
+            }
+            (result, _) => result,
+        }
+    }
+
+    fn check_leaf(&self, leaf: &Certificate) -> Result<(), ServerError> {
+        // webpki lets a certificate without extended key usage pass.
+        if !leaf.server_auth {
+            return Err(ServerError::NotAServer);
+        }
+        let peer = PeerCertificate::of(leaf)?;
+        if !matches!(peer.identity, Identity::Controller { .. }) {
+            return Err(ServerError::NotAController(peer.identity));
+        }
+        match &self.trust.trust_domain {
+            Some(wanted) if wanted != peer.identity.trust_domain() => Err(ServerError::TrustDomain {
+                wanted: wanted.clone(),
+                found: peer.identity,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if intermediates.len() >= MAX_CHAIN {
+            return Err(refused(ServerError::ChainTooLong));
+        }
+        self.verify_chain(end_entity, intermediates, now)?;
+        let leaf = Certificate::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        self.check_leaf(&leaf).map_err(refused)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn refused(error: ServerError) -> rustls::Error {
+    CertificateError::Other(OtherError(Arc::new(error))).into()
+}
+
+fn list(pins: &[Pin]) -> String {
+    match pins {
+        [] => "none".to_owned(),
+        pins => pins.iter().map(Pin::to_string).collect::<Vec<_>>().join(", "),
+    }
+}

@@ -1,0 +1,100 @@
+//! Failed handshakes in words for a person: what happened and what mostly lies behind it. Nothing decides by these texts.
+
+use std::error::Error;
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, PeerIncompatible};
+use rustls_pki_types::UnixTime;
+use x509_parser::time::ASN1Time;
+
+use super::ServerError;
+
+/// What went wrong with TLS, if anything in the chain of causes says so: give it the error of a connection attempt as it is.
+/// `None`: it was not TLS.
+pub fn describe(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(tls_text(tls));
+        }
+        // An io::Error answers `source` with the source of what it wraps, and so hides it.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn tls_text(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => certificate_text(error),
+        rustls::Error::AlertReceived(alert) => alert_text(*alert),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "the other side does not speak TLS; is it the right port?".to_owned()
+        }
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => "the other side does not speak TLS 1.3".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn certificate_text(error: &CertificateError) -> String {
+    match error {
+        CertificateError::UnknownIssuer => {
+            "the server's certificate does not come from a CA that is trusted here".to_owned()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => format!(
+            "the server's certificate ran out at {}, or the clock of this machine is wrong",
+            time_text(*not_after)
+        ),
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "the server's certificate is good from {} only, or the clock of this machine is wrong",
+            time_text(*not_before)
+        ),
+        CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<ServerError>() {
+            Some(error) => error.to_string(),
+            None => inner.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn alert_text(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::ProtocolVersion => "the other side does not speak TLS 1.3".to_owned(),
+        AlertDescription::NoApplicationProtocol => {
+            "the other side speaks TLS, but not HTTP/2; is it the right port?".to_owned()
+        }
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::CertificateExpired
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::DecryptError
+        | AlertDescription::AccessDenied => {
+            format!("the other side refused the certificate that it was shown (alert {alert:?})")
+        }
+        other => format!("the other side ended the handshake (alert {other:?})"),
+    }
+}
+
+fn time_text(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match ASN1Time::from_timestamp(seconds).map(|time| time.to_datetime()) {
+        Ok(at) => {
+            let (hour, minute, second) = at.to_hms();
+            let month = u8::from(at.month());
+            format!(
+                "{:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z",
+                at.year(),
+                at.day()
+            )
+        }
+        Err(_) => format!("{seconds} s after 1970"),
+    }
+}

@@ -1,0 +1,88 @@
+//! Tokens as they are typed, hashed and kept out of logs.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SAMPLE: &str = "mst_0123456789abcdef_00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+#[test]
+fn a_token_survives_being_shown_and_typed() {
+    let token = Token::generate().unwrap();
+    let again = Token::parse(&format!("  {}\n", *token.expose())).unwrap();
+    assert_eq!(again.expose(), token.expose());
+    assert_eq!(again.id(), token.id());
+    assert!(hash_eq(&again.hash(), &token.hash()));
+}
+
+#[test]
+fn no_two_tokens_are_alike() {
+    let (a, b) = (Token::generate().unwrap(), Token::generate().unwrap());
+    assert_ne!(a.id(), b.id());
+    assert!(!hash_eq(&a.hash(), &b.hash()));
+}
+
+#[test]
+fn the_hash_is_of_the_secret_part_alone() {
+    let token = Token::parse(SAMPLE).unwrap();
+    assert_eq!(token.id(), "0123456789abcdef");
+    assert_eq!(token.hash(), fingerprint::sha256(&SAMPLE.as_bytes()[21..]));
+    let same_secret = SAMPLE.replace("mst_0123", "mst_ffff");
+    assert!(hash_eq(&Token::parse(&same_secret).unwrap().hash(), &token.hash()));
+}
+
+#[test]
+fn hashes_of_different_length_differ() {
+    assert!(!hash_eq(&[0; 32], &[0; 31]));
+    assert!(hash_eq(&[], &[]));
+}
+
+#[test]
+fn the_secret_is_not_in_debug() {
+    assert_eq!(
+        format!("{:?}", Token::parse(SAMPLE).unwrap()),
+        "Token(0123456789abcdef, secret redacted)"
+    );
+}
+
+#[test]
+fn a_wrong_token_is_refused_without_being_repeated() {
+    let cases = [
+        ("", Error::Empty),
+        (" \n\t", Error::Empty),
+        ("00112233445566778899aabbccddeeff", Error::Prefix),
+        ("MST_0123456789abcdef_", Error::Prefix),
+        ("mst_", Error::Malformed),
+        ("mst_0123456789abcdef", Error::Malformed),
+        (&SAMPLE[..SAMPLE.len() - 1], Error::Malformed),
+        (&format!("{SAMPLE}0"), Error::Malformed),
+        (&SAMPLE.replace("aabb", "AABB"), Error::Malformed),
+        (&SAMPLE.replace("aabb", "gghh"), Error::Malformed),
+        (
+            &SAMPLE.replacen("0123456789abcdef_", "0123456789abcde_f", 1),
+            Error::Malformed,
+        ),
+        (&SAMPLE.replace("44", "4 4"), Error::Malformed),
+        (&" ".repeat(MAX_BYTES + 1), Error::Malformed),
+    ];
+    for (text, expected) in cases {
+        let error = Token::parse(text).unwrap_err();
+        assert_eq!(error, expected, "{text:?}");
+        assert!(!error.to_string().contains("00112233"), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_token_of_the_right_form_is_read_as_written(text in "mst_[0-9a-f]{16}_[0-9a-f]{64}") {
+        prop_assert_eq!(&*Token::parse(&text).unwrap().expose(), &text);
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in any::<String>(), tail in "[0-9a-f_]{0,90}") {
+        prop_assert!(Token::parse(&text).is_err());
+        let _ = Token::parse(&format!("mst_{text}"));
+        let _ = Token::parse(&format!("mst_{tail}"));
+        let _ = Token::parse(&format!("mst_0123456789abcdef_{tail}{text}"));
+    }
+}
