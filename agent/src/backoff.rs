@@ -1,0 +1,68 @@
+//! Waiting times between attempts to reach the controller: full jitter, from one second up to one minute, so that a
+//! fleet that lost its controller does not come back in one wave. Knows no clock and no randomness; both are given.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// What has held this long was healthy: the next failure starts the waiting times afresh.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// The waiting times of one thing that is tried again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The next waiting time: a part, `random` in `0..1`, of a ceiling that doubles with each call.
+    pub fn next(&mut self, random: f64) -> Duration {
+        let ceiling = self.ceiling();
+        self.failures = self.failures.saturating_add(1);
+        ceiling.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// The longest that [`Backoff::next`] may give now.
+    pub fn ceiling(&self) -> Duration {
+        // 2^6 s is above the longest already; more would overflow in the end.
+        FIRST.saturating_mul(1 << self.failures.min(6)).min(LONGEST)
+    }
+
+    /// What was tried has worked for this long before it ended.
+    pub fn held(&mut self, duration: Duration) {
+        if duration >= HEALTHY {
+            self.failures = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ceiling_doubles_from_one_second_to_one_minute_and_stays_there() {
+        let mut backoff = Backoff::default();
+        let ceilings: Vec<u64> = (0..9).map(|_| backoff.next(1.0).as_secs()).collect();
+        assert_eq!(ceilings, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        backoff.failures = u32::MAX;
+        assert_eq!(backoff.next(1.0), LONGEST);
+    }
+
+    #[test]
+    fn the_jitter_is_full_so_a_wait_may_be_any_part_of_the_ceiling() {
+        let mut backoff = Backoff { failures: 5 };
+        assert_eq!(backoff.clone().next(0.0), Duration::ZERO);
+        assert_eq!(backoff.next(0.25), Duration::from_secs(8));
+    }
+
+    #[test]
+    fn only_a_minute_of_health_starts_the_waiting_times_afresh() {
+        let mut backoff = Backoff { failures: 4 };
+        backoff.held(Duration::from_secs(59));
+        assert_eq!(backoff.ceiling(), Duration::from_secs(16));
+        backoff.held(Duration::from_secs(60));
+        assert_eq!(backoff.ceiling(), FIRST);
+    }
+}

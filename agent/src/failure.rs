@@ -1,0 +1,114 @@
+//! An error as a person sees it on the terminal or in the log: what was tried, why it failed, what to do. Errors of the
+//! agent's rooms turn themselves into one; nothing is decided by its texts.
+
+use std::fmt;
+
+/// How a command of the agent ends; the numbers are those of `musterctl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Failure = 1,
+    Usage = 2,
+    /// No connection, or one that TLS does not trust.
+    Unreachable = 3,
+    Denied = 4,
+    NotFound = 5,
+    Conflict = 8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub exit: Exit,
+    /// One line that says it all for the log.
+    pub summary: String,
+    pub what: String,
+    pub why: String,
+    /// Each line a step or a way out. Empty: there is nothing to advise.
+    pub remedy: Vec<String>,
+}
+
+impl Failure {
+    pub fn new(exit: Exit, summary: impl Into<String>) -> Self {
+        Self {
+            exit,
+            summary: summary.into(),
+            what: String::new(),
+            why: String::new(),
+            remedy: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn what(self, what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn why(self, why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn remedy(mut self, line: impl Into<String>) -> Self {
+        self.remedy.push(line.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary)?;
+        let remedy: Vec<&str> = self.remedy.iter().map(String::as_str).collect();
+        for (word, lines) in [("what", &[&*self.what][..]), ("why", &[&*self.why]), ("do", &remedy)] {
+            let lines = lines
+                .iter()
+                .flat_map(|text| text.lines())
+                .filter(|line| !line.is_empty());
+            for (number, line) in lines.enumerate() {
+                write!(f, "\n  {:<4}  {line}", if number == 0 { word } else { "" })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_why_and_do_in_aligned_lines() {
+        let failure = Failure::new(
+            Exit::Conflict,
+            "enrollment refused by muster.example.com:8443: ALREADY_EXISTS",
+        )
+        .what("enroll as agent 7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21")
+        .why("that id is already enrolled\nby another key")
+        .remedy("one way")
+        .remedy("another way");
+        assert_eq!(
+            failure.to_string(),
+            "enrollment refused by muster.example.com:8443: ALREADY_EXISTS\n\
+             \x20 what  enroll as agent 7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21\n\
+             \x20 why   that id is already enrolled\n\
+             \x20       by another key\n\
+             \x20 do    one way\n\
+             \x20       another way"
+        );
+    }
+
+    #[test]
+    fn parts_that_say_nothing_take_no_line() {
+        assert_eq!(
+            Failure::new(Exit::Failure, "it failed").why("because").to_string(),
+            "it failed\n  why   because"
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! The agent's end of the link.
+
+pub mod queue;
+pub mod session;

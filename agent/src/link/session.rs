@@ -1,0 +1,479 @@
+//! The agent's end of the link as a state machine: Handshake → Active → Closed. It is given frames, the queue and the time,
+//! and says what to send and what to do. Knows no socket, no clock and no task.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use muster_proto::v1::{self, connect_request::Frame as Out, connect_response::Frame as In};
+
+use super::queue::{Lanes, NeverSent};
+
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Records in one frame, so that the frame stays within 64 KiB with all that is around them.
+const BATCH_BYTES: usize = 64 * 1024 - 256;
+
+/// From Hello to Welcome.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// Nothing heard for this many heartbeat intervals: the controller is gone, or the way to it.
+const SILENT_INTERVALS: u32 = 3;
+
+/// How long pending results hold up a planned leave.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Used when Welcome names no window for a lane.
+const DEFAULT_WINDOW: u64 = 64 * 1024;
+
+/// Policies that may arrive before the PolicySync they belong to.
+const BODIES_BYTES: usize = 32 * 1024 * 1024;
+
+/// Both clocks: one that only moves forward, and what the world calls the time.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    pub instant: Instant,
+    pub unix_micros: i64,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Received(v1::ConnectResponse),
+    /// [`Session::deadline`] has come, or any other time.
+    Tick,
+    Facts(Arc<v1::Facts>),
+    PolicyStatus(Arc<v1::PolicyStatus>),
+    /// The policy set that the controller sent does not come out as it said.
+    PolicySetDiffers(String),
+    /// Leave: send the results that are pending, say goodbye.
+    Stop,
+}
+
+/// What the owner of the session has to do; frames to send come from [`Session::next_frame`].
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    Welcomed(Box<v1::Welcome>),
+    /// `added` includes the bodies that came before.
+    ApplyPolicies(v1::PolicySync),
+    Configure(v1::AgentConfig),
+    Rejected {
+        lane: v1::Lane,
+        seq: u64,
+        reason: String,
+    },
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    #[error("the agent leaves")]
+    Stopped,
+    #[error("the controller did not welcome the agent within {} s", HANDSHAKE.as_secs())]
+    HandshakeTimeout,
+    #[error("nothing was heard from the controller for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the controller broke the protocol: {0}")]
+    Violation(String),
+    /// The controller knows more of this spool than the agent does: go on under a new one.
+    #[error("the controller speaks of records that this agent never sent: {0}")]
+    ForeignSpool(NeverSent),
+    /// Connect again without a digest, so that the controller sends the whole set.
+    #[error("the policy set did not come out as the controller said: {0}")]
+    PolicySetDiffers(String),
+}
+
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+    facts: Latest<v1::Facts>,
+    policy_status: Latest<v1::PolicyStatus>,
+    results: Flow,
+    metrics: Flow,
+    /// Frames of a kind that this agent does not know.
+    pub unknown_frames: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Handshake {
+        hello: Option<Box<v1::Hello>>,
+        deadline: Instant,
+    },
+    Active(Active),
+    Closed(Closed),
+}
+
+#[derive(Debug)]
+struct Active {
+    interval: Duration,
+    heartbeat_due: Instant,
+    heard: Instant,
+    /// The controller's clock in its last heartbeat, and when that came.
+    echo: Option<(i64, Instant)>,
+    bodies: Vec<v1::Signed>,
+    bodies_bytes: usize,
+    leave_by: Option<Instant>,
+}
+
+/// A value of which the controller wants the latest only, and only when it holds another.
+#[derive(Debug)]
+struct Latest<T> {
+    value: Option<Arc<T>>,
+    held: String,
+}
+
+/// One lane on this connection.
+#[derive(Debug, Default)]
+struct Flow {
+    window: u64,
+    /// The last sequence number sent on this connection or acknowledged at its start.
+    through: u64,
+    /// The frames not yet acknowledged: last sequence number, bytes.
+    in_flight: VecDeque<(u64, usize)>,
+    in_flight_bytes: usize,
+}
+
+impl Session {
+    pub fn new(hello: v1::Hello, now: Now) -> Self {
+        let state = State::Handshake {
+            hello: Some(Box::new(hello)),
+            deadline: now.instant + HANDSHAKE,
+        };
+        Self {
+            state,
+            facts: Latest::default(),
+            policy_status: Latest::default(),
+            results: Flow::default(),
+            metrics: Flow::default(),
+            unknown_frames: 0,
+        }
+    }
+
+    /// Set once the session is over; nothing can be sent or received after that.
+    pub fn closed(&self) -> Option<&Closed> {
+        match &self.state {
+            State::Closed(closed) => Some(closed),
+            _ => None,
+        }
+    }
+
+    pub fn is_active(&self) -> bool {
+        matches!(self.state, State::Active(_))
+    }
+
+    /// When to come back with [`Event::Tick`] if nothing else happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Handshake { deadline, .. } => Some(*deadline),
+            State::Active(active) => {
+                let next = active.heartbeat_due.min(active.silent_at());
+                Some(active.leave_by.map_or(next, |leave| leave.min(next)))
+            }
+            State::Closed(_) => None,
+        }
+    }
+
+    pub fn handle(&mut self, event: Event, lanes: &mut Lanes, now: Now) -> Vec<Effect> {
+        if self.closed().is_some() {
+            return Vec::new();
+        }
+        let outcome = match event {
+            Event::Received(response) => self.receive(response.frame, lanes, now),
+            Event::Tick => self.tick(now).map(|()| Vec::new()),
+            Event::Facts(facts) => {
+                self.facts.value = Some(facts);
+                Ok(Vec::new())
+            }
+            Event::PolicyStatus(status) => {
+                self.policy_status.value = Some(status);
+                Ok(Vec::new())
+            }
+            Event::PolicySetDiffers(how) => Err(Closed::PolicySetDiffers(how)),
+            Event::Stop => {
+                self.stop(now);
+                Ok(Vec::new())
+            }
+        };
+        outcome.unwrap_or_else(|closed| {
+            self.state = State::Closed(closed);
+            Vec::new()
+        })
+    }
+
+    /// The next frame to send, if there is one now: control frames first, then results, then metrics. Ask again after
+    /// every event, as long as the connection takes frames.
+    pub fn next_frame(&mut self, lanes: &mut Lanes, now: Now) -> Option<v1::ConnectRequest> {
+        let frame = match &mut self.state {
+            State::Handshake { hello, .. } => hello.take().map(|hello| Out::Hello(*hello)),
+            State::Active(active) => match active.leave_by {
+                Some(leave_by) if now.instant >= leave_by || lanes.lane(v1::Lane::Results).is_empty() => {
+                    self.state = State::Closed(Closed::Stopped);
+                    Some(Out::Goodbye(v1::Goodbye {
+                        reason: v1::GoodbyeReason::Stopping.into(),
+                    }))
+                }
+                leave_by => active
+                    .heartbeat(lanes, now)
+                    .or_else(|| self.policy_status.changed().map(Out::PolicyStatus))
+                    .or_else(|| self.facts.changed().map(Out::Facts))
+                    .or_else(|| self.results.next(v1::Lane::Results, lanes))
+                    .or_else(|| {
+                        leave_by
+                            .is_none()
+                            .then(|| self.metrics.next(v1::Lane::Metrics, lanes))?
+                    }),
+            },
+            State::Closed(_) => None,
+        };
+        frame.map(|frame| v1::ConnectRequest { frame: Some(frame) })
+    }
+
+    fn receive(&mut self, frame: Option<In>, lanes: &mut Lanes, now: Now) -> Result<Vec<Effect>, Closed> {
+        let active = match (&mut self.state, frame) {
+            (State::Handshake { .. }, Some(In::Welcome(welcome))) => return self.welcome(welcome, lanes, now),
+            (State::Handshake { .. }, _) => return Err(violation("its first frame is not Welcome")),
+            (State::Active(active), Some(frame)) => {
+                active.heard = now.instant;
+                (active, frame)
+            }
+            (State::Active(active), None) => {
+                active.heard = now.instant;
+                self.unknown_frames += 1;
+                return Ok(Vec::new());
+            }
+            (State::Closed(_), _) => return Ok(Vec::new()),
+        };
+        match active {
+            (_, In::Welcome(_)) => Err(violation("a second Welcome")),
+            (active, In::Heartbeat(heartbeat)) => {
+                active.echo = Some((heartbeat.time_unix_micros, now.instant));
+                Ok(Vec::new())
+            }
+            (_, In::Ack(ack)) => self.ack(ack, lanes),
+            (_, In::AgentConfig(config)) => Ok(vec![Effect::Configure(config)]),
+            (active, In::PolicyBody(body)) => active.collect(body).map(|()| Vec::new()),
+            (active, In::PolicySync(mut sync)) => {
+                let mut added = std::mem::take(&mut active.bodies);
+                active.bodies_bytes = 0;
+                added.append(&mut sync.added);
+                sync.added = added;
+                Ok(vec![Effect::ApplyPolicies(sync)])
+            }
+        }
+    }
+
+    fn welcome(&mut self, welcome: v1::Welcome, lanes: &mut Lanes, now: Now) -> Result<Vec<Effect>, Closed> {
+        for acked in &welcome.acked {
+            if acked.spool_id != lanes.spool_id() {
+                continue;
+            }
+            let Some(flow) = self.flow(acked.lane()) else { continue };
+            flow.through = acked.through_seq;
+            lanes
+                .lane_mut(acked.lane())
+                .ack(acked.through_seq)
+                .map_err(Closed::ForeignSpool)?;
+        }
+        for lane in Lanes::ALL {
+            let window = welcome.windows.iter().find(|window| window.lane() == lane);
+            if let Some(flow) = self.flow(lane) {
+                flow.window = window.map_or(DEFAULT_WINDOW, |window| window.window_bytes);
+            }
+        }
+        self.facts.held = welcome.facts_digest.clone();
+        self.policy_status.held = welcome.policy_status_digest.clone();
+
+        let interval = heartbeat_interval(welcome.heartbeat_interval_micros);
+        self.state = State::Active(Active {
+            interval,
+            heartbeat_due: now.instant + interval,
+            heard: now.instant,
+            echo: None,
+            bodies: Vec::new(),
+            bodies_bytes: 0,
+            leave_by: None,
+        });
+        Ok(vec![Effect::Welcomed(Box::new(welcome))])
+    }
+
+    fn ack(&mut self, ack: v1::Ack, lanes: &mut Lanes) -> Result<Vec<Effect>, Closed> {
+        let lane = ack.lane();
+        // Of a spool that is given up, or of a lane this agent does not have: nothing to do.
+        if ack.spool_id != lanes.spool_id() {
+            return Ok(Vec::new());
+        }
+        let Some(flow) = self.flow(lane) else {
+            return Ok(Vec::new());
+        };
+        flow.acked(ack.through_seq);
+        // What an earlier connection had sent may be stored, and acknowledged, before it is sent again.
+        flow.through = flow.through.max(ack.through_seq);
+        flow.window = ack.window_bytes;
+        lanes
+            .lane_mut(lane)
+            .ack(ack.through_seq)
+            .map_err(Closed::ForeignSpool)?;
+        let rejected = ack.rejected.into_iter().map(|rejected| {
+            lanes.lane_mut(lane).count_rejected();
+            Effect::Rejected {
+                lane,
+                seq: rejected.seq,
+                reason: rejected.reason,
+            }
+        });
+        Ok(rejected.collect())
+    }
+
+    fn tick(&mut self, now: Now) -> Result<(), Closed> {
+        match &self.state {
+            State::Handshake { deadline, .. } if now.instant >= *deadline => Err(Closed::HandshakeTimeout),
+            State::Active(active) if now.instant >= active.silent_at() => {
+                Err(Closed::Silent(now.instant.saturating_duration_since(active.heard)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stop(&mut self, now: Now) {
+        match &mut self.state {
+            State::Handshake { .. } => self.state = State::Closed(Closed::Stopped),
+            State::Active(active) => active.leave_by = active.leave_by.or(Some(now.instant + FLUSH)),
+            State::Closed(_) => {}
+        }
+    }
+
+    fn flow(&mut self, lane: v1::Lane) -> Option<&mut Flow> {
+        match lane {
+            v1::Lane::Results => Some(&mut self.results),
+            v1::Lane::Metrics => Some(&mut self.metrics),
+            v1::Lane::Unspecified => None,
+        }
+    }
+}
+
+impl Active {
+    fn silent_at(&self) -> Instant {
+        self.heard + self.interval * SILENT_INTERVALS
+    }
+
+    fn heartbeat(&mut self, lanes: &Lanes, now: Now) -> Option<Out> {
+        if now.instant < self.heartbeat_due {
+            return None;
+        }
+        self.heartbeat_due = now.instant + self.interval;
+        let depth = |lane: v1::Lane| {
+            let depth = lanes.lane(lane).depth(now.instant);
+            v1::LaneDepth {
+                lane: lane.into(),
+                records: depth.records as u64,
+                bytes: depth.bytes as u64,
+                dropped: depth.dropped,
+                oldest_age_micros: micros(depth.oldest_age),
+            }
+        };
+        let (echo_unix_micros, received) = self.echo.unwrap_or((0, now.instant));
+        Some(Out::Heartbeat(v1::Heartbeat {
+            echo_unix_micros,
+            echo_age_micros: micros(now.instant.saturating_duration_since(received)),
+            time_unix_micros: now.unix_micros,
+            lanes: Lanes::ALL.map(depth).into(),
+        }))
+    }
+
+    fn collect(&mut self, body: v1::PolicyBody) -> Result<(), Closed> {
+        let policy = body.policy.ok_or_else(|| violation("a PolicyBody without a policy"))?;
+        self.bodies_bytes += policy.payload.len();
+        if self.bodies_bytes > BODIES_BYTES {
+            return Err(violation("more policies than an agent holds before their PolicySync"));
+        }
+        self.bodies.push(policy);
+        Ok(())
+    }
+}
+
+impl Flow {
+    /// The next records that the window has room for. A window above zero always has room for one record when nothing is
+    /// on its way, or a record larger than the window would stay for ever.
+    fn next(&mut self, lane: v1::Lane, lanes: &mut Lanes) -> Option<Out> {
+        let room = usize::try_from(self.window)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(self.in_flight_bytes);
+        let first = lanes.lane(lane).next_size(self.through)?;
+        if self.window == 0 || (first > room && !self.in_flight.is_empty()) {
+            return None;
+        }
+        let batch = lanes.lane_mut(lane).take_batch(self.through, room.min(BATCH_BYTES))?;
+        self.through = batch.last_seq;
+        self.in_flight.push_back((batch.last_seq, batch.bytes));
+        self.in_flight_bytes += batch.bytes;
+        Some(Out::Records(v1::Records {
+            lane: lane.into(),
+            spool_id: lanes.spool_id().to_owned(),
+            first_seq: batch.first_seq,
+            records: batch.records,
+        }))
+    }
+
+    fn acked(&mut self, through: u64) {
+        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(last, _)| *last <= through) {
+            self.in_flight_bytes -= bytes;
+        }
+    }
+}
+
+/// Facts and policy status: what has a digest of its content.
+trait Digested {
+    fn digest(&self) -> &str;
+}
+
+impl Digested for v1::Facts {
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl Digested for v1::PolicyStatus {
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self {
+            value: None,
+            held: String::new(),
+        }
+    }
+}
+
+impl<T: Digested + Clone> Latest<T> {
+    fn changed(&mut self) -> Option<T> {
+        let value = self.value.as_deref().filter(|value| value.digest() != self.held)?;
+        self.held = value.digest().to_owned();
+        Some(value.clone())
+    }
+}
+
+fn heartbeat_interval(micros: i64) -> Duration {
+    let asked = u64::try_from(micros)
+        .ok()
+        .filter(|micros| *micros > 0)
+        .map(Duration::from_micros);
+    asked.map_or(Duration::from_secs(30), |asked| {
+        asked.clamp(Duration::from_millis(50), Duration::from_secs(3600))
+    })
+}
+
+fn violation(how: &str) -> Closed {
+    Closed::Violation(how.to_owned())
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

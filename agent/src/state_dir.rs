@@ -1,0 +1,213 @@
+//! The agent's directory of state: where each file lies, that nobody else can read it, and that one agent at a time uses
+//! it. What is in the files is known to those who write them.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use muster_certs::file;
+
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+/// Held as long as the agent runs; the kernel gives it back when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    File(#[from] file::Error),
+    #[error("failed to lock {}", path.display())]
+    Lock { path: PathBuf, source: io::Error },
+    #[error("another agent is running with the state directory {}{}", path.display(), holder(pid))]
+    InUse { path: PathBuf, pid: Option<u32> },
+}
+
+impl StateDir {
+    /// Made with mode 0700 when it is not there; refused when others may enter it.
+    pub fn create(path: &Path) -> Result<StateDir, Error> {
+        file::create_private_dir(path)?;
+        Ok(StateDir { path: path.to_owned() })
+    }
+
+    /// For commands that only look.
+    pub fn at(path: &Path) -> StateDir {
+        StateDir { path: path.to_owned() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Key and certificate; that it is there is what "enrolled" means.
+    pub fn identity(&self) -> PathBuf {
+        self.path.join("identity.pem")
+    }
+
+    /// The key of an enrollment that has begun.
+    pub fn enroll_key(&self) -> PathBuf {
+        self.path.join("enroll.key.pem")
+    }
+
+    pub fn trust(&self) -> PathBuf {
+        self.path.join("trust.json")
+    }
+
+    pub fn joined(&self) -> PathBuf {
+        self.path.join("server.json")
+    }
+
+    pub fn policies(&self) -> PathBuf {
+        self.path.join("policies.pb")
+    }
+
+    pub fn status(&self) -> PathBuf {
+        self.path.join("status.json")
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.path.join("agent.lock")
+    }
+
+    pub fn lock(&self) -> Result<Lock, Error> {
+        let path = self.lock_file();
+        let failed = |source| Error::Lock {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = file.take(32).read_to_string(&mut text);
+                return Err(Error::InUse {
+                    path: self.path.clone(),
+                    pid: text.trim().parse().ok(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // Only for the message of a second agent.
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(failed)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Whether an agent holds the lock now.
+    pub fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.lock_file()) else {
+            return false;
+        };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// A spool id that was never used before: "<generation>-<random>". The generation is on disk before it is used, and
+    /// grows with every call; where the file does not tell it, it goes on from the clock.
+    pub fn next_spool_id(&self, now: SystemTime) -> Result<String, Error> {
+        let path = self.path.join("generation");
+        let last = match file::read_secret_text(&path, 64) {
+            Ok(text) => text.trim().parse::<u64>().ok(),
+            Err(file::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Some(0),
+            Err(file::Error::TooLong { .. } | file::Error::NotText { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let generation = last.and_then(|last| last.checked_add(1)).unwrap_or_else(|| {
+            tracing::warn!(path = %path.display(), "the file holds no generation; it goes on from the clock");
+            now.duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(1, |since| since.as_secs())
+        });
+        file::write_secret(&path, format!("{generation}\n").as_bytes())?;
+        Ok(format!("{generation}-{:016x}", rand::random::<u64>()))
+    }
+}
+
+fn holder(pid: &Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+    use super::*;
+
+    fn state_dir() -> (tempfile::TempDir, StateDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        (dir, state)
+    }
+
+    fn generation(spool_id: &str) -> u64 {
+        spool_id.split_once('-').unwrap().0.parse().unwrap()
+    }
+
+    #[test]
+    fn a_second_agent_on_the_same_directory_is_told_who_has_it() {
+        let (_dir, state) = state_dir();
+        assert!(!state.is_locked());
+        let lock = state.lock().unwrap();
+        assert!(state.is_locked());
+        match state.lock() {
+            Err(Error::InUse { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other:?}"),
+        }
+        drop(lock);
+        assert!(!state.is_locked());
+        state.lock().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_may_enter_is_refused() {
+        let (_dir, state) = state_dir();
+        fs::set_permissions(state.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        let error = StateDir::create(state.path()).unwrap_err().to_string();
+        assert!(error.contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn spool_ids_are_never_the_same_and_their_generations_grow() {
+        let (_dir, state) = state_dir();
+        let ids: Vec<String> = (0..3)
+            .map(|_| state.next_spool_id(SystemTime::UNIX_EPOCH).unwrap())
+            .collect();
+        assert_eq!(ids.iter().map(|id| generation(id)).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_broken_generation_file_goes_on_from_the_clock_and_grows_from_there() {
+        let (_dir, state) = state_dir();
+        let path = state.path().join("generation");
+        for broken in ["", "seven", "18446744073709551615"] {
+            file::write_secret(&path, broken.as_bytes()).unwrap();
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+            assert_eq!(
+                generation(&state.next_spool_id(now).unwrap()),
+                1_800_000_000,
+                "{broken:?}"
+            );
+            assert_eq!(
+                generation(&state.next_spool_id(now).unwrap()),
+                1_800_000_001,
+                "{broken:?}"
+            );
+        }
+    }
+}
