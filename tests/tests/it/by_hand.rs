@@ -24,7 +24,7 @@ fn counting(controller: &Controller) -> String {
     let counter = counter.display();
     format!(
         "apiVersion: muster/v1\nkind: Check\nmetadata: {{ name: counter }}\nspec:\n  selector: \"name-of=web\"\n  \
-         schedule: {{ interval: 1s }}\n  timeout: 10s\n  run: {{ command: [{script}, {counter}] }}\n---\n\
+         schedule: {{ interval: 1s }}\n  run: {{ command: [{script}, {counter}] }}\n---\n\
          apiVersion: muster/v1\nkind: Check\nmetadata: {{ name: load }}\nspec:\n  selector: \"*\"\n  \
          schedule: {{ interval: 1s }}\n  run: {{ load: {{ warning: \"1000\", critical: \"2000\" }} }}\n"
     )

@@ -1,6 +1,6 @@
 //! Debian's monitoring plugins through an applied manifest: what arrives is what a run by hand gives.
 //!
-//! Values move between two runs, so one comparison says little. The check runs every second, and the plugin is run by hand
+//! Values move between two runs, so one comparison says little. The check runs every other second, and the plugin is run by hand
 //! again and again beside it: sooner or later nothing has moved, and then the two must be equal to the last character.
 //! A time that was measured is never twice the same; those of check_http are compared as what they are, numbers.
 
@@ -105,7 +105,7 @@ fn start_with_check(controller: &Controller, path: &std::path::Path, arguments: 
     controller.apply(
         &serde_json::json!({
             "apiVersion": "muster/v1", "kind": "Check", "metadata": { "name": CHECK },
-            "spec": { "selector": "*", "schedule": { "interval": "1s" }, "timeout": "20s", "run": { "command": argv } },
+            "spec": { "selector": "*", "schedule": { "interval": "2s" }, "run": { "command": argv } },
         })
         .to_string(),
     );
