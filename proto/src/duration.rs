@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::excerpt::excerpt;
+
 const MAX_LEN: usize = 64;
 
 /// Largest first, as they are written one after the other.
@@ -30,7 +32,7 @@ pub struct Error {
 /// Numbers with units, from the largest unit to the smallest, without blanks; the last may have a fraction.
 pub fn parse(text: &str) -> Result<Duration, Error> {
     let error = |problem: String| Error {
-        found: text.chars().take(40).flat_map(char::escape_debug).collect(),
+        found: excerpt(text),
         problem,
     };
     if text.len() > MAX_LEN {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::excerpt::{excerpt, is_unprintable};
+
 /// How many labels one set may hold.
 pub const MAX_COUNT: usize = 64;
 /// What is longest for a value, in bytes.
@@ -45,7 +47,7 @@ pub fn check_key(key: &str) -> Result<(), Error> {
     };
     problem.map_or(Ok(()), |problem| {
         Err(Error::Key {
-            key: shown(key),
+            key: excerpt(key),
             problem,
         })
     })
@@ -72,7 +74,9 @@ pub fn check_all(labels: &BTreeMap<String, String>) -> Result<(), Error> {
 
 /// One `key=value` as it is typed on a command line. The value may hold further `=`.
 pub fn parse_pair(text: &str) -> Result<(String, String), Error> {
-    let (key, value) = text.split_once('=').ok_or_else(|| Error::Pair { text: shown(text) })?;
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::Pair { text: excerpt(text) })?;
     check(key, value)?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -134,22 +138,6 @@ fn has_alphanumeric_ends(text: &str) -> bool {
     [bytes.first(), bytes.last()]
         .iter()
         .all(|byte| byte.is_some_and(u8::is_ascii_alphanumeric))
-}
-
-/// Control characters, and those that turn the direction of the text around them: in a table they would forge what
-/// stands beside them.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-/// The start of a text from outside, safe to put into a message.
-fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
-    if text.chars().nth(80).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 #[cfg(test)]

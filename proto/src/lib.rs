@@ -4,11 +4,14 @@
 pub mod attempts;
 pub mod check;
 pub mod digest;
+pub mod document;
 pub mod duration;
 pub mod error;
+mod excerpt;
 pub mod ids;
 pub mod json;
 pub mod label;
+pub mod manifest;
 pub mod policy_set;
 pub mod selector;
 mod suggest;

@@ -3,6 +3,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::excerpt::excerpt;
+
 /// Longer texts are no thresholds.
 const MAX_LEN: usize = 64;
 
@@ -48,7 +50,7 @@ impl FromStr for Range {
         let error = |problem: &str| {
             Error(format!(
                 "expected a range like `10` (0 to 10), `1:` (1 or more), `~:10` (10 or less) or `@10:20` (not 10 to 20), found `{}`{problem}",
-                short(text)
+                excerpt(text)
             ))
         };
         if text.len() > MAX_LEN {
@@ -130,7 +132,7 @@ impl FromStr for Amount {
         let error = |problem: &str| {
             Error(format!(
                 "expected a percentage like `20%` or bytes like `5GiB`, found `{}`{problem}",
-                short(text)
+                excerpt(text)
             ))
         };
         if text.len() > MAX_LEN {
@@ -206,7 +208,7 @@ impl FromStr for LoadTriple {
         let error = |problem: &str| {
             Error(format!(
                 "expected load averages over 1, 5 and 15 minutes like `15,10,5`, or one number for all three, found `{}`{problem}",
-                short(text)
+                excerpt(text)
             ))
         };
         if text.len() > MAX_LEN {
@@ -238,10 +240,6 @@ fn number(text: &str) -> Option<f64> {
         .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'-' | b'+'));
     let value: f64 = (starts && shape).then(|| text.parse().ok())??;
     value.is_finite().then_some(value)
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]

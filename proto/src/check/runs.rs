@@ -6,6 +6,7 @@ use tonic::codegen::http::Uri;
 
 use super::{MAX_ARGUMENTS, validate::Violations};
 use crate::{
+    excerpt::excerpt,
     suggest::suggest,
     threshold::{Amount, LoadTriple, Range},
     v1,
@@ -122,11 +123,11 @@ fn command(command: &[String], found: &mut Violations) {
         let advice = match program.split_once(char::is_whitespace) {
             Some((first, _)) => format!(
                 "; no shell splits it: write each argument as an element of its own, [\"/path/to/{}\", ...]",
-                first.rsplit('/').next().unwrap_or(first).escape_debug()
+                excerpt(first.rsplit('/').next().unwrap_or(first))
             ),
             None => "; no search path is used, write where it is: `command -v NAME` shows it, and Debian's plugins are in /usr/lib/nagios/plugins".to_owned(),
         };
-        let shown: String = program.chars().take(80).flat_map(char::escape_debug).collect();
+        let shown = excerpt(program);
         found.add(
             "run.command[0]",
             format!("expected the absolute path of a program, found `{shown}`{advice}"),
@@ -141,7 +142,7 @@ fn command(command: &[String], found: &mut Violations) {
 
 fn disk_run(disk: &v1::DiskRun, found: &mut Violations) {
     if !disk.path.starts_with('/') {
-        let shown: String = disk.path.chars().take(80).flat_map(char::escape_debug).collect();
+        let shown = excerpt(&disk.path);
         found.add(
             "run.disk.path",
             format!("expected an absolute path like `/var`, found `{shown}`"),
@@ -230,7 +231,7 @@ fn load_run(load: &v1::LoadRun, found: &mut Violations) {
 /// `host:port`, with IPv6 in brackets.
 fn address(text: &str) -> Result<(), String> {
     let error = |problem: &str| {
-        let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+        let shown = excerpt(text);
         Err(format!(
             "expected `host:port` like `db.example.com:5432` or `[2001:db8::1]:5432`, found `{shown}`{problem}"
         ))
@@ -277,7 +278,7 @@ fn http_run(http: &v1::HttpRun, found: &mut Violations) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("the methods are {}", METHODS.join(", ")),
         };
-        let shown: String = http.method.chars().take(20).flat_map(char::escape_debug).collect();
+        let shown = excerpt(&http.method);
         found.add("run.http.method", format!("`{shown}` is no method; {advice}"));
     }
     if http.headers.len() > MAX_HEADERS {
@@ -288,7 +289,7 @@ fn http_run(http: &v1::HttpRun, found: &mut Violations) {
         found.add("run.http.headers", text);
     }
     for (name, value) in &http.headers {
-        let field = format!("run.http.headers[{}]", name.escape_debug());
+        let field = format!("run.http.headers[{}]", excerpt(name));
         if tonic::codegen::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             found.add(
                 &field,
@@ -306,7 +307,7 @@ fn http_run(http: &v1::HttpRun, found: &mut Violations) {
             _ => false,
         };
         if !good {
-            let shown: String = status.chars().take(20).flat_map(char::escape_debug).collect();
+            let shown = excerpt(status);
             let text = format!("expected a status code like `200`, or a class like `2xx`, found `{shown}`");
             found.add(&format!("run.http.expectStatus[{index}]"), text);
         }
@@ -316,7 +317,7 @@ fn http_run(http: &v1::HttpRun, found: &mut Violations) {
 
 fn url(text: &str) -> Result<(), String> {
     let error = |problem: &str| {
-        let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+        let shown = excerpt(text);
         Err(format!(
             "expected a URL like `https://example.com/health`, found `{shown}`{problem}"
         ))

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::{MAX_ENCODED, MAX_PARAMETERS, MAX_TEXT, expand, normalize, runs};
-use crate::{duration, error::FieldViolation, selector::Selector, suggest::suggest, v1};
+use super::{DEFAULT_INTERVAL, MAX_ENCODED, MAX_PARAMETERS, MAX_TEXT, expand, normalize, runs};
+use crate::{duration, error::FieldViolation, excerpt::excerpt, selector::Selector, suggest::suggest, v1};
 
 const MAX_DESCRIPTION: usize = 1_024;
 const MAX_PARAMETER_NAME: usize = 63;
@@ -26,12 +26,12 @@ pub fn validate(check: &v1::Check) -> Vec<FieldViolation> {
         );
         return found.0;
     }
+    description(check, &mut found);
+    selector(check, &mut found);
+    schedule(check, &mut found);
+    parameters(check, &mut found);
     let mut check = check.clone();
     normalize(&mut check);
-    description(&check, &mut found);
-    selector(&check, &mut found);
-    schedule(&check, &mut found);
-    parameters(&check, &mut found);
     run(&check, &mut found);
     found.0
 }
@@ -105,7 +105,10 @@ fn selector(check: &v1::Check, found: &mut Violations) {
 
 fn schedule(check: &v1::Check, found: &mut Violations) {
     let schedule = check.schedule.unwrap_or_default();
-    let interval = found.duration("schedule.interval", schedule.interval.as_ref(), SECOND..=DAY);
+    let interval = match &schedule.interval {
+        None => Some(DEFAULT_INTERVAL),
+        given => found.duration("schedule.interval", given.as_ref(), SECOND..=DAY),
+    };
     let retry = found.duration("schedule.retryInterval", schedule.retry_interval.as_ref(), SECOND..=DAY);
     let timeout = found.duration("timeout", check.timeout.as_ref(), SECOND..=HOUR);
     if let (Some(interval), Some(retry)) = (interval, retry)
@@ -142,7 +145,7 @@ fn parameters(check: &v1::Check, found: &mut Violations) {
         );
     }
     for (name, value) in &check.parameters {
-        let field = format!("parameters[{}]", name.escape_debug());
+        let field = format!("parameters[{}]", excerpt(name));
         let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts || name.len() > MAX_PARAMETER_NAME || !name.bytes().all(good) {
@@ -194,7 +197,7 @@ fn reference_problem(error: &expand::Error, check: &v1::Check) -> String {
         expand::Error::NotClosed => {
             return "a `${` is never closed by `}`; where `${` itself is meant, write `$${`".to_owned();
         }
-        expand::Error::Unknown(name) => name.escape_debug().to_string(),
+        expand::Error::Unknown(name) => excerpt(name),
     };
     let names = || check.parameters.keys().map(String::as_str);
     let advice = match suggest(&name, names()) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Condition, Error, MAX_BYTES, MAX_TERMS, Selector, Term};
-use crate::label;
+use crate::{excerpt::excerpt, label};
 
 /// Bytes that a value outside quotes may consist of.
 pub(super) fn is_bare_value_byte(byte: u8) -> bool {
@@ -137,7 +137,7 @@ impl<'a> Parser<'a> {
             return Err(self.error_at(
                 start,
                 length,
-                format!("expected a label key, found `{}`", short(key)),
+                format!("expected a label key, found `{}`", excerpt(key)),
                 Some(problem),
             ));
         }
@@ -211,7 +211,7 @@ impl<'a> Parser<'a> {
                 '\\' => match chars.next() {
                     Some((_, escaped @ ('"' | '\\'))) => value.push(escaped),
                     Some((_, other)) => {
-                        let message = format!("expected `\\\"` or `\\\\`, found `\\{}`", other.escape_debug());
+                        let message = format!("expected `\\\"` or `\\\\`, found `\\{}`", excerpt(&other.to_string()));
                         let hint = Some("a backslash in quotes is written twice");
                         return Err(self.error_at(start + index, 1 + other.len_utf8(), message, hint));
                     }
@@ -285,7 +285,7 @@ impl<'a> Parser<'a> {
             Some(first) => {
                 let word = rest.bytes().take_while(|byte| is_bare_value_byte(*byte)).count();
                 let length = word.max(first.len_utf8());
-                (format!("`{}`", short(&rest[..length])), length)
+                (format!("`{}`", excerpt(&rest[..length])), length)
             }
         };
         self.error_at(self.position, length, format!("expected {what}, found {found}"), hint)
@@ -330,9 +330,4 @@ fn starts_with_word(text: &str, word: &str) -> bool {
 
 fn label_start(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '!'
-}
-
-/// The start of a text from outside, safe to put into a message.
-fn short(text: &str) -> String {
-    text.chars().take(40).flat_map(char::escape_debug).collect()
 }
