@@ -152,12 +152,7 @@ async fn make(config: &Config, config_path: &Path, options: &cli::Init, now: Sys
         context,
         admin: operator.name,
         not_after: operator.not_after,
-        pins: pki
-            .roots()
-            .iter()
-            .filter_map(|root| muster_certs::pin::Pin::of_certificate(root).ok())
-            .map(|pin| pin.to_string())
-            .collect(),
+        pins: pki.pins().iter().map(ToString::to_string).collect(),
     })
 }
 

@@ -11,7 +11,12 @@ use crate::config::{LogFormat, Logging};
 pub fn start(logging: Logging, filter: Option<&str>) -> Result<(), Error> {
     let level = logging.level.to_string().to_lowercase();
     // What the libraries have to say is of interest only when it is bad, or when it is asked for by name.
-    let default = format!("{level},hyper=warn,h2=warn,rustls=warn,tower=warn,sqlx=warn");
+    let libraries = if logging.level == tracing::Level::ERROR {
+        "error"
+    } else {
+        "warn"
+    };
+    let default = format!("{libraries},muster_server={level},muster_agent={level},muster_certs={level}");
     let filter = EnvFilter::try_new(filter.unwrap_or(&default)).map_err(|source| Error::Filter(source.to_string()))?;
     let lines = fmt()
         .with_env_filter(filter)

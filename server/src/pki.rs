@@ -29,6 +29,7 @@ const MAX_BYTES: usize = 64 * 1024;
 pub struct Pki {
     issuing: Ca,
     root: CertificateDer<'static>,
+    pin: Pin,
     policy_key: SigningKey,
     lifetimes: Lifetimes,
 }
@@ -70,6 +71,13 @@ pub enum Error {
     },
     #[error("failed to make a CA or a certificate")]
     Ca(#[from] ca::Error),
+    #[error("failed to read the root's certificate")]
+    Root(#[from] certificate::Error),
+    #[error("the configuration says trust domain {configured}, the keys are for {actual}; it cannot change after init")]
+    TrustDomain {
+        configured: TrustDomain,
+        actual: TrustDomain,
+    },
     #[error("failed to make a key")]
     Key(#[from] key::Error),
     #[error("failed to make the key that signs policies")]
@@ -125,12 +133,7 @@ impl Pki {
                 .and_then(|parent| parent.sync_all())
                 .map_err(failed(parent))?;
         }
-        Ok(Self {
-            root: root.certificate_der().clone(),
-            issuing,
-            policy_key,
-            lifetimes: Lifetimes::default(),
-        })
+        Self::new(root.certificate_der().clone(), issuing, policy_key)
     }
 
     /// Reads everything but the root's key.
@@ -142,11 +145,28 @@ impl Pki {
         let issuing_key = file::read_secret_text(&dir.join(ISSUING_KEY), MAX_BYTES)?;
         let issuing = read(&dir.join(ISSUING), |text| Ca::load(text, &issuing_key))?;
         let policy_key = read(&dir.join(POLICY_KEY), SigningKey::from_pem)?;
+        Self::new(root, issuing, policy_key)
+    }
+
+    fn new(root: CertificateDer<'static>, issuing: Ca, policy_key: SigningKey) -> Result<Self, Error> {
+        let pin = Pin::of_certificate(&root)?;
         Ok(Self {
             issuing,
             root,
+            pin,
             policy_key,
             lifetimes: Lifetimes::default(),
+        })
+    }
+
+    /// Refuses keys that were made for another trust domain than the one that was configured.
+    pub fn of_domain(self, configured: &TrustDomain) -> Result<Self, Error> {
+        if self.trust_domain() == configured {
+            return Ok(self);
+        }
+        Err(Error::TrustDomain {
+            configured: configured.clone(),
+            actual: self.trust_domain().clone(),
         })
     }
 
@@ -173,8 +193,8 @@ impl Pki {
     }
 
     /// What a joining machine knows this controller by: the pins of the roots.
-    pub fn pins(&self) -> Result<Vec<Pin>, certificate::Error> {
-        self.roots().iter().map(|root| Pin::of_certificate(root)).collect()
+    pub fn pins(&self) -> &[Pin] {
+        std::slice::from_ref(&self.pin)
     }
 
     /// What an agent is to trust.

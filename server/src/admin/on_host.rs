@@ -22,8 +22,6 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error("failed to read the keys of the controller; run this as the user that owns them")]
     Pki(#[from] pki::Error),
-    #[error("the configuration is for trust domain {configured}, the keys are for {actual}")]
-    TrustDomain { configured: String, actual: String },
     #[error("failed to open the database")]
     Store(#[from] store::Error),
     #[error(transparent)]
@@ -76,11 +74,7 @@ fn find(installation: &Installation) -> Result<(Config, Pki), Error> {
         return without_configuration(data_dir);
     }
     let config = Config::load(&path)?;
-    let pki = Pki::load(&config.pki_dir())?;
-    if *pki.trust_domain() != config.trust_domain {
-        let (configured, actual) = (config.trust_domain.to_string(), pki.trust_domain().to_string());
-        return Err(Error::TrustDomain { configured, actual });
-    }
+    let pki = Pki::load(&config.pki_dir())?.of_domain(&config.trust_domain)?;
     Ok((config, pki))
 }
 
@@ -175,6 +169,7 @@ mod tests {
         let config = Config::new("controller1", "other.muster".parse().unwrap(), dir.clone());
         std::fs::write(dir.join("server.yaml"), config::render(&config, None)).unwrap();
         let error = create("alice", &at(&dir), None, SystemTime::now()).await.unwrap_err();
-        assert!(error.to_string().contains("other.muster"), "{error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("other.muster"), "{cause}");
     }
 }

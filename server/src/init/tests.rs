@@ -57,7 +57,7 @@ async fn what_init_makes_is_a_controller_that_can_run_and_an_operator_it_knows()
     store.close().await;
 
     let said = report.to_string();
-    assert!(said.contains(&pki.pins().unwrap()[0].to_string()), "{said}");
+    assert!(said.contains(&pki.pins()[0].to_string()), "{said}");
     assert!(
         said.contains(&format!(
             "muster-server run --config {}",

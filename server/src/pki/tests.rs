@@ -25,7 +25,7 @@ fn what_was_created_can_be_loaded_and_is_the_same() {
     let loaded = Pki::load(&dir).unwrap();
     assert_eq!(loaded.trust_domain(), &domain());
     assert_eq!(loaded.trust_bundle(), created.trust_bundle());
-    assert_eq!(loaded.pins().unwrap(), created.pins().unwrap());
+    assert_eq!(loaded.pins(), created.pins());
 }
 
 #[test]
@@ -63,6 +63,20 @@ fn a_controller_runs_without_the_root_key() {
     let (_folder, dir, _) = created();
     fs::remove_file(dir.join(ROOT_KEY)).unwrap();
     Pki::load(&dir).unwrap();
+}
+
+#[test]
+fn keys_of_another_trust_domain_than_the_configured_one_are_refused() {
+    let (_folder, dir, _) = created();
+    Pki::load(&dir).unwrap().of_domain(&domain()).unwrap();
+    let error = Pki::load(&dir)
+        .unwrap()
+        .of_domain(&"other.muster".parse().unwrap())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("other.muster") && error.to_string().contains("example.muster"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -51,3 +51,51 @@ impl Holder {
         Ok(self.0.close().await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The PostgreSQL that the tests may use, if there is one; no controller runs on this database itself.
+    #[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
+    fn postgres_url() -> Option<String> {
+        std::env::var("MUSTER_TEST_POSTGRES_URL")
+            .ok()
+            .filter(|url| !url.is_empty())
+    }
+
+    #[tokio::test]
+    async fn the_lock_has_one_holder_and_ends_with_its_connection() {
+        let Some(url) = postgres_url() else { return };
+        let mut first = Holder::connect(&url).await.unwrap();
+        let mut second = Holder::connect(&url).await.unwrap();
+        assert!(first.try_take().await.unwrap());
+        first.check().await.unwrap();
+        assert!(!second.try_take().await.unwrap(), "two hold the lock");
+
+        let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")
+            .fetch_one(&mut first.0)
+            .await
+            .unwrap();
+        sqlx::query("SELECT pg_terminate_backend($1, 10000)")
+            .bind(backend)
+            .execute(&mut second.0)
+            .await
+            .unwrap();
+        assert!(first.check().await.is_err(), "the loss is not noticed");
+        assert!(second.try_take().await.unwrap());
+        second.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_reached_is_named_without_its_password() {
+        let error = Holder::connect("postgres://muster:geheim@127.0.0.1:1/fleet")
+            .await
+            .unwrap_err();
+        let text = format!("{error:?} {error}");
+        assert!(
+            error.to_string().contains("fleet on 127.0.0.1") && !text.contains("geheim"),
+            "{text}"
+        );
+    }
+}
