@@ -1,3 +1,5 @@
 //! Background work: each task is periodic, idempotent and bounded, and ends at shutdown. One file each.
 
 pub mod controller_certificate;
+pub mod liveness;
+pub mod retention;

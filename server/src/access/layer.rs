@@ -1,0 +1,196 @@
+//! The door of both listeners: finds the method in the table, finds out who is calling, lets in or refuses, and counts.
+//! A refused peer of the agent listener is shown out as well: its connection ends after the answer.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use http::{StatusCode, header};
+use muster_certs::{
+    identity::Identity,
+    tls::{PeerCertificate, Standing},
+};
+use muster_proto::{
+    error::{ErrorReason, Problem},
+    ids::AgentId,
+};
+use tonic::Code;
+use tracing::{info, warn};
+
+use super::{
+    Caller, OpCtx,
+    table::{self, Listener, Method, Who},
+};
+use crate::{agents::Agents, clock, net::Peer, store::Db, telemetry::Telemetry};
+
+/// What decides on callers.
+#[derive(Clone, Debug)]
+pub struct Access {
+    pub db: Db,
+    pub agents: Arc<Agents>,
+    pub telemetry: Telemetry,
+}
+
+/// Access to one listener; the state of its middleware.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    pub access: Access,
+    pub listener: Listener,
+}
+
+impl Guard {
+    /// The middleware. Every request has a `Peer` in its extensions from the accept loop.
+    pub async fn check(State(guard): State<Self>, mut request: Request, next: Next) -> Response {
+        let request_id = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
+        let path = request.uri().path();
+        let is_grpc = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let Some(method) = table::find(guard.listener, path) else {
+            let text = format!("there is no method {path} here");
+            let problem = Problem::new(Code::Unimplemented, ErrorReason::MethodNotAllowed, text);
+            return guard.refuse(&peer, problem, is_grpc, &request_id);
+        };
+        match guard.access.decide(method, peer.certificate.as_ref()).await {
+            Ok(caller) => {
+                request.extensions_mut().insert(OpCtx { caller, source: peer.addr, request_id });
+                let response = next.run(request).await;
+                let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
+                guard.access.telemetry.api_request(method.path, code_name(code));
+                response
+            }
+            Err(problem) => {
+                guard.access.telemetry.api_request(method.path, code_name(&(problem.code as i32).to_string()));
+                guard.refuse(&peer, problem, is_grpc, &request_id)
+            }
+        }
+    }
+
+    fn refuse(&self, peer: &Peer, problem: Problem, is_grpc: bool, request_id: &str) -> Response {
+        info!(
+            source = %peer.addr,
+            peer = peer.certificate.as_ref().map(|peer| peer.identity.to_string()),
+            request.id = request_id,
+            reason = problem.message,
+            "call refused"
+        );
+        if self.listener == Listener::Agents {
+            peer.connection.close();
+        }
+        let problem = problem.with_metadata("request_id", request_id);
+        if is_grpc {
+            return tonic::Status::from(problem).into_http::<Body>();
+        }
+        let status = match problem.code {
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::Unimplemented => StatusCode::NOT_FOUND,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::FORBIDDEN,
+        };
+        (status, format!("{}\n", problem.message)).into_response()
+    }
+}
+
+impl Access {
+    async fn decide(&self, method: &Method, certificate: Option<&PeerCertificate>) -> Result<Caller, Problem> {
+        if method.who == Who::Anyone {
+            return Ok(Caller::Anonymous);
+        }
+        let Some(certificate) = certificate else {
+            return match method.who {
+                Who::Newcomer => Ok(Caller::Anonymous),
+                _ => Err(Problem::new(
+                    Code::Unauthenticated,
+                    ErrorReason::CertificateRequired,
+                    "a client certificate is needed, and none was shown",
+                )),
+            };
+        };
+        match (method.who, &certificate.identity) {
+            (Who::Agent, Identity::Agent { id, .. }) => self.agent(AgentId::from(*id), certificate),
+            (Who::Admin, Identity::User { name, .. }) => self.user(name.as_str(), certificate).await,
+            (Who::Newcomer, _) => Err(Problem::new(
+                Code::PermissionDenied,
+                ErrorReason::MethodNotAllowed,
+                format!("this call is for machines without a certificate; {} has one", certificate.identity),
+            )),
+            _ => Err(Problem::new(
+                Code::PermissionDenied,
+                ErrorReason::MethodNotAllowed,
+                format!("{} may not call {}", certificate.identity, method.path),
+            )),
+        }
+    }
+
+    fn agent(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Caller, Problem> {
+        let on_file = self.agents.with(id, |entry| entry.certificate.serial == certificate.serial);
+        let standing = match Standing::of(Some(certificate), SystemTime::now()) {
+            Standing::Valid if on_file != Some(true) => Standing::Unknown,
+            standing => standing,
+        };
+        let (reason, text) = match standing {
+            Standing::Valid => return Ok(Caller::Agent(id)),
+            Standing::Expired => (
+                ErrorReason::CertificateExpired,
+                format!("the certificate of agent {id} expired at {}", clock::to_text(clock::from_system(certificate.not_after))),
+            ),
+            Standing::None | Standing::Unknown => (
+                ErrorReason::CertificateUnknown,
+                format!("the certificate {} of agent {id} is not on file", certificate.serial),
+            ),
+        };
+        let problem = Problem::new(Code::Unauthenticated, reason, text);
+        Err(problem.with_metadata("standing", standing.to_string()).with_metadata("serial", &certificate.serial))
+    }
+
+    async fn user(&self, name: &str, certificate: &PeerCertificate) -> Result<Caller, Problem> {
+        if certificate.is_expired(SystemTime::now()) {
+            let text = format!("the certificate of user {name} has expired; `muster-server admin create` makes a new one");
+            return Err(Problem::new(Code::Unauthenticated, ErrorReason::CertificateExpired, text));
+        }
+        match self.db.user_by_certificate(name, &certificate.serial).await {
+            Ok(Some(user)) => Ok(Caller::User { name: user.name }),
+            Ok(None) => Err(Problem::new(
+                Code::Unauthenticated,
+                ErrorReason::CertificateUnknown,
+                format!("the certificate {} of user {name} is not on file", certificate.serial),
+            )),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "failed to look up a user");
+                let text = "the database does not answer now; try again";
+                Err(Problem::new(Code::Unavailable, ErrorReason::Unavailable, text))
+            }
+        }
+    }
+}
+
+/// The name of a gRPC code from its number.
+fn code_name(number: &str) -> &'static str {
+    match Code::from_bytes(number.as_bytes()) {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,272 @@
+//! The inventory: every agent, its labels, its status and what it last said of itself. Kept in memory as a whole, so that a
+//! connecting fleet asks the database nothing, and written through in batches. Knows no transport.
+
+mod entry;
+pub mod liveness;
+mod persist;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, RwLock},
+};
+
+use muster_proto::{
+    ids::AgentId,
+    v1::{AgentStatus, PolicyStatus},
+};
+use tokio::sync::Notify;
+
+pub use entry::{Certificate, Connection, Entry, Labels, Report};
+
+use crate::{
+    changes::Changes,
+    clock::Micros,
+    store::{self, ChangeKind, Db, Op},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no agent {0}")]
+    NotFound(String),
+    #[error("the name {name} belongs to {} agents", ids.len())]
+    Ambiguous { name: String, ids: Vec<AgentId> },
+    #[error("failed to store the agent")]
+    Store(#[from] store::Error),
+}
+
+/// What an agent says of itself when it connects.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub version: String,
+    pub labels: Labels,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Agents {
+    db: Db,
+    changes: Changes,
+    entries: RwLock<BTreeMap<AgentId, Entry>>,
+    /// Entries that differ from their rows.
+    dirty: Mutex<BTreeSet<AgentId>>,
+    /// Transitions of status that become events.
+    transitions: Mutex<Vec<persist::Transition>>,
+    persist: Notify,
+    /// Told when labels, facts or status changed: states follow.
+    pub assignments: Notify,
+    /// Held over a write of the inventory.
+    writing: tokio::sync::Mutex<()>,
+    started_at: Micros,
+}
+
+impl Agents {
+    pub async fn load(db: Db, changes: Changes, now: Micros) -> Result<Self, Error> {
+        let mut entries = BTreeMap::new();
+        for row in db.agent_list().await? {
+            let entry = Entry::from_row(row)?;
+            entries.insert(entry.id, entry);
+        }
+        Ok(Self {
+            db,
+            changes,
+            entries: RwLock::new(entries),
+            dirty: Mutex::default(),
+            transitions: Mutex::default(),
+            persist: Notify::new(),
+            assignments: Notify::new(),
+            writing: tokio::sync::Mutex::new(()),
+            started_at: now,
+        })
+    }
+
+    pub fn started_at(&self) -> Micros {
+        self.started_at
+    }
+
+    pub fn count(&self) -> usize {
+        self.read().len()
+    }
+
+    /// How many agents have each status.
+    pub fn count_by_status(&self) -> BTreeMap<&'static str, i64> {
+        let mut counts = BTreeMap::from(entry::STATUS_NAMES.map(|(_, name)| (name, 0)));
+        self.each(|entry| *counts.entry(entry::status_name(entry.status)).or_default() += 1);
+        counts
+    }
+
+    pub fn get(&self, id: AgentId) -> Option<Entry> {
+        self.read().get(&id).cloned()
+    }
+
+    /// Calls `look` with the entry, which is cheaper than a copy.
+    pub fn with<T>(&self, id: AgentId, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.read().get(&id).map(look)
+    }
+
+    /// Calls `look` with every entry, in order of id.
+    pub fn each(&self, mut look: impl FnMut(&Entry)) {
+        self.read().values().for_each(&mut look);
+    }
+
+    /// The agent with that UUID or, when exactly one has it, that name.
+    pub fn find(&self, text: &str) -> Result<AgentId, Error> {
+        let entries = self.read();
+        if let Ok(id) = text.parse::<AgentId>()
+            && entries.contains_key(&id)
+        {
+            return Ok(id);
+        }
+        let ids: Vec<AgentId> = entries.values().filter(|entry| entry.name == text).map(|entry| entry.id).collect();
+        match ids[..] {
+            [] => Err(Error::NotFound(text.to_owned())),
+            [id] => Ok(id),
+            _ => Err(Error::Ambiguous { name: text.to_owned(), ids }),
+        }
+    }
+
+    /// Takes up an agent whose row has just been committed.
+    pub fn inserted(&self, entry: Entry) {
+        self.write().insert(entry.id, entry);
+        self.assignments.notify_one();
+        self.changes.committed();
+    }
+
+    /// A link is active. A newer session of the same agent replaces the older.
+    pub fn connected(&self, id: AgentId, connection: Connection, hello: Hello, now: Micros) {
+        self.update(id, |entry| {
+            let mut changed = entry.set_hello(hello);
+            entry.connection = Some(connection);
+            entry.last_seen = now;
+            entry.heard = true;
+            changed |= entry.status != AgentStatus::Online;
+            changed
+        });
+        self.set_status(id, AgentStatus::Online, "", now);
+    }
+
+    /// A frame came.
+    pub fn seen(&self, id: AgentId, now: Micros) {
+        if let Some(entry) = self.write().get_mut(&id) {
+            entry.last_seen = now;
+        }
+    }
+
+    pub fn heartbeat(&self, id: AgentId, session: &str, report: Report) {
+        if let Some(connection) = self.write().get_mut(&id).and_then(|entry| entry.connection.as_mut())
+            && connection.session_id == session
+        {
+            connection.report = Some(report);
+        }
+    }
+
+    /// The link of `session` has ended; nothing when a newer one has taken over.
+    pub fn disconnected(&self, id: AgentId, session: &str, reason: &'static str, now: Micros) {
+        let current = self
+            .write()
+            .get_mut(&id)
+            .and_then(|entry| {
+                entry.connection.take_if(|connection| connection.session_id == session)?;
+                entry.leave_reason = reason;
+                Some(())
+            })
+            .is_some();
+        if current && reason == liveness::GOODBYE {
+            self.set_status(id, AgentStatus::Offline, reason, now);
+        }
+    }
+
+    pub fn set_facts(&self, id: AgentId, facts: BTreeMap<String, String>, digest: String) {
+        self.update(id, |entry| {
+            entry.facts_digest = digest;
+            let changed = entry.facts != facts;
+            entry.facts = facts;
+            changed
+        });
+    }
+
+    pub fn set_policy_status(&self, id: AgentId, status: PolicyStatus) {
+        self.update(id, |entry| {
+            let changed = entry.policy_status != status;
+            entry.policy_status = status;
+            changed
+        });
+    }
+
+    /// Sets and removes operator labels; durable when it returns.
+    pub async fn update_labels(
+        &self,
+        id: AgentId,
+        set: &Labels,
+        remove: &[String],
+        now: Micros,
+    ) -> Result<Entry, Error> {
+        let _writing = self.writing.lock().await;
+        let entry = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        let mut labels = entry.operator_labels.clone();
+        labels.extend(set.clone());
+        labels.retain(|key, _| !remove.contains(key));
+        if labels == entry.operator_labels {
+            return Ok(entry);
+        }
+        let mut tx = self.db.begin().await?;
+        let revision = tx.change_add(now, ChangeKind::Agent, &id.to_string(), Op::Put).await?;
+        tx.agent_set_operator_labels(&id.to_string(), &entry::labels_to_json(&labels), revision).await?;
+        tx.commit().await?;
+        let entry = {
+            let mut entries = self.write();
+            let entry = entries.get_mut(&id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+            entry.operator_labels = labels;
+            entry.revision = revision;
+            entry.clone()
+        };
+        self.assignments.notify_one();
+        self.changes.committed();
+        Ok(entry)
+    }
+
+    /// Takes `status` for the agent if it is new.
+    fn set_status(&self, id: AgentId, status: AgentStatus, reason: &'static str, now: Micros) {
+        let transition = {
+            let mut entries = self.write();
+            let Some(entry) = entries.get_mut(&id) else { return };
+            if entry.status == status {
+                return;
+            }
+            let from = entry.status;
+            entry.status = status;
+            entry.status_reason = reason.to_owned();
+            entry.status_since = now;
+            persist::Transition { id, name: entry.name.clone(), from, to: status, reason, at: now }
+        };
+        self.lock_transitions().push(transition);
+        self.mark_dirty(id);
+    }
+
+    /// Changes an entry; what `change` says was changed gets written.
+    fn update(&self, id: AgentId, change: impl FnOnce(&mut Entry) -> bool) {
+        let changed = self.write().get_mut(&id).is_some_and(change);
+        if changed {
+            self.mark_dirty(id);
+        }
+    }
+
+    fn mark_dirty(&self, id: AgentId) {
+        self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(id);
+        self.persist.notify_one();
+        self.assignments.notify_one();
+    }
+
+    // A panic while a lock is held leaves an entry as it was before or after a single assignment, so a poisoned lock is
+    // taken all the same.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<AgentId, Entry>> {
+        self.entries.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<AgentId, Entry>> {
+        self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_transitions(&self) -> std::sync::MutexGuard<'_, Vec<persist::Transition>> {
+        self.transitions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,200 @@
+//! One agent of the inventory, and how it is read from its row.
+
+use std::collections::BTreeMap;
+
+use muster_proto::{
+    ids::AgentId,
+    selector::Selector,
+    v1::{AgentStatus, Label, LabelSource, LaneDepth, PolicyStatus},
+};
+use prost::Message as _;
+
+use super::Hello;
+use crate::{
+    clock::Micros,
+    store::{self, AgentRow},
+};
+
+pub type Labels = BTreeMap<String, String>;
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub id: AgentId,
+    pub name: String,
+    pub agent_labels: Labels,
+    pub token_labels: Labels,
+    pub operator_labels: Labels,
+    pub status: AgentStatus,
+    pub status_reason: String,
+    pub status_since: Micros,
+    /// 0: never.
+    pub last_seen: Micros,
+    pub version: String,
+    pub facts: BTreeMap<String, String>,
+    pub facts_digest: String,
+    pub warnings: Vec<String>,
+    pub policy_status: PolicyStatus,
+    pub enrolled_at: Micros,
+    pub certificate: Certificate,
+    pub connection: Option<Connection>,
+    pub revision: i64,
+    /// Whether it has connected since the controller started; until then its status is that from before.
+    pub heard: bool,
+    /// Why the last link ended.
+    pub leave_reason: &'static str,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Certificate {
+    pub serial: String,
+    pub not_after: Micros,
+}
+
+/// A link that is active now.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub session_id: String,
+    pub connected_at: Micros,
+    pub remote: String,
+    pub report: Option<Report>,
+}
+
+/// What the last heartbeat told.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub round_trip: Option<Micros>,
+    /// The agent's clock minus the controller's.
+    pub skew: Option<Micros>,
+    pub lanes: Vec<LaneDepth>,
+}
+
+impl Entry {
+    pub(super) fn from_row(row: AgentRow) -> Result<Self, store::Error> {
+        let corrupt = |problem: String| store::Error::Corrupt { table: "agents", id: row.id.clone(), problem };
+        let json = |text: &str| serde_json::from_str::<Labels>(text).map_err(|error| corrupt(error.to_string()));
+        let facts = json(&row.facts)?;
+        Ok(Self {
+            id: row.id.parse().map_err(|_| corrupt("the id is not a UUID".into()))?,
+            name: row.name.clone(),
+            agent_labels: json(&row.agent_labels)?,
+            token_labels: json(&row.token_labels)?,
+            operator_labels: json(&row.operator_labels)?,
+            status: parse_status(&row.status).ok_or_else(|| corrupt(format!("status {}", row.status)))?,
+            status_reason: row.status_reason.clone(),
+            status_since: row.status_since,
+            last_seen: row.last_seen,
+            version: row.version.clone(),
+            facts_digest: muster_proto::digest::of_map(&facts),
+            facts,
+            warnings: serde_json::from_str(&row.warnings).map_err(|error| corrupt(error.to_string()))?,
+            policy_status: PolicyStatus::decode(row.policy_status.as_slice())
+                .map_err(|error| corrupt(error.to_string()))?,
+            enrolled_at: row.enrolled_at,
+            certificate: Certificate { serial: row.serial.clone(), not_after: row.not_after },
+            connection: None,
+            revision: row.revision,
+            heard: false,
+            leave_reason: "",
+        })
+    }
+
+    /// The label of the highest precedence for each key: operator, token, agent.
+    pub fn labels(&self) -> Vec<Label> {
+        let mut labels: BTreeMap<&str, (&str, LabelSource)> = BTreeMap::new();
+        for (map, source) in [
+            (&self.agent_labels, LabelSource::Agent),
+            (&self.token_labels, LabelSource::Token),
+            (&self.operator_labels, LabelSource::Operator),
+        ] {
+            for (key, value) in map {
+                labels.insert(key, (value, source));
+            }
+        }
+        labels
+            .into_iter()
+            .map(|(key, (value, source))| Label { key: key.into(), value: value.into(), source: source as i32 })
+            .collect()
+    }
+
+    /// The labels that do not rest on the agent's word.
+    pub fn authoritative_labels(&self) -> Vec<Label> {
+        self.labels().into_iter().filter(|label| label.source != LabelSource::Agent as i32).collect()
+    }
+
+    /// The value a selector sees for a key: a label or, under `fact.`, a fact.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        if let Some(fact) = key.strip_prefix("fact.") {
+            return self.facts.get(fact).map(String::as_str);
+        }
+        [&self.operator_labels, &self.token_labels, &self.agent_labels]
+            .into_iter()
+            .find_map(|labels| labels.get(key))
+            .map(String::as_str)
+    }
+
+    pub fn matches(&self, selector: &Selector) -> bool {
+        selector.matches(|key| self.value(key))
+    }
+
+    /// Whether the status is that from before the controller's start.
+    pub fn is_unconfirmed(&self) -> bool {
+        !self.heard && matches!(self.status, AgentStatus::Online | AgentStatus::Late)
+    }
+
+    pub(super) fn set_hello(&mut self, hello: Hello) -> bool {
+        let changed =
+            self.version != hello.version || self.agent_labels != hello.labels || self.warnings != hello.warnings;
+        self.version = hello.version;
+        self.agent_labels = hello.labels;
+        self.warnings = hello.warnings;
+        changed
+    }
+}
+
+/// An agent that has just enrolled.
+impl From<&store::NewAgent<'_>> for Entry {
+    fn from(agent: &store::NewAgent<'_>) -> Self {
+        let labels = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        Self {
+            id: agent.id,
+            name: agent.name.to_owned(),
+            agent_labels: labels(agent.agent_labels),
+            token_labels: labels(agent.token_labels),
+            operator_labels: Labels::new(),
+            status: AgentStatus::Pending,
+            status_reason: String::new(),
+            status_since: agent.now,
+            last_seen: 0,
+            version: agent.version.to_owned(),
+            facts: BTreeMap::new(),
+            facts_digest: String::new(),
+            warnings: Vec::new(),
+            policy_status: PolicyStatus::default(),
+            enrolled_at: agent.now,
+            certificate: Certificate::default(),
+            connection: None,
+            revision: agent.revision,
+            heard: false,
+            leave_reason: "",
+        }
+    }
+}
+
+pub fn labels_to_json(labels: &Labels) -> String {
+    serde_json::json!(labels).to_string()
+}
+
+pub(super) const STATUS_NAMES: [(AgentStatus, &str); 4] = [
+    (AgentStatus::Pending, "pending"),
+    (AgentStatus::Online, "online"),
+    (AgentStatus::Late, "late"),
+    (AgentStatus::Offline, "offline"),
+];
+
+pub(super) fn status_name(status: AgentStatus) -> &'static str {
+    STATUS_NAMES.into_iter().find(|(known, _)| *known == status).map_or("pending", |(_, name)| name)
+}
+
+fn parse_status(text: &str) -> Option<AgentStatus> {
+    STATUS_NAMES.into_iter().find(|(_, name)| *name == text).map(|(status, _)| status)
+}

@@ -1,0 +1,190 @@
+//! Writes what changed in the inventory, many entries in one commit: whatever gathers while one commit runs goes into the
+//! next. What cannot be written stays marked and is tried again.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use muster_proto::{
+    ids::AgentId,
+    v1::{AgentStatus, EventSeverity},
+};
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Agents, Entry, Error,
+    entry::{labels_to_json, status_name},
+    liveness::{self, Rules, Signs},
+};
+use crate::{
+    clock::{self, Micros},
+    store::{self, AgentUpdate, ChangeKind, EventRow, Op},
+};
+
+/// Entries in one commit.
+const BATCH: usize = 1_000;
+
+/// A change of status, which becomes an event.
+#[derive(Clone, Debug)]
+pub struct Transition {
+    pub id: AgentId,
+    pub name: String,
+    pub from: AgentStatus,
+    pub to: AgentStatus,
+    pub reason: &'static str,
+    pub at: Micros,
+}
+
+impl Agents {
+    /// Writes until `shutdown`, then writes what is left.
+    pub async fn run_persist(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.persist.notified() => {}
+            }
+            if let Err(error) = self.flush().await {
+                warn!(error = &error as &dyn std::error::Error, "failed to write the inventory; trying again");
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = tokio::time::sleep(Duration::from_secs(1)) => self.persist.notify_one(),
+                }
+            }
+        }
+        if let Err(error) = self.flush().await {
+            warn!(error = &error as &dyn std::error::Error, "failed to write the inventory at the end");
+        }
+    }
+
+    /// Declares agents late and offline.
+    pub fn review_liveness(&self, rules: Rules, now: Micros) {
+        let mut changes = Vec::new();
+        self.each(|entry| {
+            let signs = Signs { status: entry.status, last_seen: entry.last_seen, heard: entry.heard };
+            let status = rules.status(signs, now);
+            if status != entry.status {
+                let reason = match status {
+                    AgentStatus::Online => "",
+                    _ if entry.connection.is_some() || entry.leave_reason.is_empty() => liveness::TIMEOUT,
+                    _ => entry.leave_reason,
+                };
+                changes.push((entry.id, status, reason));
+            }
+        });
+        for (id, status, reason) in changes {
+            self.set_status(id, status, reason, now);
+        }
+    }
+
+    /// Writes down when agents were last heard of.
+    pub async fn flush_last_seen(&self) -> Result<(), Error> {
+        let mut seen = Vec::new();
+        self.each(|entry| {
+            if entry.heard {
+                seen.push((entry.id.to_string(), entry.last_seen));
+            }
+        });
+        for batch in seen.chunks(BATCH) {
+            self.db.agent_flush_last_seen(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        loop {
+            let batch: BTreeSet<AgentId> = {
+                let mut dirty = self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let rest = dirty.iter().nth(BATCH).copied().map(|id| dirty.split_off(&id)).unwrap_or_default();
+                std::mem::replace(&mut dirty, rest)
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let transitions = std::mem::take(&mut *self.lock_transitions());
+            if let Err(error) = self.write_batch(&batch, &transitions).await {
+                self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(batch);
+                self.lock_transitions().splice(0..0, transitions);
+                return Err(error);
+            }
+            for transition in transitions {
+                info!(
+                    agent.id = %transition.id,
+                    agent.name = transition.name,
+                    from = status_name(transition.from),
+                    to = status_name(transition.to),
+                    reason = transition.reason,
+                    "agent changed its status"
+                );
+            }
+        }
+    }
+
+    async fn write_batch(&self, batch: &BTreeSet<AgentId>, transitions: &[Transition]) -> Result<(), Error> {
+        let _writing = self.writing.lock().await;
+        let now = clock::now();
+        let mut rows: Vec<AgentUpdate> = {
+            let entries = self.read();
+            batch.iter().filter_map(|id| entries.get(id)).map(to_update).collect()
+        };
+        let changes: Vec<_> = rows.iter().map(|row| (ChangeKind::Agent, row.id.clone(), Op::Put)).collect();
+        let events: Vec<EventRow> = transitions.iter().map(|transition| to_event(transition, now)).collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        let first = tx.changes_add(now, &changes).await?;
+        for (index, row) in rows.iter_mut().enumerate() {
+            row.revision = first + index as i64;
+            tx.agent_update(row).await?;
+        }
+        tx.event_insert_all(&events).await?;
+        tx.commit().await?;
+        {
+            let mut entries = self.write();
+            for row in &rows {
+                if let Some(entry) = row.id.parse().ok().and_then(|id: AgentId| entries.get_mut(&id)) {
+                    entry.revision = row.revision;
+                }
+            }
+        }
+        self.changes.committed();
+        Ok(())
+    }
+}
+
+fn to_update(entry: &Entry) -> AgentUpdate {
+    AgentUpdate {
+        id: entry.id.to_string(),
+        status: status_name(entry.status),
+        status_reason: entry.status_reason.clone(),
+        status_since: entry.status_since,
+        last_seen: entry.last_seen,
+        version: entry.version.clone(),
+        agent_labels: labels_to_json(&entry.agent_labels),
+        facts: labels_to_json(&entry.facts),
+        warnings: serde_json::json!(entry.warnings).to_string(),
+        policy_status: entry.policy_status.encode_to_vec(),
+        revision: entry.revision,
+    }
+}
+
+fn to_event(transition: &Transition, now: Micros) -> store::EventRow {
+    let severity = match transition.to {
+        AgentStatus::Offline => EventSeverity::Error,
+        AgentStatus::Late => EventSeverity::Warning,
+        _ => EventSeverity::Info,
+    };
+    let (from, to) = (status_name(transition.from), status_name(transition.to));
+    EventRow {
+        at: transition.at,
+        received_at: now,
+        agent_id: transition.id.to_string(),
+        reason: format!("AGENT_{}", to.to_uppercase()),
+        severity: severity as i64,
+        message: match transition.reason {
+            "" => format!("{} is {to}; it was {from}", transition.name),
+            reason => format!("{} is {to} ({reason}); it was {from}", transition.name),
+        },
+        metadata: serde_json::json!({ "from": from, "reason": transition.reason }).to_string(),
+    }
+}

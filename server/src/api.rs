@@ -1,0 +1,131 @@
+//! gRPC: decodes a call, asks the domain, encodes the answer. Decides nothing and holds no SQL.
+
+mod agents;
+mod enrollment;
+mod link;
+mod metrics;
+mod paging;
+mod policies;
+mod problem;
+mod states;
+mod tokens;
+mod watch;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::get};
+use http::header;
+use muster_certs::pin::Pin;
+use muster_proto::{
+    DESCRIPTORS,
+    v1::{
+        agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
+        policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
+        token_service_server::TokenServiceServer,
+    },
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+use crate::{
+    access::{Access, Guard, Listener},
+    agents::Agents,
+    changes::Changes,
+    enroll::Enroller,
+    link::{Deps as LinkDeps, Links},
+    pki::Pki,
+    policies::Policies,
+    states::States,
+    store::Db,
+    telemetry::{self, Telemetry},
+};
+
+/// A frame of a link is at most 1 MiB; a call of an operator may carry a thousand policies.
+const MAX_FRAME: usize = 1 << 20;
+const MAX_CALL: usize = 16 << 20;
+
+/// What the calls work with.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub db: Db,
+    pub changes: Changes,
+    pub pki: Arc<Pki>,
+    pub agents: Arc<Agents>,
+    pub policies: Arc<Policies>,
+    pub states: Arc<States>,
+    pub links: Arc<Links>,
+    pub enroller: Arc<Enroller>,
+    pub link: LinkDeps,
+    pub telemetry: Telemetry,
+    /// Where agents reach the controller and what they know it by, for those who make tokens.
+    pub endpoints: Vec<String>,
+    pub pins: Vec<Pin>,
+    /// Owns the tasks of links and watches.
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+}
+
+impl Api {
+    /// What the listener of agents serves.
+    pub fn agent_router(self: &Arc<Self>) -> Router {
+        let routes = Routes::default()
+            .add_service(EnrollmentServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
+            .add_service(
+                LinkServiceServer::from_arc(self.clone())
+                    .max_decoding_message_size(MAX_FRAME)
+                    .max_encoding_message_size(MAX_FRAME),
+            );
+        self.guarded(routes.prepare().into_axum_router(), Listener::Agents)
+    }
+
+    /// What the listener of operators serves.
+    pub fn operator_router(self: &Arc<Self>) -> Result<Router, tonic_reflection::server::Error> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        drop(health);
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let routes = Routes::default()
+            .add_service(AgentServiceServer::from_arc(self.clone()))
+            .add_service(MetricServiceServer::from_arc(self.clone()))
+            .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
+            .add_service(StateServiceServer::from_arc(self.clone()))
+            .add_service(TokenServiceServer::from_arc(self.clone()))
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        let telemetry = self.telemetry.clone();
+        let (db, agents) = (self.db.clone(), self.agents.clone());
+        let router = routes
+            .prepare()
+            .into_axum_router()
+            .reset_fallback()
+            .route("/healthz", get(async move || healthz(&db).await))
+            .route("/metrics", get(async move || metrics(&telemetry, &agents)));
+        Ok(self.guarded(router, Listener::Api))
+    }
+
+    fn guarded(&self, router: Router, listener: Listener) -> Router {
+        let access =
+            Access { db: self.db.clone(), agents: self.agents.clone(), telemetry: self.telemetry.clone() };
+        router.layer(middleware::from_fn_with_state(Guard { access, listener }, Guard::check))
+    }
+}
+
+/// 200 while the database answers.
+async fn healthz(db: &Db) -> (http::StatusCode, &'static str) {
+    match db.ping().await {
+        Ok(()) => (http::StatusCode::OK, "ok\n"),
+        Err(_) => (http::StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
+    }
+}
+
+fn metrics(telemetry: &Telemetry, agents: &Agents) -> ([(header::HeaderName, &'static str); 1], String) {
+    for (status, count) in agents.count_by_status() {
+        telemetry.agents(status, count);
+    }
+    ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], telemetry.render())
+}

@@ -1,0 +1,260 @@
+//! `AgentService`.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use muster_proto::{
+    ids::AgentId,
+    selector::Selector,
+    v1::{
+        self, CheckState, Freshness, GetAgentRequest, GetAgentResponse, ListAgentsRequest, ListAgentsResponse,
+        PolicyOutcome, UpdateAgentLabelsRequest, UpdateAgentLabelsResponse, WatchAgentsRequest, WatchAgentsResponse,
+        WatchEventType, agent_service_server::AgentService,
+    },
+};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::{
+    Api, paging,
+    problem::{self, context, status},
+    watch::{Events, Watch},
+};
+use crate::{
+    agents::{Agents, Entry},
+    clock::{self, Micros, to_optional_timestamp, to_timestamp},
+    policies::{Compiled, Policies, PolicySet},
+    states::{States, View},
+    store::{Change, ChangeKind},
+    tokens::label_violations,
+};
+
+#[tonic::async_trait]
+impl AgentService for Api {
+    async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Result<Response<ListAgentsResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let selector = problem::selector(&ctx, &request.selector)?;
+        let size = paging::size(request.page_size, 500, 1_000).map_err(|error| status(&ctx, error))?;
+        // The revision first: what is read after it is at least that new.
+        let revision = self.changes.revision();
+        let mut keys: Vec<(String, AgentId)> = Vec::new();
+        let mut fleet_size = 0;
+        self.agents.each(|entry| {
+            fleet_size += 1;
+            if entry.matches(&selector) {
+                keys.push((entry.name.clone(), entry.id));
+            }
+        });
+        keys.sort();
+        let total_size = count(keys.len());
+        let write = |key: &(String, AgentId)| format!("{} {}", key.1, key.0);
+        let read = |token: &str| {
+            let (id, name) = token.split_once(' ')?;
+            Some((name.to_owned(), id.parse().ok()?))
+        };
+        let (keys, next_page_token) = paging::page(keys, size, &request.page_token, Clone::clone, write, read)
+            .map_err(|error| status(&ctx, error))?;
+        let view = Viewer::of(self, clock::now());
+        let items = keys.into_iter().filter_map(|(_, id)| Some(view.agent(&self.agents.get(id)?))).collect();
+        Ok(Response::new(ListAgentsResponse { items, revision, next_page_token, total_size, fleet_size }))
+    }
+
+    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<GetAgentResponse>, Status> {
+        let ctx = context(&request)?;
+        let id = self.agents.find(&request.into_inner().agent).map_err(|error| status(&ctx, error))?;
+        let entry = self.agents.get(id).ok_or_else(|| status(&ctx, gone(id)))?;
+        let mut agent = Viewer::of(self, clock::now()).agent(&entry);
+        if let Some(policies) = &mut agent.policies {
+            policies.reports = entry.policy_status.policies;
+        }
+        Ok(Response::new(GetAgentResponse { agent: Some(agent) }))
+    }
+
+    type WatchAgentsStream = Events<WatchAgentsResponse>;
+
+    async fn watch_agents(
+        &self,
+        request: Request<WatchAgentsRequest>,
+    ) -> Result<Response<Self::WatchAgentsStream>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let selector = problem::selector(&ctx, &request.selector)?;
+        let shown = (request.revision == 0).then(BTreeSet::new);
+        let watch = AgentWatch {
+            selector,
+            agents: self.agents.clone(),
+            policies: self.policies.clone(),
+            states: self.states.clone(),
+            shown,
+        };
+        self.watch(ctx, request.revision, watch).await
+    }
+
+    async fn update_agent_labels(
+        &self,
+        request: Request<UpdateAgentLabelsRequest>,
+    ) -> Result<Response<UpdateAgentLabelsResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let violations = label_violations("set", &request.set);
+        if !violations.is_empty() {
+            return Err(status(&ctx, muster_proto::error::Problem::invalid_fields(violations)));
+        }
+        if let Some(key) = request.remove.iter().find(|key| request.set.contains_key(*key)) {
+            let text = format!("has {key}, which is also in set");
+            return Err(status(&ctx, problem::invalid_field("remove", text)));
+        }
+        let id = self.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
+        let entry = self
+            .agents
+            .update_labels(id, &request.set, &request.remove, clock::now())
+            .await
+            .map_err(|error| status(&ctx, error))?;
+        self.links.nudge(id);
+        info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "labels changed");
+        let agent = Viewer::of(self, clock::now()).agent(&entry);
+        Ok(Response::new(UpdateAgentLabelsResponse { agent: Some(agent) }))
+    }
+}
+
+fn gone(id: AgentId) -> crate::agents::Error {
+    crate::agents::Error::NotFound(id.to_string())
+}
+
+fn count(length: usize) -> i32 {
+    i32::try_from(length).unwrap_or(i32::MAX)
+}
+
+/// Makes agents of entries, as of one moment.
+struct Viewer<'a> {
+    states: &'a States,
+    compiled: Arc<Compiled>,
+    now: Micros,
+}
+
+impl<'a> Viewer<'a> {
+    fn of(api: &'a Api, now: Micros) -> Self {
+        Self { states: &api.states, compiled: api.policies.current(), now }
+    }
+
+    fn agent(&self, entry: &Entry) -> v1::Agent {
+        let set = self.compiled.set_for(|key| entry.value(key));
+        let views = self.states.views(entry, &self.compiled, self.now);
+        v1::Agent {
+            id: entry.id.to_string(),
+            name: entry.name.clone(),
+            status: entry.status as i32,
+            status_reason: entry.status_reason.clone(),
+            status_since: to_optional_timestamp(entry.status_since),
+            status_unconfirmed: entry.is_unconfirmed(),
+            last_seen: to_optional_timestamp(entry.last_seen),
+            version: entry.version.clone(),
+            policies: Some(v1::AgentPolicies {
+                assigned: count(set.policies.len()),
+                applied: count(applied(entry, &set)),
+                reports: Vec::new(),
+            }),
+            problems: Some(problems(&views)),
+            labels: entry.labels(),
+            facts: entry.facts.clone(),
+            warnings: entry.warnings.clone(),
+            enroll_time: to_optional_timestamp(entry.enrolled_at),
+            certificate: Some(v1::AgentCertificate {
+                serial: entry.certificate.serial.clone(),
+                expire_time: to_optional_timestamp(entry.certificate.not_after),
+            }),
+            connection: entry.connection.as_ref().map(|connection| {
+                let report = connection.report.as_ref();
+                v1::AgentConnection {
+                    session_id: connection.session_id.clone(),
+                    connect_time: Some(to_timestamp(connection.connected_at)),
+                    remote_address: connection.remote.clone(),
+                    round_trip_micros: report.and_then(|report| report.round_trip),
+                    clock_skew_micros: report.and_then(|report| report.skew),
+                    lanes: report.map(|report| report.lanes.clone()).unwrap_or_default(),
+                }
+            }),
+            revision: entry.revision,
+        }
+    }
+}
+
+/// Policies of the set that the agent runs in the right version.
+fn applied(entry: &Entry, set: &PolicySet) -> usize {
+    let is_applied = |report: &&v1::PolicyReport| {
+        report.outcome() == PolicyOutcome::Applied
+            && report.kind == crate::policies::Key::CHECK
+            && set.check(&report.name).is_some_and(|policy| policy.version == report.version)
+    };
+    entry.policy_status.policies.iter().filter(is_applied).count()
+}
+
+fn problems(views: &[View]) -> v1::AgentProblems {
+    let mut problems = v1::AgentProblems::default();
+    for view in views {
+        match (view.fresh.freshness, view.entry.state) {
+            (Freshness::Unreachable, _) => problems.unreachable += 1,
+            (Freshness::Stale, _) => problems.stale += 1,
+            (_, CheckState::Warning) => problems.warning += 1,
+            (_, CheckState::Critical) => problems.critical += 1,
+            (_, CheckState::Unknown) => problems.unknown += 1,
+            _ => {}
+        }
+    }
+    problems
+}
+
+struct AgentWatch {
+    selector: Selector,
+    agents: Arc<Agents>,
+    policies: Arc<Policies>,
+    states: Arc<States>,
+    /// What the watcher has; unknown when it has resumed.
+    shown: Option<BTreeSet<AgentId>>,
+}
+
+impl AgentWatch {
+    fn put(&mut self, entry: &Entry, revision: i64) -> WatchAgentsResponse {
+        if let Some(shown) = &mut self.shown {
+            shown.insert(entry.id);
+        }
+        let view = Viewer { states: &self.states, compiled: self.policies.current(), now: clock::now() };
+        let agent = Some(view.agent(entry));
+        WatchAgentsResponse { r#type: WatchEventType::Put as i32, agent, revision }
+    }
+}
+
+impl Watch for AgentWatch {
+    type Event = WatchAgentsResponse;
+
+    fn initial(&mut self, revision: i64) -> Vec<WatchAgentsResponse> {
+        let mut entries = Vec::new();
+        let agents = self.agents.clone();
+        agents.each(|entry| {
+            if entry.matches(&self.selector) {
+                entries.push(entry.clone());
+            }
+        });
+        entries.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        entries.iter().map(|entry| self.put(entry, revision)).collect()
+    }
+
+    fn of_change(&mut self, change: &Change) -> Option<WatchAgentsResponse> {
+        if change.kind != ChangeKind::Agent {
+            return None;
+        }
+        let id: AgentId = change.id.parse().ok()?;
+        if let Some(entry) = self.agents.get(id).filter(|entry| entry.matches(&self.selector)) {
+            return Some(self.put(&entry, change.revision));
+        }
+        if !self.shown.as_mut().is_none_or(|shown| shown.remove(&id)) {
+            return None;
+        }
+        let agent = Some(v1::Agent { id: id.to_string(), ..v1::Agent::default() });
+        Some(WatchAgentsResponse { r#type: WatchEventType::Delete as i32, agent, revision: change.revision })
+    }
+
+    fn synced(&self, revision: i64) -> WatchAgentsResponse {
+        WatchAgentsResponse { r#type: WatchEventType::Synced as i32, agent: None, revision }
+    }
+}

@@ -1,0 +1,91 @@
+//! `LinkService`: gives the stream to a link and turns its end into a status.
+
+use std::{future::ready, pin::Pin};
+
+use futures_util::{Stream, StreamExt as _};
+use muster_proto::{
+    error::{ErrorReason, Problem},
+    v1::{ConnectRequest, ConnectResponse, link_service_server::LinkService},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{Api, problem};
+use crate::{
+    access::Caller,
+    link::{self, Close},
+    net::Peer,
+};
+
+/// Frames that wait for a slow agent before its link does.
+const OUTBOUND: usize = 16;
+
+#[tonic::async_trait]
+impl LinkService for Api {
+    type ConnectStream = Pin<Box<dyn Stream<Item = Result<ConnectResponse, Status>> + Send>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ConnectRequest>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let ctx = problem::context(&request)?;
+        let Caller::Agent(agent) = ctx.caller else {
+            return Err(problem::status(&ctx, protocol("only an agent holds a link")));
+        };
+        let connection = request.extensions().get::<Peer>().map(|peer| peer.connection.clone());
+        let inbound = request.into_inner().map(|frame| frame.map_err(|_| ())).boxed();
+        let (outbound, frames) = mpsc::channel(OUTBOUND);
+        let on_active = Box::new(move || {
+            if let Some(connection) = connection {
+                connection.promote();
+            }
+        });
+        self.tasks.spawn(link::run(
+            self.link.clone(),
+            agent,
+            ctx.source.to_string(),
+            inbound,
+            outbound,
+            on_active,
+        ));
+        let frames = ReceiverStream::new(frames).filter_map(move |frame| {
+            ready(match frame {
+                Ok(frame) => Some(Ok(frame)),
+                Err(close) => to_problem(close).map(|problem| Err(problem::status(&ctx, problem))),
+            })
+        });
+        Ok(Response::new(Box::pin(frames)))
+    }
+}
+
+/// None: the stream ends well.
+fn to_problem(close: Close) -> Option<Problem> {
+    Some(match close {
+        Close::Goodbye | Close::Ended => return None,
+        Close::Timeout => {
+            Problem::new(Code::DeadlineExceeded, ErrorReason::Unavailable, "nothing was heard of the agent for too long")
+        }
+        Close::Replaced => Problem::new(
+            Code::Aborted,
+            ErrorReason::SessionReplaced,
+            "another session of this agent has taken over",
+        ),
+        Close::ShuttingDown => problem::shutting_down(),
+        Close::StoreFailed => Problem::new(
+            Code::Unavailable,
+            ErrorReason::Unavailable,
+            "records could not be stored; they were not acknowledged",
+        ),
+        Close::Version { wanted } => Problem::new(
+            Code::FailedPrecondition,
+            ErrorReason::VersionUnsupported,
+            format!("version {wanted} of the link's protocol is not spoken here"),
+        ),
+        Close::Protocol(text) => protocol(&text),
+    })
+}
+
+fn protocol(text: &str) -> Problem {
+    Problem::new(Code::InvalidArgument, ErrorReason::ProtocolViolation, text)
+}

@@ -1,0 +1,165 @@
+//! `PolicyService`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use muster_proto::v1::{
+    self, AppliedPolicy, ApplyAction, ApplyPoliciesRequest, ApplyPoliciesResponse, DeletePolicyRequest,
+    DeletePolicyResponse, GetPolicyRequest, GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse,
+    PolicyCounts, PolicyMetadata, PolicyOutcome, policy::Spec, policy_service_server::PolicyService,
+};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::{
+    Api, paging,
+    problem::{context, invalid_field, status},
+};
+use crate::{
+    access::OpCtx,
+    clock::{self, to_timestamp},
+    policies::{Action, Compiled, Error, Key, Policy},
+};
+
+#[tonic::async_trait]
+impl PolicyService for Api {
+    async fn apply_policies(
+        &self,
+        request: Request<ApplyPoliciesRequest>,
+    ) -> Result<Response<ApplyPoliciesResponse>, Status> {
+        let ctx = context(&request)?;
+        let applied = self
+            .policies
+            .apply(request.into_inner().policies, clock::now())
+            .await
+            .map_err(|error| status(&ctx, error))?;
+        for (policy, action) in applied.iter().filter(|(_, action)| *action != Action::Unchanged) {
+            info!(policy = %policy.key, version = policy.version, ?action, user = ctx.user(), request.id = ctx.request_id, "policy applied");
+        }
+        let counts = self.counts(applied.iter().map(|(policy, _)| policy));
+        let revision = applied.iter().map(|(policy, _)| policy.revision).max().unwrap_or_default();
+        let results = applied
+            .iter()
+            .map(|(policy, action)| AppliedPolicy {
+                policy: Some(to_policy(policy, counts.get(&policy.key))),
+                action: match action {
+                    Action::Created => ApplyAction::Created,
+                    Action::Updated => ApplyAction::Updated,
+                    Action::Unchanged => ApplyAction::Unchanged,
+                } as i32,
+            })
+            .collect();
+        Ok(Response::new(ApplyPoliciesResponse { results, revision }))
+    }
+
+    async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let key = key(&ctx, request.kind, request.name)?;
+        let policy = self
+            .policies
+            .current()
+            .policies
+            .get(&key)
+            .cloned()
+            .ok_or_else(|| status(&ctx, Error::NotFound(key.clone())))?;
+        let counts = self.counts([&policy]);
+        Ok(Response::new(GetPolicyResponse { policy: Some(to_policy(&policy, counts.get(&key))) }))
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<ListPoliciesRequest>,
+    ) -> Result<Response<ListPoliciesResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        if !request.kind.is_empty() {
+            check_kind(&ctx, &request.kind)?;
+        }
+        let size = paging::size(request.page_size, 500, 1_000).map_err(|error| status(&ctx, error))?;
+        let revision = self.changes.revision();
+        let compiled: Arc<Compiled> = self.policies.current();
+        let of_kind = |policy: &&Arc<Policy>| request.kind.is_empty() || policy.key.kind == request.kind;
+        let all: Vec<Arc<Policy>> = compiled.policies.values().filter(of_kind).cloned().collect();
+        let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
+        let read = |token: &str| {
+            let (kind, name) = token.split_once('/')?;
+            Some(Key { kind: kind.into(), name: name.into() })
+        };
+        let write = |policy: &Arc<Policy>| policy.key.to_string();
+        let (page, next_page_token) =
+            paging::page(all, size, &request.page_token, |policy| policy.key.clone(), write, read)
+                .map_err(|error| status(&ctx, error))?;
+        let counts = self.counts(&page);
+        let items = page.iter().map(|policy| to_policy(policy, counts.get(&policy.key))).collect();
+        Ok(Response::new(ListPoliciesResponse { items, revision, next_page_token, total_size }))
+    }
+
+    async fn delete_policy(
+        &self,
+        request: Request<DeletePolicyRequest>,
+    ) -> Result<Response<DeletePolicyResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let key = key(&ctx, request.kind, request.name)?;
+        let revision = self.policies.delete(&key, clock::now()).await.map_err(|error| status(&ctx, error))?;
+        info!(policy = %key, user = ctx.user(), request.id = ctx.request_id, "policy deleted");
+        Ok(Response::new(DeletePolicyResponse { revision }))
+    }
+}
+
+impl Api {
+    /// How far each of the policies has come in the fleet.
+    fn counts<'a>(&self, policies: impl IntoIterator<Item = &'a Arc<Policy>>) -> BTreeMap<Key, PolicyCounts> {
+        let mut counts: BTreeMap<Key, PolicyCounts> = BTreeMap::new();
+        let versions: BTreeMap<Key, i64> =
+            policies.into_iter().map(|policy| (policy.key.clone(), policy.version)).collect();
+        let compiled = self.policies.current();
+        self.agents.each(|agent| {
+            let set = compiled.set_for(|key| agent.value(key));
+            for key in versions.keys().filter(|key| set.policies.contains_key(key)) {
+                counts.entry(key.clone()).or_default().assigned += 1;
+            }
+            for report in &agent.policy_status.policies {
+                let key = Key { kind: report.kind.clone(), name: report.name.clone() };
+                if versions.get(&key) != Some(&report.version) || !set.policies.contains_key(&key) {
+                    continue;
+                }
+                let counts = counts.entry(key).or_default();
+                match report.outcome() {
+                    PolicyOutcome::Applied => counts.applied += 1,
+                    PolicyOutcome::Refused | PolicyOutcome::NotSupported => counts.refused += 1,
+                    PolicyOutcome::Unspecified => {}
+                }
+            }
+        });
+        counts
+    }
+}
+
+fn check_kind(ctx: &OpCtx, kind: &str) -> Result<(), Status> {
+    if kind == Key::CHECK {
+        return Ok(());
+    }
+    Err(status(ctx, invalid_field("kind", format!("is {kind:?}; the only kind is {}", Key::CHECK))))
+}
+
+fn key(ctx: &OpCtx, kind: String, name: String) -> Result<Key, Status> {
+    check_kind(ctx, &kind)?;
+    Ok(Key { kind, name })
+}
+
+fn to_policy(policy: &Policy, counts: Option<&PolicyCounts>) -> v1::Policy {
+    v1::Policy {
+        kind: policy.key.kind.clone(),
+        metadata: Some(PolicyMetadata {
+            name: policy.key.name.clone(),
+            labels: policy.labels.clone(),
+            version: policy.version,
+            revision: policy.revision,
+            create_time: Some(to_timestamp(policy.created_at)),
+            update_time: Some(to_timestamp(policy.updated_at)),
+        }),
+        spec: Some(Spec::Check(policy.check.clone())),
+        counts: Some(counts.cloned().unwrap_or_default()),
+    }
+}

@@ -1,0 +1,200 @@
+//! The controller as a whole: the one place that builds the graph of its parts, starts it and ends it in order. Knows every
+//! part by its constructor and none from the inside.
+
+use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use crate::{
+    agents::Agents,
+    api::Api,
+    changes::Changes,
+    clock,
+    config::Config,
+    enroll::Enroller,
+    ingest::{self, Ingest},
+    lease::{self, Lease},
+    link::{self, Links},
+    net,
+    pki::{self, Pki},
+    policies::{self, Policies},
+    states::States,
+    store::{self, Db},
+    tasks::{self, controller_certificate::ControllerCertificate},
+    telemetry::Telemetry,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("failed to load the keys")]
+    Pki(#[from] pki::Error),
+    #[error("failed to take the lease of the database")]
+    Lease(#[from] lease::Error),
+    #[error("failed to load the database")]
+    Store(#[from] store::Error),
+    #[error("failed to load the inventory")]
+    Agents(#[from] crate::agents::Error),
+    #[error("failed to load the policies")]
+    Policies(#[from] policies::Error),
+    #[error("failed to make the controller's certificate")]
+    Certificate(#[from] tasks::controller_certificate::Error),
+    #[error("failed to configure TLS")]
+    Tls(#[from] muster_certs::tls::Error),
+    #[error("failed to listen on {addr}")]
+    Listen {
+        addr: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("failed to describe the API")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("the lease of the database was lost; another controller may be active")]
+    LeaseLost,
+}
+
+/// A controller that listens.
+#[derive(Debug)]
+pub struct Controller {
+    pub agents_addr: SocketAddr,
+    pub api_addr: SocketAddr,
+    pub api: Arc<Api>,
+    lease: Lease,
+    /// Listeners, links, watches: ended first.
+    serving: CancellationToken,
+    served: TaskTracker,
+    /// Storing and tasks: ended when nothing more can come in.
+    background: CancellationToken,
+    backgrounds: TaskTracker,
+}
+
+/// Waits for the lease, then loads everything and listens. None: `shutdown` came first.
+pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Option<Controller>, Error> {
+    let pki = Arc::new(Pki::load(&config.pki_dir())?.of_domain(&config.trust_domain)?.with_lifetimes(config.certificates.clone()));
+    let Some(lease) = lease::acquire(&config.source(), shutdown).await? else { return Ok(None) };
+    let db = Db::open(&config.source()).await?;
+    let telemetry = Telemetry::new();
+    let started_at = clock::now();
+
+    let changes = Changes::new(db.clone()).await?;
+    let agents = Arc::new(Agents::load(db.clone(), changes.clone(), started_at).await?);
+    let policies = Arc::new(Policies::load(db.clone(), changes.clone(), pki.clone()).await?);
+    let states =
+        Arc::new(States::load(db.clone(), changes.clone(), agents.clone(), policies.clone()).await?);
+    let (ingest, ingest_handle) = Ingest::load(ingest::Deps {
+        db: db.clone(),
+        changes: changes.clone(),
+        states: states.clone(),
+        telemetry: telemetry.clone(),
+    })
+    .await?;
+    let links = Arc::new(Links::default());
+    let enroller = Arc::new(Enroller::new(db.clone(), changes.clone(), pki.clone(), agents.clone()));
+
+    let certificate = ControllerCertificate::issue(pki.clone(), &config.name, SystemTime::now())?;
+    let (agents_tcp, agents_addr) = listen(config.agent_listen)?;
+    let (api_tcp, api_addr) = listen(config.api_listen)?;
+
+    let (serving, served) = (CancellationToken::new(), TaskTracker::new());
+    let (background, backgrounds) = (CancellationToken::new(), TaskTracker::new());
+    let heartbeat = config.link.heartbeat;
+    let api = Arc::new(Api {
+        db: db.clone(),
+        changes: changes.clone(),
+        pki: pki.clone(),
+        agents: agents.clone(),
+        policies: policies.clone(),
+        states: states.clone(),
+        links: links.clone(),
+        enroller,
+        link: link::Deps {
+            config: link::Config {
+                heartbeat: clock::from_duration(heartbeat),
+                controller_name: config.name.clone(),
+            },
+            agents: agents.clone(),
+            policies,
+            ingest: ingest_handle,
+            links,
+            telemetry: telemetry.clone(),
+            shutdown: serving.clone(),
+        },
+        telemetry: telemetry.clone(),
+        endpoints: config.endpoints(agents_addr),
+        pins: pki.pins().to_vec(),
+        tasks: served.clone(),
+        shutdown: serving.clone(),
+    });
+
+    let trust_domain = pki.trust_domain();
+    let agents_listener = net::Listener {
+        name: "agents",
+        tcp: agents_tcp,
+        tls: muster_certs::tls::agent_listener(certificate.served(), pki.issuing(), trust_domain)?,
+        limits: config.agent_limits(),
+        metrics: telemetry.listener("agents"),
+    };
+    let api_listener = net::Listener {
+        name: "api",
+        tcp: api_tcp,
+        tls: muster_certs::tls::api_listener(certificate.served(), pki.issuing(), trust_domain)?,
+        limits: config.api_limits(),
+        metrics: telemetry.listener("api"),
+    };
+    served.spawn(net::serve(agents_listener, api.agent_router(), serving.clone()));
+    served.spawn(net::serve(api_listener, api.operator_router()?, serving.clone()));
+
+    backgrounds.spawn(changes.clone().run(background.clone()));
+    backgrounds.spawn(ingest.run(background.clone()));
+    backgrounds.spawn(certificate.run(background.clone()));
+    backgrounds.spawn(tasks::liveness::run(agents.clone(), heartbeat, background.clone()));
+    backgrounds.spawn(tasks::retention::run(db, config.retention.clone(), background.clone()));
+    let stop = background.clone();
+    backgrounds.spawn(async move { states.run_reconcile(stop).await });
+    let stop = background.clone();
+    backgrounds.spawn(async move { agents.run_persist(stop).await });
+    backgrounds.close();
+
+    info!(agents = %agents_addr, api = %api_addr, name = config.name, "the controller is ready");
+    Ok(Some(Controller { agents_addr, api_addr, api, lease, serving, served, background, backgrounds }))
+}
+
+impl Controller {
+    /// Serves until `shutdown` or until the lease is lost, then ends in order: no new work, links told, all that came in
+    /// stored, the database closed.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let lost = tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = self.lease.lost() => true,
+        };
+        if lost {
+            // Another controller may write already: nothing more is stored by this one.
+            error!("the lease is lost; stopping at once");
+            return Err(Error::LeaseLost);
+        }
+        info!("stopping");
+        self.serving.cancel();
+        self.served.close();
+        self.served.wait().await;
+        self.background.cancel();
+        self.backgrounds.wait().await;
+        self.api.db.close().await;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// The whole life of a controller.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    match start(config, &shutdown).await? {
+        Some(controller) => controller.run(shutdown).await,
+        None => Ok(()),
+    }
+}
+
+fn listen(addr: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { addr, source };
+    let tcp = net::bind(addr).map_err(failed)?;
+    let addr = tcp.local_addr().map_err(failed)?;
+    Ok((tcp, addr))
+}

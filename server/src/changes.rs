@@ -1,0 +1,156 @@
+//! The broadcaster: follows the table of changes and tells everyone who watches. A notice names what changed; whoever gets
+//! it reads the resource as it is then. A watcher that falls too far behind is told so and lists again.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::store::{self, Change, Db};
+
+/// Changes that a watcher may be behind before it is cut.
+const BACKLOG: usize = 16_384;
+/// Changes read from the table at once.
+const PAGE: i64 = 1_000;
+
+#[derive(Clone, Debug)]
+pub struct Changes {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    nudge: Notify,
+    revision: watch::Sender<i64>,
+    sender: broadcast::Sender<Arc<Change>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("changes after revision {0} are no longer on file")]
+    Gone(i64),
+    #[error("the watcher was too slow and fell behind revision {0}")]
+    TooSlow(i64),
+    #[error("the controller is shutting down")]
+    Closed,
+    #[error("failed to read the changes")]
+    Store(#[from] store::Error),
+}
+
+impl Changes {
+    pub async fn new(db: Db) -> Result<Self, store::Error> {
+        let revision = db.revision_current().await?;
+        let (sender, _) = broadcast::channel(BACKLOG);
+        let inner = Inner { db, nudge: Notify::new(), revision: watch::Sender::new(revision), sender };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// To be called after a commit that added changes, and after what is kept in memory was brought up to date.
+    pub fn committed(&self) {
+        self.inner.nudge.notify_one();
+    }
+
+    /// The revision up to which watchers have been told. Whatever is read after this call is at least that new.
+    pub fn revision(&self) -> i64 {
+        *self.inner.revision.borrow()
+    }
+
+    /// Follows the table until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.inner.nudge.notified() => {}
+            }
+            if let Err(error) = self.publish().await {
+                warn!(error = &error as &dyn std::error::Error, "failed to read the changes; watchers are late");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => self.inner.nudge.notify_one(),
+                }
+            }
+        }
+    }
+
+    async fn publish(&self) -> Result<(), store::Error> {
+        loop {
+            let changes = self.inner.db.changes_after(self.revision(), PAGE).await?;
+            let Some(last) = changes.last().map(|change| change.revision) else { return Ok(()) };
+            for change in changes {
+                // No receiver is no error: nobody watches.
+                let _ = self.inner.sender.send(Arc::new(change));
+            }
+            self.inner.revision.send_replace(last);
+        }
+    }
+
+    /// Follows the changes from now on.
+    pub fn follow(&self) -> Follower {
+        // The receiver first: what comes between the two lines is delivered twice rather than never.
+        let receiver = self.inner.sender.subscribe();
+        Follower { changes: self.clone(), receiver, backlog: Vec::new().into_iter(), last: self.revision() }
+    }
+
+    /// Follows the changes after `revision`, as far back as the table goes.
+    pub async fn follow_after(&self, revision: i64) -> Result<Follower, Error> {
+        let mut follower = self.follow();
+        if revision > self.inner.db.revision_current().await? || revision + 1 < self.inner.db.changes_oldest().await? {
+            return Err(Error::Gone(revision));
+        }
+        let mut backlog = Vec::new();
+        let mut last = revision;
+        while last < follower.last {
+            let page = self.inner.db.changes_after(last, PAGE).await?;
+            let Some(change) = page.last() else { break };
+            last = change.revision;
+            backlog.extend(page.into_iter().map(Arc::new));
+            if backlog.len() > BACKLOG {
+                return Err(Error::Gone(revision));
+            }
+        }
+        follower.backlog = backlog.into_iter();
+        follower.last = revision;
+        Ok(follower)
+    }
+}
+
+/// One watcher's place in the changes.
+#[derive(Debug)]
+pub struct Follower {
+    changes: Changes,
+    receiver: broadcast::Receiver<Arc<Change>>,
+    backlog: std::vec::IntoIter<Arc<Change>>,
+    last: i64,
+}
+
+impl Follower {
+    /// The revision up to which everything has been seen.
+    pub fn revision(&self) -> i64 {
+        self.last
+    }
+
+    /// The next change; waits for it.
+    pub async fn next(&mut self) -> Result<Arc<Change>, Error> {
+        loop {
+            let change = match self.backlog.next() {
+                Some(change) => change,
+                None => match self.receiver.recv().await {
+                    Ok(change) => change,
+                    Err(broadcast::error::RecvError::Lagged(_)) => return Err(Error::TooSlow(self.last)),
+                    Err(broadcast::error::RecvError::Closed) => return Err(Error::Closed),
+                },
+            };
+            if change.revision > self.last {
+                self.last = change.revision;
+                return Ok(change);
+            }
+        }
+    }
+
+    /// Changes that are there already, so that a watcher may send several at once.
+    pub fn is_behind(&self) -> bool {
+        self.last < self.changes.revision()
+    }
+}

@@ -1,0 +1,188 @@
+//! Enrollment: a token and a certificate request become an entry of the inventory and a certificate, in one transaction.
+//! What is not enrollable leaves nothing behind and uses nothing up.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use muster_certs::csr;
+use muster_proto::{error::FieldViolation, ids::AgentId};
+
+use crate::{
+    agents::{Agents, Certificate, Entry},
+    changes::Changes,
+    clock::{self, MINUTE, Micros},
+    pki::{self, Pki},
+    store::{self, ChangeKind, Db, NewAgent, Op},
+    tokens,
+};
+
+const MAX_NAME: usize = 253;
+/// Refused attempts of one source within a minute before it has to wait; successes do not count, since a whole fleet behind
+/// one address may boot at once.
+const FAILURES_PER_MINUTE: u32 = 30;
+/// Sources remembered.
+const MAX_SOURCES: usize = 16_384;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the request is not valid")]
+    Invalid(Vec<FieldViolation>),
+    #[error("the token is unknown, wrong, expired or used up")]
+    TokenRefused,
+    #[error("the certificate request is not acceptable")]
+    Csr(#[from] csr::Error),
+    #[error("the id {0} is already enrolled, and this request does not prove that it is the same machine")]
+    AlreadyEnrolled(AgentId),
+    #[error("too many refused attempts from this address")]
+    RateLimited,
+    #[error("failed to issue the certificate")]
+    Pki(#[from] pki::Error),
+    #[error("failed to store the enrollment")]
+    Store(#[from] store::Error),
+}
+
+/// What a machine asks with.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub token: String,
+    /// None: the controller makes one.
+    pub agent_id: Option<AgentId>,
+    pub csr: Vec<u8>,
+    pub name: String,
+    /// Claims.
+    pub labels: BTreeMap<String, String>,
+    pub version: String,
+    pub source: IpAddr,
+}
+
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    pub agent_id: AgentId,
+    pub name: String,
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// False: the same request had been answered before.
+    pub is_new: bool,
+}
+
+#[derive(Debug)]
+pub struct Enroller {
+    pub db: Db,
+    pub changes: Changes,
+    pub pki: Arc<Pki>,
+    pub agents: Arc<Agents>,
+    failures: Mutex<HashMap<IpAddr, (Micros, u32)>>,
+}
+
+impl Enroller {
+    pub fn new(db: Db, changes: Changes, pki: Arc<Pki>, agents: Arc<Agents>) -> Self {
+        Self { db, changes, pki, agents, failures: Mutex::default() }
+    }
+
+    pub async fn enroll(&self, request: Request, now: Micros) -> Result<Enrolled, Error> {
+        let source = request.source;
+        if self.failures_of(source, now) >= FAILURES_PER_MINUTE {
+            return Err(Error::RateLimited);
+        }
+        let result = self.try_enroll(request, now).await;
+        if matches!(result, Err(Error::TokenRefused | Error::Csr(_))) {
+            self.count_failure(source, now);
+        }
+        result
+    }
+
+    async fn try_enroll(&self, request: Request, now: Micros) -> Result<Enrolled, Error> {
+        // The token first: who has none learns nothing about the rest of the request.
+        let token = tokens::check(&self.db, &request.token, now).await.map_err(|error| match error {
+            tokens::Error::Store(error) => Error::Store(error),
+            _ => Error::TokenRefused,
+        })?;
+        let violations = request.violations();
+        if !violations.is_empty() {
+            return Err(Error::Invalid(violations));
+        }
+        let public_key = csr::verify(&request.csr)?;
+        let fingerprint = public_key.fingerprint();
+
+        // A lost reply burns nothing: the same token with the same key gets the same certificate again.
+        if let Some(row) = self.db.redemption_get(&token.id, &fingerprint).await?
+            && let Some(entry) = row.agent_id.parse().ok().and_then(|id| self.agents.get(id))
+            && request.agent_id.is_none_or(|id| id == entry.id)
+        {
+            return Ok(Enrolled {
+                agent_id: entry.id,
+                name: entry.name,
+                certificate: row.certificate,
+                is_new: false,
+            });
+        }
+
+        let id = request.agent_id.unwrap_or_else(AgentId::random);
+        let issued = self.pki.issue_agent(id.uuid(), &public_key, clock::to_system(now))?;
+        let not_after = clock::from_system(issued.not_after);
+
+        let mut tx = self.db.begin().await?;
+        let changes = [(ChangeKind::Agent, id.to_string(), Op::Put), (ChangeKind::Token, token.id.clone(), Op::Put)];
+        let revision = tx.changes_add(now, &changes).await?;
+        if !tx.token_use(&token.id, revision + 1, now).await? {
+            return Err(Error::TokenRefused);
+        }
+        let agent = NewAgent {
+            id,
+            name: &request.name,
+            agent_labels: &serde_json::json!(request.labels).to_string(),
+            token_labels: &token.labels,
+            version: &request.version,
+            now,
+            revision,
+        };
+        if !tx.agent_insert(&agent).await? {
+            return Err(Error::AlreadyEnrolled(id));
+        }
+        tx.agent_certificate_insert(&id.to_string(), &issued.serial, not_after, now).await?;
+        tx.redemption_insert(&token.id, &fingerprint, &id.to_string(), &issued.der, now).await?;
+        tx.commit().await?;
+
+        let mut entry = Entry::from(&agent);
+        entry.certificate = Certificate { serial: issued.serial, not_after };
+        self.agents.inserted(entry);
+        Ok(Enrolled { agent_id: id, name: request.name, certificate: issued.der.to_vec(), is_new: true })
+    }
+
+    fn failures_of(&self, source: IpAddr, now: Micros) -> u32 {
+        let failures = self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        failures.get(&source).filter(|(since, _)| now - since < MINUTE).map_or(0, |(_, count)| *count)
+    }
+
+    fn count_failure(&self, source: IpAddr, now: Micros) {
+        let mut failures = self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if failures.len() >= MAX_SOURCES {
+            failures.retain(|_, (since, _)| now - *since < MINUTE);
+            if failures.len() >= MAX_SOURCES {
+                return;
+            }
+        }
+        let entry = failures.entry(source).or_insert((now, 0));
+        if now - entry.0 >= MINUTE {
+            *entry = (now, 0);
+        }
+        entry.1 += 1;
+    }
+}
+
+impl Request {
+    fn violations(&self) -> Vec<FieldViolation> {
+        let mut violations = tokens::label_violations("labels", &self.labels);
+        if self.name.is_empty() || self.name.len() > MAX_NAME || self.name.chars().any(char::is_control) {
+            let text = format!("must be 1 to {MAX_NAME} bytes without control characters");
+            violations.push(FieldViolation::new("name", text));
+        }
+        if self.version.len() > 64 || self.version.chars().any(char::is_control) {
+            violations.push(FieldViolation::new("agent_version", "must be at most 64 bytes without control characters"));
+        }
+        violations
+    }
+}

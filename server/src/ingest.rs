@@ -1,0 +1,290 @@
+//! Takes records from links into the store: one worker for each lane, a group commit without a timer. It commits at once
+//! when idle and gathers while a commit runs, and it acknowledges after the commit only. Knows no frames and no transport.
+
+mod plan;
+mod spool_id;
+mod validate;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use muster_proto::{
+    ids::AgentId,
+    v1::{self, Lane},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use spool_id::SpoolId;
+pub use validate::{is_label_name, is_metric_name};
+
+use crate::{
+    changes::Changes,
+    clock::{self, Micros},
+    states::States,
+    store::{self, Db, MarkRow},
+    telemetry::{Fate, Telemetry},
+};
+
+/// Jobs that wait for the worker of a lane; a link that finds it full waits and sends no further acknowledgement.
+const QUEUE: usize = 1_024;
+/// Records and bytes in one commit.
+const MAX_RECORDS: usize = 4_000;
+const MAX_BYTES: usize = 8 << 20;
+
+/// Records of one frame.
+#[derive(Debug)]
+pub struct Job {
+    pub agent: AgentId,
+    pub spool: SpoolId,
+    pub first_seq: u64,
+    pub records: Vec<v1::Record>,
+    pub received_at: Micros,
+    /// Encoded size, against the limits of a commit.
+    pub bytes: usize,
+    /// Dropped without an answer when the database fails: nothing is acknowledged then.
+    pub done: oneshot::Sender<Done>,
+}
+
+/// What became of a job that is committed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Done {
+    pub through_seq: u64,
+    pub rejected: Vec<v1::Rejected>,
+}
+
+/// Hands jobs to the workers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    results: mpsc::Sender<Job>,
+    metrics: mpsc::Sender<Job>,
+    marks: Arc<Marks>,
+}
+
+impl Handle {
+    /// Waits while the lane's queue is full; false when the controller is stopping.
+    pub async fn submit(&self, lane: Lane, job: Job) -> bool {
+        let queue = if lane == Lane::Metrics { &self.metrics } else { &self.results };
+        queue.send(job).await.is_ok()
+    }
+
+    /// How far a spool's lane has been stored; 0: nothing.
+    pub fn mark(&self, agent: AgentId, lane: Lane, spool: &SpoolId) -> u64 {
+        self.marks.get(agent, lane, spool)
+    }
+}
+
+/// What is stored of every spool, as committed.
+#[derive(Debug, Default)]
+struct Marks(Mutex<HashMap<(AgentId, Lane), HashMap<SpoolId, u64>>>);
+
+impl Marks {
+    fn get(&self, agent: AgentId, lane: Lane, spool: &SpoolId) -> u64 {
+        let marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        marks.get(&(agent, lane)).and_then(|spools| spools.get(spool)).copied().unwrap_or(0)
+    }
+
+    fn set(&self, agent: AgentId, lane: Lane, spool: SpoolId, seq: u64) {
+        let mut marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let spools = marks.entry((agent, lane)).or_default();
+        spools.insert(spool, seq);
+        // A spool is new at every start of an agent; the older ones are on file, should they ever come back.
+        if spools.len() > 16
+            && let Some(oldest) = spools.keys().min().cloned()
+        {
+            spools.remove(&oldest);
+        }
+    }
+}
+
+/// What the workers work with.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    pub db: Db,
+    pub changes: Changes,
+    pub states: Arc<States>,
+    pub telemetry: Telemetry,
+}
+
+#[derive(Debug)]
+pub struct Ingest {
+    deps: Deps,
+    marks: Arc<Marks>,
+    results: mpsc::Receiver<Job>,
+    metrics: mpsc::Receiver<Job>,
+}
+
+impl Ingest {
+    pub async fn load(deps: Deps) -> Result<(Self, Handle), store::Error> {
+        let marks = Marks::default();
+        for lane in [Lane::Results, Lane::Metrics] {
+            for row in deps.db.mark_list(lane).await? {
+                if let (Ok(agent), Ok(spool)) = (row.agent_id.parse(), row.spool_id.parse()) {
+                    marks.set(agent, lane, spool, row.seq.max(0) as u64);
+                }
+            }
+        }
+        let marks = Arc::new(marks);
+        let (results, results_queue) = mpsc::channel(QUEUE);
+        let (metrics, metrics_queue) = mpsc::channel(QUEUE);
+        let handle = Handle { results, metrics, marks: marks.clone() };
+        Ok((Self { deps, marks, results: results_queue, metrics: metrics_queue }, handle))
+    }
+
+    /// Works until `shutdown`, then commits what is queued.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let worker = |lane| Worker { lane, deps: self.deps.clone(), marks: self.marks.clone() };
+        tokio::join!(
+            worker(Lane::Results).run(self.results, shutdown.clone()),
+            worker(Lane::Metrics).run(self.metrics, shutdown),
+        );
+    }
+}
+
+#[derive(Debug)]
+struct Worker {
+    lane: Lane,
+    deps: Deps,
+    marks: Arc<Marks>,
+}
+
+impl Worker {
+    async fn run(self, mut queue: mpsc::Receiver<Job>, shutdown: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                job = queue.recv() => job,
+                () = shutdown.cancelled() => {
+                    queue.close();
+                    queue.recv().await
+                }
+            };
+            let Some(first) = first else { return };
+            let (mut records, mut bytes) = (first.records.len(), first.bytes);
+            let mut jobs = vec![first];
+            while records < MAX_RECORDS && bytes < MAX_BYTES {
+                let Ok(job) = queue.try_recv() else { break };
+                records += job.records.len();
+                bytes += job.bytes;
+                jobs.push(job);
+            }
+            self.commit_all(jobs).await;
+        }
+    }
+
+    /// One commit for all jobs; when the data of one is refused, one commit each, so that it holds up nobody else.
+    async fn commit_all(&self, jobs: Vec<Job>) {
+        let (mut work, senders): (Vec<plan::Work>, Vec<oneshot::Sender<Done>>) =
+            jobs.into_iter().map(|job| plan::Work::new(self.lane, job)).unzip();
+        match self.commit(&mut work).await {
+            Ok(()) => {}
+            Err(error) if error.is_about_data() => {
+                for work in &mut work {
+                    self.commit_alone(work).await;
+                }
+            }
+            Err(error) => self.failed(&error),
+        }
+        for (work, sender) in work.into_iter().zip(senders) {
+            if let Some(done) = work.done {
+                // The link may be gone: the mark tells its next session.
+                let _ = sender.send(done);
+            }
+        }
+    }
+
+    /// A job whose data may be refused: record by record, so that only the culprit is rejected.
+    async fn commit_alone(&self, work: &mut plan::Work) {
+        match self.commit(std::slice::from_mut(work)).await {
+            Ok(()) => return,
+            Err(error) if error.is_about_data() => {}
+            Err(error) => return self.failed(&error),
+        }
+        let mut rejected = std::mem::take(&mut work.rejected);
+        for record in std::mem::take(&mut work.records) {
+            let seq = record.seq;
+            let mut single = work.with_record(record);
+            match self.commit(std::slice::from_mut(&mut single)).await {
+                Ok(()) => {}
+                Err(error) if error.is_about_data() => {
+                    warn!(agent.id = %work.agent, seq, error = &error as &dyn std::error::Error, "record rejected");
+                    rejected.push(v1::Rejected { seq, reason: "the store cannot take it".into() });
+                }
+                Err(error) => return self.failed(&error),
+            }
+        }
+        rejected.sort_by_key(|rejected| rejected.seq);
+        work.rejected = rejected;
+        if let Err(error) = self.commit(std::slice::from_mut(work)).await {
+            self.failed(&error);
+        }
+    }
+
+    /// Commits all of `work` or nothing.
+    async fn commit(&self, work: &mut [plan::Work]) -> Result<(), store::Error> {
+        let started = std::time::Instant::now();
+        // States are read for the plan and written with it, so nobody else may write them meanwhile.
+        let _writing = match self.lane {
+            Lane::Metrics => None,
+            _ => Some(self.deps.states.writing.lock().await),
+        };
+        let now = clock::now();
+        let mut plan = plan::Plan::new(&self.deps.states);
+        for work in work.iter_mut() {
+            let mark = self.marks.get(work.agent, self.lane, &work.spool);
+            plan.add(work, plan.mark(work).unwrap_or(mark));
+        }
+        let mut tx = self.deps.db.begin_lane(self.lane).await?;
+        if !plan.transitions().is_empty() {
+            let first = tx.changes_add(now, &plan.transitions()).await?;
+            plan.set_revisions(first);
+        }
+        tx.state_put_all(&plan.state_rows()).await?;
+        if !plan.results.is_empty() {
+            tx.result_insert_all(&plan.results).await?;
+        }
+        tx.event_insert_all(&plan.events).await?;
+        tx.metric_insert_all(&plan.metrics).await?;
+        let marks: Vec<MarkRow> = plan.mark_rows();
+        tx.mark_put_all(self.lane, &marks, now).await?;
+        tx.commit().await?;
+
+        for ((agent, spool), seq) in plan.marks() {
+            self.marks.set(agent, self.lane, spool, seq);
+        }
+        let has_transitions = !plan.transitions().is_empty();
+        let counts = plan.counts;
+        self.deps.states.committed(plan.into_entries());
+        if has_transitions {
+            self.deps.changes.committed();
+        }
+        for work in work {
+            work.finish();
+        }
+        let lane = lane_name(self.lane);
+        self.deps.telemetry.records(lane, Fate::Stored, counts.stored);
+        self.deps.telemetry.records(lane, Fate::Duplicate, counts.duplicates);
+        self.deps.telemetry.records(lane, Fate::Rejected, counts.rejected);
+        self.deps.telemetry.commit(started.elapsed());
+        Ok(())
+    }
+
+    fn failed(&self, error: &store::Error) {
+        warn!(
+            lane = lane_name(self.lane),
+            error = error as &dyn std::error::Error,
+            "failed to store records; nothing was acknowledged"
+        );
+    }
+}
+
+/// The name of a lane in metrics and logs.
+pub fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Metrics => "metrics",
+        Lane::Results | Lane::Unspecified => "results",
+    }
+}

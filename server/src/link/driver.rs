@@ -1,0 +1,270 @@
+//! The I/O of one link: reads frames, feeds the session, does what it says. Owns everything of its link; ends with it.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::{BoxStream, FuturesOrdered}};
+use muster_proto::{
+    ids::AgentId,
+    v1::{AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{
+    Close, Config, Links, Registered,
+    session::{Admission, Admitted, Effect, Event, Session},
+};
+use crate::{
+    agents::{Agents, Connection, Entry},
+    clock,
+    ingest::{self, Done, Job, SpoolId},
+    policies::{Compiled, Policies},
+    telemetry::Telemetry,
+};
+
+/// What a link works with.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    pub config: Config,
+    pub agents: Arc<Agents>,
+    pub policies: Arc<Policies>,
+    pub ingest: ingest::Handle,
+    pub links: Arc<Links>,
+    pub telemetry: Telemetry,
+    pub shutdown: CancellationToken,
+}
+
+/// The frames of the agent; an error is the end of the stream, whatever its cause.
+pub type Inbound = BoxStream<'static, Result<ConnectRequest, ()>>;
+
+/// The answer to one frame of records, when it is committed.
+type Pending = BoxFuture<'static, (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)>;
+
+struct Link {
+    deps: Deps,
+    agent: AgentId,
+    remote: String,
+    session_id: String,
+    session: Session,
+    outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
+    registered: Option<Registered>,
+    policies: watch::Receiver<Arc<Compiled>>,
+    /// Acknowledgements go out in order within a lane.
+    results: FuturesOrdered<Pending>,
+    metrics: FuturesOrdered<Pending>,
+    on_active: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// Runs one link to its end. `on_active` is called when the agent is admitted.
+pub async fn run(
+    deps: Deps,
+    agent: AgentId,
+    remote: String,
+    inbound: Inbound,
+    outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
+    on_active: Box<dyn FnOnce() + Send>,
+) {
+    let session = Session::new(agent, deps.config.clone(), clock::now());
+    let mut link = Link {
+        policies: deps.policies.watch(),
+        deps,
+        agent,
+        remote,
+        session_id: uuid::Uuid::new_v4().simple().to_string(),
+        session,
+        outbound,
+        registered: None,
+        results: FuturesOrdered::new(),
+        metrics: FuturesOrdered::new(),
+        on_active: Some(on_active),
+    };
+    let close = link.drive(inbound).await;
+    link.end(close).await;
+}
+
+impl Link {
+    async fn drive(&mut self, mut inbound: Inbound) -> Close {
+        let heartbeat = Duration::from_micros(self.deps.config.heartbeat.max(1) as u64);
+        // A fraction of the heartbeat, so that it goes out on time.
+        let mut ticks = tokio::time::interval(heartbeat / 4);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let changed = self.registered.as_ref().map(|registered| registered.changed.clone());
+            let replaced = self.registered.as_ref().map(|registered| registered.replaced.clone());
+            let event = tokio::select! {
+                biased;
+                () = self.deps.shutdown.cancelled() => Event::ShuttingDown,
+                () = until(replaced) => Event::Replaced,
+                Some(committed) = self.results.next() => to_event(committed),
+                Some(committed) = self.metrics.next() => to_event(committed),
+                Ok(()) = self.policies.changed() => match self.current() {
+                    Some((_, policies)) => Event::Policies(policies),
+                    None => continue,
+                },
+                () = notified(changed) => match self.current() {
+                    Some((config, policies)) => {
+                        if let Some(close) = self.step(Event::Inventory(config)).await {
+                            return close;
+                        }
+                        Event::Policies(policies)
+                    }
+                    None => continue,
+                },
+                frame = inbound.next() => match frame {
+                    Some(Ok(frame)) => Event::Frame(Box::new(frame)),
+                    Some(Err(())) | None => Event::Ended,
+                },
+                _ = ticks.tick() => Event::Tick,
+            };
+            if let Some(close) = self.step(event).await {
+                return close;
+            }
+        }
+    }
+
+    /// One event with all that follows from it.
+    async fn step(&mut self, event: Event) -> Option<Close> {
+        let mut events = std::collections::VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.session.handle(event, clock::now()) {
+                match effect {
+                    Effect::Send(frame) => {
+                        if !self.send(frame).await {
+                            return Some(Close::Timeout);
+                        }
+                    }
+                    Effect::Admit(admission) => match self.admit(*admission) {
+                        Some(admitted) => events.push_back(Event::Admitted(Box::new(admitted))),
+                        None => return Some(Close::Protocol("the agent is not on file".into())),
+                    },
+                    Effect::Ingest { lane, spool, first_seq, records, bytes } => {
+                        let (done, wait) = oneshot::channel();
+                        let received_at = clock::now();
+                        let job = Job {
+                            agent: self.agent,
+                            spool: spool.clone(),
+                            first_seq,
+                            records,
+                            received_at,
+                            bytes: bytes as usize,
+                            done,
+                        };
+                        if !self.deps.ingest.submit(lane, job).await {
+                            return Some(Close::ShuttingDown);
+                        }
+                        let telemetry = self.deps.telemetry.clone();
+                        let pending = wait.map(move |done| {
+                            let took = Duration::from_micros((clock::now() - received_at).max(0) as u64);
+                            telemetry.ack_latency(ingest::lane_name(lane), took);
+                            (lane, spool, bytes, done)
+                        });
+                        let queue = if lane == Lane::Metrics { &mut self.metrics } else { &mut self.results };
+                        queue.push_back(pending.boxed());
+                    }
+                    Effect::Facts(facts) => {
+                        self.deps.agents.set_facts(self.agent, facts.facts, facts.digest);
+                        if let Some((_, policies)) = self.current() {
+                            events.push_back(Event::Policies(policies));
+                        }
+                    }
+                    Effect::PolicyStatus(status) => self.deps.agents.set_policy_status(self.agent, status),
+                    Effect::Report(report) => self.deps.agents.heartbeat(self.agent, &self.session_id, report),
+                    Effect::Seen => self.deps.agents.seen(self.agent, clock::now()),
+                    Effect::PolicySyncSent => self.deps.telemetry.policy_sync(),
+                    Effect::Close(close) => return Some(close),
+                }
+            }
+        }
+        None
+    }
+
+    /// Registers first; what is read after it cannot miss a change.
+    fn admit(&mut self, admission: Admission) -> Option<Admitted> {
+        self.registered = Some(self.deps.links.register(self.agent, &self.session_id));
+        self.deps.telemetry.link_opened();
+        let now = clock::now();
+        let connection = Connection {
+            session_id: self.session_id.clone(),
+            connected_at: now,
+            remote: self.remote.clone(),
+            report: None,
+        };
+        self.deps.agents.connected(self.agent, connection, admission.hello, now);
+        let acked = admission
+            .spools
+            .into_iter()
+            .map(|(spool, lane)| AckedSpool {
+                through_seq: self.deps.ingest.mark(self.agent, lane, &spool),
+                spool_id: spool.to_string(),
+                lane: lane as i32,
+            })
+            .collect();
+        let (config, policies) = self.current()?;
+        let (facts_digest, policy_status_digest) = self
+            .deps
+            .agents
+            .with(self.agent, |entry| (entry.facts_digest.clone(), entry.policy_status.digest.clone()))?;
+        if let Some(on_active) = self.on_active.take() {
+            on_active();
+        }
+        info!(agent.id = %self.agent, session.id = self.session_id, remote = self.remote, "agent connected");
+        let session_id = self.session_id.clone();
+        Some(Admitted { session_id, acked, facts_digest, policy_status_digest, config, policies })
+    }
+
+    /// What the inventory and the policies say of the agent now.
+    fn current(&mut self) -> Option<(AgentConfig, Arc<crate::policies::PolicySet>)> {
+        let compiled = self.policies.borrow_and_update().clone();
+        self.deps.agents.with(self.agent, |entry| {
+            (to_config(entry), compiled.set_for(|key| entry.value(key)))
+        })
+    }
+
+    /// False when the agent does not read.
+    async fn send(&mut self, frame: ConnectResponse) -> bool {
+        let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
+        matches!(tokio::time::timeout(patience, self.outbound.send(Ok(frame))).await, Ok(Ok(())))
+    }
+
+    async fn end(self, close: Close) {
+        if self.registered.is_some() {
+            self.deps.links.unregister(self.agent, &self.session_id);
+            self.deps.telemetry.link_closed();
+            self.deps.agents.disconnected(self.agent, &self.session_id, close.status_reason(), clock::now());
+            info!(agent.id = %self.agent, session.id = self.session_id, reason = ?close, "agent disconnected");
+        } else {
+            debug!(agent.id = %self.agent, reason = ?close, "link ended before it was active");
+        }
+        if self.session.ignored_frames() > 0 {
+            debug!(agent.id = %self.agent, count = self.session.ignored_frames(), "frames of unknown kinds were ignored");
+        }
+        // The receiver may be gone, and a peer that does not read is not waited for.
+        let _ = self.outbound.try_send(Err(close));
+    }
+}
+
+fn to_config(entry: &Entry) -> AgentConfig {
+    AgentConfig { name: entry.name.clone(), labels: entry.authoritative_labels(), revision: entry.revision }
+}
+
+fn to_event((lane, spool, bytes, done): (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)) -> Event {
+    match done {
+        Ok(done) => Event::Committed { lane, spool, bytes, done },
+        Err(_) => Event::StoreFailed,
+    }
+}
+
+async fn until(token: Option<CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn notified(notify: Option<Arc<tokio::sync::Notify>>) {
+    match notify {
+        Some(notify) => notify.notified().await,
+        None => std::future::pending().await,
+    }
+}

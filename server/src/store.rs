@@ -1,0 +1,88 @@
+//! The database: SQLite or PostgreSQL behind one `Db`, and all SQL of the project, one file per area. SQL is written once
+//! for both; where they must differ a function here says so. Knows no gRPC and makes no decision.
+
+mod agents;
+mod events;
+pub mod lease;
+mod marks;
+mod metrics;
+mod policies;
+mod pool;
+mod retention;
+mod revision;
+mod states;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod users;
+
+use std::path::{Path, PathBuf};
+
+pub use agents::{AgentRow, AgentUpdate, NewAgent};
+pub use events::EventRow;
+pub use marks::MarkRow;
+pub use metrics::MetricRow;
+pub use policies::PolicyRow;
+pub use pool::{Error, Pool, Tx};
+pub use retention::{History, Usage};
+pub use revision::{Change, ChangeKind, Op};
+pub use states::{ResultRow, StateRow};
+pub use tokens::{RedemptionRow, TokenRow};
+pub use users::UserRow;
+
+/// Where the data lives.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// `control.db` and `history.db` in this folder.
+    Sqlite(PathBuf),
+    /// A `postgres://` URL; both parts share the database.
+    Postgres(String),
+}
+
+/// The controller's database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db {
+    /// Inventory, policies, states, results, events: small, what a backup takes.
+    control: Pool,
+    /// Metrics and logs.
+    history: Pool,
+}
+
+impl Db {
+    /// Opens the database, creates what is missing and brings the schema up to date.
+    pub async fn open(source: &Source) -> Result<Self, Error> {
+        let (control, history) = match source {
+            Source::Sqlite(folder) => (
+                Pool::sqlite(&control_file(folder)).await?,
+                Pool::sqlite(&folder.join("history.db")).await?,
+            ),
+            Source::Postgres(url) => {
+                let pool = Pool::postgres(url).await?;
+                (pool.clone(), pool)
+            }
+        };
+        control.migrate(sqlx::migrate!("migrations/control")).await?;
+        history.migrate(sqlx::migrate!("migrations/history")).await?;
+        Ok(Self { control, history })
+    }
+
+    /// Waits for what is under way and closes all connections.
+    pub async fn close(&self) {
+        self.control.close().await;
+        self.history.close().await;
+    }
+
+    /// A read that fails when the database does not answer.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.revision_current().await.map(|_| ())
+    }
+
+    pub(super) async fn begin_control(&self) -> Result<Tx, Error> {
+        self.control.begin().await
+    }
+}
+
+/// The SQLite file of the inventory in a data directory.
+pub fn control_file(folder: &Path) -> PathBuf {
+    folder.join("control.db")
+}

@@ -1,0 +1,82 @@
+//! Removes history that is too old or too much, and forgets changes and marks that nobody can ask for any more.
+
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    clock::{self, DAY, Micros},
+    config::{Keep, Retention},
+    store::{self, Db, History},
+};
+
+const EVERY: Duration = Duration::from_secs(60);
+const CHANGES: Micros = DAY;
+/// Spools live 7 days.
+const MARKS: Micros = 30 * DAY;
+/// Steps of one kind in one round, so that a round is bounded; the next goes on.
+const STEPS: usize = 200;
+
+pub async fn run(db: Db, retention: Retention, shutdown: CancellationToken) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = round(&db, &retention, clock::now(), &shutdown).await {
+            warn!(error = &error as &dyn std::error::Error, "failed to remove old history; trying again");
+        }
+    }
+}
+
+/// One round over everything.
+pub async fn round(
+    db: &Db,
+    retention: &Retention,
+    now: Micros,
+    shutdown: &CancellationToken,
+) -> Result<(), store::Error> {
+    let kinds = [
+        (History::Results, retention.results),
+        (History::Events, retention.events),
+        (History::Metrics, retention.metrics),
+    ];
+    for (history, keep) in kinds {
+        trim(db, history, keep, now, shutdown).await?;
+    }
+    db.changes_trim(now - CHANGES).await?;
+    db.mark_trim(now - MARKS).await?;
+    db.history_release().await
+}
+
+async fn trim(
+    db: &Db,
+    history: History,
+    keep: Keep,
+    now: Micros,
+    shutdown: &CancellationToken,
+) -> Result<(), store::Error> {
+    let limit = i64::try_from(keep.bytes).unwrap_or(i64::MAX);
+    let mut removed = 0;
+    for _ in 0..STEPS {
+        if shutdown.is_cancelled() {
+            break;
+        }
+        let is_too_much = db.history_usage(history).await?.byte_count > limit;
+        // What is too much goes oldest first, whatever its age.
+        let before = if is_too_much { now + 1 } else { now - clock::from_duration(keep.age) };
+        let step = db.history_trim(history, before).await?;
+        if step.row_count == 0 {
+            break;
+        }
+        removed += step.row_count;
+    }
+    if removed > 0 {
+        info!(?history, rows = removed, "old history removed");
+    }
+    Ok(())
+}
