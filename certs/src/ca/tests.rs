@@ -143,6 +143,12 @@ fn serials_differ_even_for_one_key() {
     };
     let serials = (0..50).map(|_| serial()).collect::<std::collections::BTreeSet<_>>();
     assert_eq!(serials.len(), 50);
+    assert!(
+        serials
+            .iter()
+            .all(|serial| serial.len() == 32 && serial.starts_with(['4', '5', '6', '7'])),
+        "{serials:?}"
+    );
 }
 
 #[test]

@@ -297,6 +297,28 @@ fn a_server_of_tls_1_2_is_refused() {
 }
 
 #[test]
+fn a_ticket_is_never_used_again() {
+    let installation = Installation::new();
+    let mut server = (*listener(&installation)).clone();
+    server.send_tls13_tickets = 2;
+    server.session_storage = rustls::server::ServerSessionMemoryCache::new(8);
+    let agent = installation.agent();
+    for client in [
+        enrolling(&[root_pin(&installation)], &[]).unwrap(),
+        link(&installation.roots(), &trust_domain(), &agent).unwrap(),
+    ] {
+        for _ in 0..2 {
+            let handshake = handshake(&client, &server);
+            assert!(
+                handshake.client.tls13_tickets_received() > 0,
+                "the server offers to resume"
+            );
+            assert_eq!(handshake.client.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        }
+    }
+}
+
+#[test]
 fn a_plain_text_server_is_recognized() {
     let client = enrolling(&[root_pin(&Installation::new())], &[]).unwrap();
     let mut client = ClientConnection::new(client, server_name("localhost")).unwrap();
