@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Size, memory and CPU of an agent that runs the example policies against a controller on this host.
+#
+#   footprint.sh BIN_DIR SECONDS
+set -euo pipefail
+bin=$(cd "$1" && pwd)
+seconds=$2
+policies=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../deploy/policies" && pwd)
+
+dir=$(mktemp -d)
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
+cd "$dir"
+ctl() { "$bin/musterctl" --config data/admin.yaml "$@"; }
+
+"$bin/muster-server" init --data-dir "$dir/data" --name controller1 --trust-domain example.muster \
+  --advertise 127.0.0.1:18443 >/dev/null
+sed -i 's/0\.0\.0\.0:8443/127.0.0.1:18443/; s/127\.0\.0\.1:9443/127.0.0.1:19443/' data/server.yaml
+sed -i 's/127\.0\.0\.1:9443/127.0.0.1:19443/' data/admin.yaml
+"$bin/muster-server" run --config data/server.yaml >server.log 2>&1 &
+server=$!
+pids+=("$server")
+until ctl agent list -o json >/dev/null 2>&1; do
+  kill -0 "$server" 2>/dev/null || { cat server.log; exit 1; }
+  sleep 0.2
+done
+ctl apply -f "$policies" >/dev/null
+
+(umask 077 && ctl token create -o name >join-token)
+pin=$(ctl token create -o json | grep -o 'sha256:[0-9a-f]\{64\}' | head -n 1)
+cat >agent.yaml <<END
+server: { endpoints: ["127.0.0.1:18443"], ca_pin: ["$pin"], token_file: $dir/join-token }
+agent: { id_file: $dir/agent-id, state_dir: $dir/state, name: footprint, labels: { role: controller } }
+END
+"$bin/muster-agent" run --config agent.yaml >agent.log 2>&1 &
+agent=$!
+pids+=("$agent")
+sleep "$seconds"
+kill -0 "$agent" || { cat agent.log; exit 1; }
+
+ticks=$(getconf CLK_TCK)
+cpu() { awk -v ticks="$ticks" -v s="$seconds" '{ t = ($14 + $15) / ticks; printf "%.2f s in %d s: %.3f %% of a core", t, s, 100 * t / s }' "/proc/$1/stat"; }
+pss() { awk '/^Pss:/ { printf "%.1f MB", $2 / 1024 }' "/proc/$1/smaps_rollup"; }
+cp "$bin/muster-agent" stripped && strip stripped
+printf 'agent binary   %.1f MB, %.1f MB stripped\n' \
+  "$(stat -c %s "$bin/muster-agent" | awk '{ print $1 / 1048576 }')" "$(stat -c %s stripped | awk '{ print $1 / 1048576 }')"
+printf 'agent memory   %s (PSS)\n' "$(pss "$agent")"
+printf 'agent CPU      %s\n' "$(cpu "$agent")"
+printf 'server memory  %s (PSS)\n' "$(pss "$server")"
+printf 'server CPU     %s\n' "$(cpu "$server")"
+ctl agent list
+ctl state list
