@@ -1,0 +1,129 @@
+//! One run of the program: arguments and a terminal in, an exit code out. Everything that happens to the process itself
+//! is in `main`.
+
+use std::{ffi::OsString, time::SystemTime};
+
+use clap::FromArgMatches as _;
+use serde_json::json;
+
+use crate::{
+    cli::{self, Cli, Command, Global},
+    client::Client,
+    context::Context,
+    count,
+    exit::Exit,
+    output::{Format, Printer, document},
+    problem::{Problem, status::Asked},
+    resources::{agent, metric, policy, state, token},
+    terminal::Terminal,
+    verbs::{apply, completion, version},
+};
+
+/// What a command works with.
+#[derive(Debug)]
+pub struct Session {
+    pub printer: Printer,
+    global: Global,
+}
+
+impl Session {
+    /// A connection to the controller of the chosen context.
+    pub async fn connect(&mut self, asked: &Asked) -> Result<Client, Problem> {
+        let context = Context::load(self.global.config().map(|path| path.as_path()), self.global.context())?;
+        let now = SystemTime::from(self.printer.terminal.now());
+        if let Some(days) = context.days_left(now) {
+            self.printer.note(&format!(
+                "the certificate of context {} ends in less than {}; a new one: muster-server admin create NAME",
+                context.name,
+                count::of(days as i64 + 1, "day", "days")
+            ))?;
+        }
+        Client::connect(&context, self.global.timeout, asked).await
+    }
+}
+
+/// Runs the command that `arguments` say, the program's name first. `interrupt` ends it early.
+pub async fn run(arguments: Vec<OsString>, mut terminal: Terminal, interrupt: impl Future<Output = ()>) -> Exit {
+    let parsed = cli::command()
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error, &arguments, &mut terminal),
+    };
+    let as_json = cli.global.output == Format::Json;
+    let printer = Printer {
+        format: cli.global.output,
+        terminal,
+    };
+    let mut session = Session {
+        printer,
+        global: cli.global,
+    };
+    let ended = tokio::select! {
+        // The command first: what it does before it first waits, such as reading manifests from a terminal, it does while
+        // Ctrl-C still has its usual meaning.
+        biased;
+        ended = dispatch(cli.command, &mut session) => ended,
+        () = interrupt => return Exit::Interrupted,
+    };
+    match ended {
+        Ok(()) => Exit::Success,
+        Err(problem) => {
+            // When stderr cannot be written there is nobody left to tell; the exit code remains.
+            let _ = problem.print(&mut session.printer.terminal.err, as_json);
+            problem.exit
+        }
+    }
+}
+
+async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem> {
+    match command {
+        Command::Agent(command) => agent::run(command, session).await,
+        Command::State(command) => state::run(command, session).await,
+        Command::Policy(command) => policy::run(command, session).await,
+        Command::Apply(args) => apply::run(args, session).await,
+        Command::Metric(command) => metric::run(command, session).await,
+        Command::Token(command) => token::run(command, session).await,
+        Command::Completion(args) => completion::run(&args, cli::command(), session),
+        Command::Version => version::run(session),
+    }
+}
+
+/// Help, the version, or what is wrong with the arguments.
+fn explain(error: &clap::Error, arguments: &[OsString], terminal: &mut Terminal) -> Exit {
+    let stream = if error.use_stderr() {
+        &mut terminal.err
+    } else {
+        &mut terminal.out
+    };
+    let text = if wants_json(arguments) && error.use_stderr() {
+        let message = error.render().to_string();
+        let mut lines = message.trim_start_matches("error: ").lines();
+        document::json_line(&json!({
+            "message": lines.next().unwrap_or_default(),
+            "what": "read the command line",
+            "why": message.trim_end(),
+            "do": ["musterctl --help"],
+            "exitCode": Exit::Usage.code(),
+        }))
+    } else if stream.colour {
+        error.render().ansi().to_string()
+    } else {
+        error.render().to_string()
+    };
+    // As above: the exit code is all that is left when nobody reads.
+    let _ = stream.write(&text);
+    if error.use_stderr() { Exit::Usage } else { Exit::Success }
+}
+
+/// Whether JSON was asked for on a command line that clap could not read.
+fn wants_json(arguments: &[OsString]) -> bool {
+    let texts: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    texts
+        .iter()
+        .any(|text| matches!(&**text, "-ojson" | "-o=json" | "--output=json"))
+        || texts
+            .windows(2)
+            .any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json")
+}

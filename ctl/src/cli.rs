@@ -1,0 +1,128 @@
+//! The command line: what can be typed. What it does is under `resources` and `verbs`; help texts stand with the arguments
+//! they explain.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, builder::Resettable};
+use muster_proto::duration;
+
+use crate::{
+    output::Format,
+    resources::{agent, metric, policy, state, token},
+    verbs::{apply, completion},
+};
+
+const AFTER_HELP: &str = "\
+Examples:
+  musterctl agent list -l env=prod                   the machines of production
+  musterctl state list --problems                    what is wrong anywhere
+  musterctl apply -f policies/                       create or update the policies in a folder
+  musterctl token create --ttl 1h --label env=prod   let a new machine join
+
+Exit codes:
+  0 success            4 denied                            8 conflict
+  1 failure            5 not found                       130 interrupted
+  2 wrong input        6 deadline passed
+  3 the controller cannot be reached, or not trusted
+
+Singular and plural are the same: `agents list` is `agent list`.";
+
+/// The command line of Muster: agents, checks and what they found
+#[derive(Debug, Parser)]
+#[command(name = "musterctl", version, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options for every command")]
+pub struct Global {
+    /// Context file, or MUSTER_CONFIG [default: ~/.config/muster/config.yaml]
+    #[arg(long, global = true, value_name = "FILE", env = "MUSTER_CONFIG", hide_env = true)]
+    config: Option<PathBuf>,
+    /// Context to use, or MUSTER_CONTEXT [default: the file's current one]
+    #[arg(long, global = true, value_name = "NAME", env = "MUSTER_CONTEXT", hide_env = true)]
+    context: Option<String>,
+    /// How to show the result: table, wide, json, yaml or name
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub output: Format,
+    /// How long each call to the controller may take
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+impl Global {
+    /// An empty variable is one that is not set.
+    pub fn config(&self) -> Option<&PathBuf> {
+        self.config.as_ref().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    pub fn context(&self) -> Option<&str> {
+        self.context.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The machines: list, look at, follow, label
+    #[command(subcommand, visible_alias = "agents")]
+    Agent(agent::Command),
+    /// What the checks found: list, follow
+    #[command(subcommand, visible_alias = "states")]
+    State(state::Command),
+    /// What agents are told to do: list, look at, delete
+    #[command(subcommand, visible_alias = "policies")]
+    Policy(policy::Command),
+    Apply(apply::ApplyArgs),
+    /// The latest metrics of the machines
+    #[command(subcommand, visible_alias = "metrics")]
+    Metric(metric::Command),
+    /// The secrets that let machines join
+    #[command(subcommand, visible_alias = "tokens")]
+    Token(token::Command),
+    Completion(completion::CompletionArgs),
+    /// Print the version of musterctl
+    Version,
+}
+
+/// The whole definition. What the doc comment of a command says after its first line stands below its title in `-h` and
+/// `--help` alike, and options take one line each: clap's own long form gives every option a paragraph.
+pub fn command() -> clap::Command {
+    compact(Cli::command()).max_term_width(100)
+}
+
+fn compact(command: clap::Command) -> clap::Command {
+    const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let long = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+    let details = long.strip_prefix(&about).unwrap_or(&long).trim().to_owned();
+    let command = command.help_template(TEMPLATE).long_about(Resettable::Reset);
+    let command = if details.is_empty() {
+        command
+    } else {
+        command.before_help(details)
+    };
+    command.mut_subcommands(compact)
+}
+
+/// A duration that lets something happen.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    match duration::parse(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => Err("it must be longer than 0".to_owned()),
+        length => Ok(length),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Help texts as users read them, and what the command line takes.
+
+use clap::FromArgMatches as _;
+
+use super::*;
+
+fn parse<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command().try_get_matches_from(arguments)?)
+}
+
+fn walk(command: &mut clap::Command, path: &str, visit: &mut dyn FnMut(&str, String)) {
+    let help = command.clone().bin_name(path).term_width(100).render_help().to_string();
+    visit(path, help);
+    for sub in command.get_subcommands_mut() {
+        let path = format!("{path} {}", sub.get_name());
+        walk(sub, &path, visit);
+    }
+}
+
+fn helps() -> Vec<(String, String)> {
+    let mut command = command();
+    command.build();
+    let mut helps = Vec::new();
+    walk(&mut command, "musterctl", &mut |path, help| {
+        if !path.contains(" help") {
+            helps.push((path.to_owned(), help));
+        }
+    });
+    helps
+}
+
+#[test]
+fn the_help_of_every_command() {
+    for (path, help) in helps() {
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(format!("help_{}", path.replace(' ', "_")), help);
+        });
+    }
+}
+
+#[test]
+fn every_command_that_does_something_has_examples() {
+    for (path, help) in helps() {
+        let does_something = !help.contains("Commands:") && path != "musterctl version";
+        assert!(!does_something || help.contains("Examples:"), "{path}:\n{help}");
+    }
+}
+
+#[test]
+fn the_definition_of_the_command_line_is_sound() {
+    command().debug_assert();
+}
+
+#[test]
+fn singular_and_plural_are_the_same() {
+    for noun in ["agent", "agents", "state", "states", "policy", "policies"] {
+        assert!(parse(["musterctl", noun, "list"]).is_ok(), "{noun}");
+    }
+    for noun in ["metric", "metrics"] {
+        assert!(parse(["musterctl", noun, "query", "node_load1"]).is_ok(), "{noun}");
+    }
+    for noun in ["token", "tokens"] {
+        assert!(parse(["musterctl", noun, "create"]).is_ok(), "{noun}");
+    }
+}
+
+#[test]
+fn options_for_every_command_stand_anywhere() {
+    for arguments in [
+        ["-o", "json", "agent", "list"],
+        ["agent", "-o", "json", "list"],
+        ["agent", "list", "-o", "json"],
+    ] {
+        let cli = parse(["musterctl"].into_iter().chain(arguments)).unwrap();
+        assert_eq!(cli.global.output, Format::Json);
+    }
+}
+
+#[test]
+fn what_would_mean_everything_by_accident_is_refused() {
+    for arguments in [
+        &["agent", "list", "-l", ""][..],
+        &["state", "list", "--agent", ""],
+        &["apply"],
+        &["apply", "-f", ""],
+        &["policy", "delete"],
+        &["agent", "label", "db-01"],
+        &["token", "create", "--uses", "0"],
+        &["token", "create", "--ttl", "0s"],
+        &["token", "create", "--label", "env"],
+        &["agent", "list", "--limit", "0"],
+        &["agent", "list", "--timeout", "5"],
+    ] {
+        let parsed = parse(["musterctl"].iter().chain(arguments).copied());
+        assert!(parsed.is_err(), "{arguments:?}");
+    }
+}

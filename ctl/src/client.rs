@@ -1,0 +1,230 @@
+//! A connection to the controller and one way to call it. TCP and TLS are made here, with the configuration of certs, for
+//! the transport of tonic knows neither our verifier nor why a handshake failed.
+
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use muster_certs::{
+    rustls::ClientConfig,
+    tls,
+    tokio_rustls::{TlsConnector, client::TlsStream},
+};
+use muster_proto::v1::{
+    agent_service_client::AgentServiceClient, metric_service_client::MetricServiceClient,
+    policy_service_client::PolicyServiceClient, state_service_client::StateServiceClient,
+    token_service_client::TokenServiceClient,
+};
+use tokio::{net::TcpStream, time::timeout};
+use tonic::{
+    Request, Response, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    context::Context,
+    exit::Exit,
+    problem::{
+        Problem,
+        connection::{self, ConnectError},
+        status::{self, Asked},
+    },
+};
+use wire::Wire;
+
+/// A controller that has not answered by then is away, however long calls may take.
+const LONGEST_CONNECT: Duration = Duration::from_secs(10);
+/// Pages of agents with all their facts are larger than tonic's default of 4 MiB.
+const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+    server: Arc<str>,
+    timeout: Duration,
+    wire: Wire,
+}
+
+impl Client {
+    /// Connects at once, so that a controller that is away is an error here and not in the first call.
+    pub async fn connect(context: &Context, timeout: Duration, asked: &Asked) -> Result<Client, Problem> {
+        let unusable = |why: String| {
+            Problem::new(Exit::Failure, format!("context {} cannot be used", context.name))
+                .what(asked.what())
+                .why(why)
+                .step("get a new context file on the controller's host: muster-server admin create NAME")
+        };
+        let config = tls::operator(&context.roots, &context.trust_domain, Some(&context.identity))
+            .map_err(|error| unusable(error.to_string()))?;
+        let refused = |error: &ConnectError| connection::refused(&context.server, asked, error);
+
+        let host = host(&context.server).map_err(|error| refused(&error))?;
+        let endpoint = Endpoint::from_shared(format!("http://{}", context.server))
+            .and_then(|endpoint| endpoint.user_agent(concat!("musterctl/", env!("CARGO_PKG_VERSION"))))
+            .map_err(|_| refused(&ConnectError::Address(context.server.clone())))?
+            // A watch is idle for hours, and must notice all the same that its peer is gone.
+            .http2_keep_alive_interval(Duration::from_secs(15))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            .http2_adaptive_window(true);
+
+        let limit = timeout.min(LONGEST_CONNECT);
+        let wire = Wire::default();
+        let connector = {
+            let (wire, server) = (wire.clone(), context.server.clone());
+            tower::service_fn(move |_: Uri| {
+                let (wire, server, host, config) = (wire.clone(), server.clone(), host.clone(), config.clone());
+                async move {
+                    dial(&server, &host, config, limit)
+                        .await
+                        .map(|stream| TokioIo::new(wire.observe(stream)))
+                }
+            })
+        };
+        let channel =
+            endpoint
+                .connect_with_connector(connector)
+                .await
+                .map_err(|error| match find::<ConnectError>(&error) {
+                    Some(error) => refused(error),
+                    None => refused(&ConnectError::Connect(std::io::Error::other(deepest(&error)))),
+                })?;
+        Ok(Client {
+            channel,
+            server: context.server.as_str().into(),
+            timeout,
+            wire,
+        })
+    }
+
+    /// One call within `--timeout`. `call` is given the request, ready to send.
+    pub async fn call<T, R>(
+        &self,
+        asked: &Asked,
+        call: impl AsyncFnOnce(Request<T>) -> Result<Response<R>, Status>,
+        message: T,
+    ) -> Result<R, Problem> {
+        let mut request = Request::new(message);
+        // The controller need not work on what nobody waits for. Its limit is a little later than ours, so that it is always
+        // this one that ends the call.
+        request.set_timeout(self.timeout + Duration::from_secs(1));
+        match timeout(self.timeout, call(request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.problem(asked, &status)),
+            Err(_) => Err(connection::deadline(&self.server, asked, self.timeout)),
+        }
+    }
+
+    /// The request of a stream, which ends when somebody ends it.
+    pub fn endless<T>(&self, message: T) -> Request<T> {
+        Request::new(message)
+    }
+
+    pub fn problem(&self, asked: &Asked, status: &Status) -> Problem {
+        let alert = self.wire.alert();
+        connection::lost(&self.server, asked, status, alert.as_deref())
+            .unwrap_or_else(|| status::problem(&self.server, asked, status))
+    }
+
+    pub fn agents(&self) -> AgentServiceClient<Channel> {
+        AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn tokens(&self) -> TokenServiceClient<Channel> {
+        TokenServiceClient::new(self.channel.clone())
+    }
+
+    pub fn policies(&self) -> PolicyServiceClient<Channel> {
+        PolicyServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn states(&self) -> StateServiceClient<Channel> {
+        StateServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn metrics(&self) -> MetricServiceClient<Channel> {
+        MetricServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+}
+
+/// The host of "host:port"; both must be there.
+fn host(server: &str) -> Result<String, ConnectError> {
+    let wrong = || ConnectError::Address(server.to_owned());
+    let authority: http::uri::Authority = server.parse().map_err(|_| wrong())?;
+    if authority.port_u16().is_none() || authority.host().is_empty() || server.contains('@') {
+        return Err(wrong());
+    }
+    Ok(authority.host().to_owned())
+}
+
+async fn dial(
+    server: &str,
+    host: &str,
+    config: Arc<ClientConfig>,
+    limit: Duration,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let connect = async {
+        let addresses: Vec<_> = tokio::net::lookup_host(server)
+            .await
+            .map_err(|source| ConnectError::Resolve {
+                host: host.to_owned(),
+                source,
+            })?
+            .collect();
+        let stream = TcpStream::connect(addresses.as_slice())
+            .await
+            .map_err(ConnectError::Connect)?;
+        // Small requests are not to wait for the acknowledgement of the one before.
+        stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+        TlsConnector::from(config)
+            .connect(tls::server_name(host), stream)
+            .await
+            .map_err(ConnectError::Tls)
+    };
+    timeout(limit, connect)
+        .await
+        .unwrap_or(Err(ConnectError::TimedOut(limit)))
+}
+
+fn find<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_host_and_a_port() {
+        assert_eq!(host("controller.example.com:9443").unwrap(), "controller.example.com");
+        assert_eq!(host("[::1]:9443").unwrap(), "[::1]");
+        for server in [
+            "",
+            "controller",
+            "controller:",
+            ":9443",
+            "user@controller:9443",
+            "https://controller:9443",
+            "a b:1",
+        ] {
+            assert!(host(server).is_err(), "{server:?}");
+        }
+    }
+}

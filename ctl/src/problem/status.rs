@@ -1,0 +1,234 @@
+//! From a status of the controller to a problem: the reason decides; where there is none, as from a proxy, the code.
+//! Nothing here looks at the text of a message.
+
+use muster_proto::{
+    duration,
+    error::{self, ErrorReason},
+};
+use tonic::{Code, Status};
+
+use super::Problem;
+use crate::exit::Exit;
+
+/// What was asked of the controller, so that a refusal can say what to type instead.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    what: String,
+    list: Option<&'static str>,
+    command: Option<String>,
+    selector: String,
+}
+
+impl Asked {
+    /// A fragment in the imperative: "get agent db-01".
+    pub fn new(what: impl Into<String>) -> Asked {
+        Asked {
+            what: what.into(),
+            ..Asked::default()
+        }
+    }
+
+    /// The command that lists what there is, for when the thing is not there.
+    pub fn listed_by(mut self, command: &'static str) -> Asked {
+        self.list = Some(command);
+        self
+    }
+
+    /// The command without its last argument, for when that means several things.
+    pub fn by_command(mut self, command: impl Into<String>) -> Asked {
+        self.command = Some(command.into());
+        self
+    }
+
+    pub fn with_selector(mut self, selector: impl Into<String>) -> Asked {
+        self.selector = selector.into();
+        self
+    }
+
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+}
+
+/// `server` is how the context calls the controller.
+pub fn problem(server: &str, asked: &Asked, status: &Status) -> Problem {
+    let said = error::Problem::from_status(status);
+    let code = code_name(status.code());
+    let reason = said.as_ref().map_or(ErrorReason::Unspecified, |said| said.reason);
+    let request = request_id(status, said.as_ref());
+
+    let mut headline = format!("{server} says {code}");
+    if reason != ErrorReason::Unspecified && error::reason_name(reason) != code {
+        headline.push_str(&format!(" {}", error::reason_name(reason)));
+    }
+    if let Some(request) = &request {
+        headline.push_str(&format!(" (request {request})"));
+    }
+    let mut problem = Problem::new(exit(status.code(), reason), headline)
+        .what(&asked.what)
+        .why(why(status));
+    problem.code = Some(code);
+    problem.reason = (reason != ErrorReason::Unspecified).then(|| error::reason_name(reason).to_owned());
+    if let Some(said) = said {
+        if said.fields.len() > 1 {
+            problem.why = said
+                .fields
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n");
+        }
+        problem.steps = steps(asked, reason, status.code(), &said, request.as_deref());
+        problem.details = caret(asked, &said);
+        problem.fields = said
+            .fields
+            .into_iter()
+            .map(|field| (field.field, field.description))
+            .collect();
+        problem.metadata = said.metadata;
+    } else {
+        let nothing = error::Problem::new(status.code(), reason, "");
+        problem.steps = steps(asked, reason, status.code(), &nothing, request.as_deref());
+    }
+    problem.request = request;
+    problem
+}
+
+fn exit(code: Code, reason: ErrorReason) -> Exit {
+    match reason {
+        ErrorReason::CertificateRequired
+        | ErrorReason::CertificateExpired
+        | ErrorReason::CertificateUnknown
+        | ErrorReason::MethodNotAllowed => return Exit::Denied,
+        ErrorReason::Unavailable | ErrorReason::ShuttingDown => return Exit::Unreachable,
+        ErrorReason::AmbiguousName | ErrorReason::AgentAlreadyEnrolled => return Exit::Conflict,
+        _ => {}
+    }
+    match code {
+        Code::Ok => Exit::Success,
+        Code::InvalidArgument => Exit::Usage,
+        Code::Unavailable => Exit::Unreachable,
+        Code::Unauthenticated | Code::PermissionDenied => Exit::Denied,
+        Code::NotFound => Exit::NotFound,
+        Code::DeadlineExceeded => Exit::DeadlinePassed,
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => Exit::Conflict,
+        Code::Cancelled
+        | Code::Unknown
+        | Code::ResourceExhausted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss => Exit::Failure,
+    }
+}
+
+fn why(status: &Status) -> String {
+    if !status.message().is_empty() {
+        return status.message().to_owned();
+    }
+    format!("the controller gave no more than {}", code_name(status.code()))
+}
+
+fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, request: Option<&str>) -> Vec<String> {
+    let one = |step: &str| vec![step.to_owned()];
+    match reason {
+        ErrorReason::Internal => vec![
+            match request {
+                Some(request) => format!("on the controller: journalctl -u muster-server | grep {request}"),
+                None => "on the controller: journalctl -u muster-server".to_owned(),
+            },
+            "this is a defect; please report it with those lines".to_owned(),
+        ],
+        ErrorReason::Unavailable | ErrorReason::ShuttingDown => one("try again in a few seconds"),
+        ErrorReason::InvalidField => one("correct what is named above; --help shows the form of every option"),
+        ErrorReason::InvalidSelector => {
+            one("write it like env=prod,role!=db or 'zone in (eu,us)' or gpu,!spot; * is every agent")
+        }
+        ErrorReason::NotFound => vec![match asked.list {
+            Some(list) => format!("see what there is: {list}"),
+            None => "check the name".to_owned(),
+        }],
+        ErrorReason::AmbiguousName => ambiguous(asked, said),
+        ErrorReason::MethodNotAllowed => one("use the context of an admin: --context NAME"),
+        ErrorReason::CertificateRequired | ErrorReason::CertificateExpired | ErrorReason::CertificateUnknown => vec![
+            "on the controller's host, as its owner: muster-server admin create NAME".to_owned(),
+            "then use the file it writes: musterctl --config FILE".to_owned(),
+        ],
+        ErrorReason::RateLimited => vec![match said.retry_after {
+            Some(after) => format!("try again in {}", duration::format(after)),
+            None => "try again in a minute".to_owned(),
+        }],
+        _ => match code {
+            Code::Unimplemented => one("the controller may be older than this musterctl: musterctl version"),
+            Code::DeadlineExceeded => one("allow more time: --timeout 2m"),
+            Code::Unauthenticated | Code::PermissionDenied => one("use the context of an admin: --context NAME"),
+            Code::ResourceExhausted | Code::Aborted | Code::Unavailable => one("try again in a few seconds"),
+            Code::Unknown | Code::Internal | Code::DataLoss => one("on the controller: journalctl -u muster-server"),
+            _ => one("change what stands in the way, then try again"),
+        },
+    }
+}
+
+fn ambiguous(asked: &Asked, said: &error::Problem) -> Vec<String> {
+    let ids = said.metadata.get("ids").map(String::as_str).unwrap_or_default();
+    let command = asked.command.as_deref().unwrap_or("use");
+    let mut steps = vec!["name one of them by its id:".to_owned()];
+    steps.extend(
+        ids.split(',')
+            .filter(|id| !id.is_empty())
+            .map(|id| format!("  {command} {}", id.trim())),
+    );
+    steps
+}
+
+/// The selector with a caret under the byte at which the controller noticed the mistake.
+fn caret(asked: &Asked, said: &error::Problem) -> Vec<String> {
+    let position = said
+        .metadata
+        .get("position")
+        .and_then(|position| position.parse::<usize>().ok());
+    match (said.reason, position) {
+        (ErrorReason::InvalidSelector, Some(position)) if asked.selector.is_char_boundary(position) => {
+            let column = crate::output::text::width(&asked.selector[..position]);
+            vec![format!("    {}\n    {}^", asked.selector, " ".repeat(column))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Under which the controller's log has this call.
+fn request_id(status: &Status, said: Option<&error::Problem>) -> Option<String> {
+    let of_error = said.and_then(|said| said.metadata.get("request_id").cloned());
+    of_error.or_else(|| status.metadata().get("x-request-id")?.to_str().ok().map(str::to_owned))
+}
+
+/// As the gRPC specification writes it.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Whether the controller no longer holds the revision of a watch.
+pub fn is_revision_gone(status: &Status) -> bool {
+    error::Problem::from_status(status).is_some_and(|said| said.reason == ErrorReason::RevisionGone)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! `musterctl policy`: what agents are told to do. Policies are made and changed by `apply`.
+
+mod row;
+
+use clap::{Args, Subcommand};
+use muster_proto::v1;
+
+use super::LimitArgs;
+use crate::{
+    app::Session,
+    count, paging,
+    problem::{Problem, status::Asked},
+};
+pub use row::reference;
+
+/// The only kind there is; names alone mean it.
+const DEFAULT_KIND: &str = "Check";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List policies
+    ///
+    /// APPLIED is how many agents run this version of all that the selector matches. With -o json and -o yaml each item is a
+    /// manifest, which `musterctl apply` takes back.
+    #[command(after_help = "Examples:\n  musterctl policy list\n  musterctl policy list -o yaml > policies.yaml")]
+    List(ListArgs),
+    /// Show one policy
+    ///
+    /// With -o yaml it is a manifest, which `musterctl apply` takes back.
+    #[command(
+        after_help = "Examples:\n  musterctl policy get disk-root\n  musterctl policy get Check/disk-root -o yaml"
+    )]
+    Get(GetArgs),
+    /// Delete policies
+    ///
+    /// Agents stop running them within a second. The history of their results stays until its age.
+    #[command(
+        after_help = "Examples:\n  musterctl policy delete disk-root\n  musterctl policy delete Check/load Check/memory"
+    )]
+    Delete(DeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    limit: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// NAME or KIND/NAME
+    #[arg(value_name = "POLICY", value_parser = parse_reference)]
+    policy: Reference,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// NAME or KIND/NAME
+    #[arg(value_name = "POLICY", required = true, value_parser = parse_reference)]
+    policies: Vec<Reference>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reference {
+    kind: String,
+    name: String,
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
+    match command {
+        Command::List(args) => list(args, session).await,
+        Command::Get(args) => get(args, session).await,
+        Command::Delete(args) => delete(args, session).await,
+    }
+}
+
+async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
+    let asked = Asked::new("list policies");
+    let client = session.connect(&asked).await?;
+    let list = paging::collect(args.limit.count(), |page_size, page_token| {
+        let request = v1::ListPoliciesRequest {
+            kind: String::new(),
+            page_size,
+            page_token,
+        };
+        client.call(
+            &asked,
+            async |request| client.policies().list_policies(request).await,
+            request,
+        )
+    })
+    .await?;
+    session.printer.list(&list.items, list.revision)?;
+    session.printer.note(&footer(&list))?;
+    Ok(())
+}
+
+/// "14 policies: 2 not yet applied everywhere, 1 refused somewhere."
+fn footer(list: &v1::ListPoliciesResponse) -> String {
+    let mut note = count::of(i64::from(list.total_size), "policy", "policies");
+    if (list.items.len() as i64) < i64::from(list.total_size) {
+        return format!(
+            "{note}; the first {} are shown.",
+            count::grouped(list.items.len() as i64)
+        );
+    }
+    let counts = || list.items.iter().filter_map(|policy| policy.counts);
+    let waiting = counts()
+        .filter(|counts| counts.applied + counts.refused < counts.assigned)
+        .count();
+    let refused = counts().filter(|counts| counts.refused > 0).count();
+    let parts = count::parts(&[
+        (waiting as i32, "not yet applied everywhere"),
+        (refused as i32, "refused somewhere"),
+    ]);
+    if let Some(parts) = parts {
+        note.push_str(&format!(": {parts}"));
+    }
+    note + "."
+}
+
+async fn get(args: GetArgs, session: &mut Session) -> Result<(), Problem> {
+    let asked = Asked::new(format!("get policy {}", args.policy)).listed_by("musterctl policy list");
+    let client = session.connect(&asked).await?;
+    let request = v1::GetPolicyRequest {
+        kind: args.policy.kind,
+        name: args.policy.name,
+    };
+    let response = client
+        .call(
+            &asked,
+            async |request| client.policies().get_policy(request).await,
+            request,
+        )
+        .await?;
+    let policy = response.policy.unwrap_or_default();
+    session
+        .printer
+        .item(&policy, |page, now| row::describe(page, &policy, now))?;
+    Ok(())
+}
+
+async fn delete(args: DeleteArgs, session: &mut Session) -> Result<(), Problem> {
+    let asked = Asked::new("delete policies");
+    let client = session.connect(&asked).await?;
+    let mut deleted = Vec::new();
+    let mut revision = 0;
+    for policy in args.policies {
+        let asked = Asked::new(format!("delete policy {policy}")).listed_by("musterctl policy list");
+        let request = v1::DeletePolicyRequest {
+            kind: policy.kind.clone(),
+            name: policy.name.clone(),
+        };
+        let call = async |request| client.policies().delete_policy(request).await;
+        revision = client.call(&asked, call, request).await?.revision;
+        // At once: when a later one fails, it is known which are gone.
+        if session.printer.format.is_table() {
+            session.printer.terminal.out.write(&format!("{policy} deleted\n"))?;
+        } else if session.printer.format == crate::output::Format::Name {
+            session.printer.names([policy.to_string()])?;
+        }
+        deleted.push(serde_json::json!({ "kind": policy.kind, "name": policy.name }));
+    }
+    if !session.printer.format.is_table() && session.printer.format != crate::output::Format::Name {
+        session
+            .printer
+            .document(&crate::output::document::list(deleted, revision))?;
+    }
+    Ok(())
+}
+
+fn parse_reference(text: &str) -> Result<Reference, String> {
+    let (kind, name) = text.split_once('/').unwrap_or((DEFAULT_KIND, text));
+    if kind.is_empty() || name.is_empty() || name.contains('/') {
+        return Err("write NAME or KIND/NAME, for example Check/disk-root".to_owned());
+    }
+    // Kinds are written with a capital; nobody is to fail over that.
+    let mut letters = kind.chars();
+    let kind = letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default();
+    Ok(Reference {
+        kind,
+        name: name.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_meant_by_its_name_or_by_kind_and_name() {
+        let reference = |kind: &str, name: &str| Reference {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        };
+        assert_eq!(parse_reference("disk-root"), Ok(reference("Check", "disk-root")));
+        assert_eq!(parse_reference("Check/disk-root"), Ok(reference("Check", "disk-root")));
+        assert_eq!(parse_reference("check/disk-root"), Ok(reference("Check", "disk-root")));
+        for text in ["", "/", "Check/", "/disk", "a/b/c"] {
+            assert!(parse_reference(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_footer_says_what_is_not_yet_everywhere() {
+        let policy = |assigned, applied, refused| v1::Policy {
+            counts: Some(v1::PolicyCounts {
+                assigned,
+                applied,
+                refused,
+            }),
+            ..Default::default()
+        };
+        let list = |items: Vec<v1::Policy>| v1::ListPoliciesResponse {
+            total_size: items.len() as i32,
+            items,
+            ..Default::default()
+        };
+        assert_eq!(footer(&list(vec![policy(3, 3, 0)])), "1 policy.");
+        assert_eq!(
+            footer(&list(vec![policy(3, 3, 0), policy(3, 1, 1), policy(2, 0, 2)])),
+            "3 policies: 1 not yet applied everywhere, 2 refused somewhere."
+        );
+    }
+}

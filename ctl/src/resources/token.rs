@@ -1,0 +1,197 @@
+//! `musterctl token`: the secrets that let machines join. A secret is data: it goes to stdout and nowhere else.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clap::{Args, Subcommand};
+use muster_proto::{duration, json, label, v1};
+
+use crate::{
+    age,
+    app::Session,
+    count,
+    output::{Format, page::Page},
+    problem::{Problem, status::Asked},
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a token that machines can enroll with
+    ///
+    /// Prints the token, the pin of the controller's CA and the command to run on the machine. The token is shown this once;
+    /// the controller keeps no more than a hash of it.
+    #[command(
+        after_help = "Examples:\n  musterctl token create --ttl 1h --uses 10 --label env=prod\n  \
+                            umask 077; musterctl token create -o name > join-token\n  \
+                            musterctl token create -o json | jq -r .caPins[0]"
+    )]
+    Create(CreateArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// How long the token is good: 30m, 1h, 7d; one minute to one year [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
+    ttl: Option<Duration>,
+    /// How many machines may enroll with it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
+    uses: i32,
+    /// A label that every machine enrolled with it gets; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// What it is for, kept with the token
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    description: String,
+}
+
+pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
+    match command {
+        Command::Create(args) => create(args, session).await,
+    }
+}
+
+async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> {
+    let asked = Asked::new("create a token");
+    let request = v1::CreateTokenRequest {
+        ttl: args.ttl.map(duration::to_proto),
+        uses: args.uses,
+        labels: distinct(args.labels)?,
+        description: args.description,
+    };
+    let client = session.connect(&asked).await?;
+    let response = client
+        .call(
+            &asked,
+            async |request| client.tokens().create_token(request).await,
+            request,
+        )
+        .await?;
+    let printer = &mut session.printer;
+    match printer.format {
+        Format::Table | Format::Wide => {
+            let text = block(&response, printer.terminal.now(), printer.terminal.out.colour);
+            printer.terminal.out.write(&text)?;
+        }
+        Format::Json | Format::Yaml => printer.document(&json::to_json(&response))?,
+        Format::Name => printer.names([response.secret.clone()])?,
+    }
+    Ok(())
+}
+
+/// The token, what it grants, and what to type on the machine.
+fn block(response: &v1::CreateTokenResponse, now: jiff::Timestamp, colour: bool) -> String {
+    let mut page = Page::default();
+    let token = response.token.clone().unwrap_or_default();
+    page.field("Token", &response.secret);
+    for pin in &response.ca_pins {
+        page.field("CA pin", pin);
+    }
+    let end = age::moment(token.expire_time.as_ref()).unwrap_or_default();
+    let left = age::until(now, token.expire_time.as_ref())
+        .map(|left| format!(" (in {left})"))
+        .unwrap_or_default();
+    page.field("Expires", end + &left);
+    page.field("Good for", count::of(i64::from(token.uses), "machine", "machines"));
+    let labels: Vec<String> = token
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    page.field("Labels", labels.join(","));
+    page.field("For", &token.description);
+    // The widths of a terminal play no part: a command that is cut cannot be copied.
+    let mut text = page.render(None, colour);
+    text.push_str(
+        "\nOn the machine: put the token into a file that root alone can read, for example with\n\n  \
+         (umask 077; cat > /etc/muster/join-token)\n\nand then run\n\n",
+    );
+    text.push_str(&format!("  {}\n", join_command(response)));
+    text
+}
+
+fn join_command(response: &v1::CreateTokenResponse) -> String {
+    let mut command = "muster-agent enroll".to_owned();
+    for endpoint in &response.endpoints {
+        command.push_str(&format!(" --server {}", crate::output::text::line(endpoint)));
+    }
+    command.push_str(" --token-file /etc/muster/join-token");
+    for pin in &response.ca_pins {
+        command.push_str(&format!(" --ca-pin {}", crate::output::text::line(pin)));
+    }
+    command
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    label::parse_pair(text).map_err(|error| error.to_string())
+}
+
+/// One key twice with different values is a mistake, and which was meant cannot be known.
+fn distinct(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Problem> {
+    let mut set = BTreeMap::new();
+    for (key, value) in labels {
+        match set.get(&key) {
+            Some(before) if *before != value => {
+                return Err(
+                    Problem::new(crate::exit::Exit::Usage, format!("label {key} is given twice"))
+                        .what("create a token")
+                        .why(format!("{key}={before} and {key}={value} contradict each other"))
+                        .step("leave one of them out"),
+                );
+            }
+            _ => drop(set.insert(key, value)),
+        }
+    }
+    Ok(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response() -> v1::CreateTokenResponse {
+        v1::CreateTokenResponse {
+            token: Some(v1::Token {
+                id: "k3v9".to_owned(),
+                uses: 10,
+                uses_left: 10,
+                labels: BTreeMap::from([("env".to_owned(), "prod".to_owned())]),
+                expire_time: Some(prost_types::Timestamp {
+                    seconds: 1_795_003_600,
+                    nanos: 0,
+                }),
+                ..Default::default()
+            }),
+            secret: "mst_k3v9_secret".to_owned(),
+            ca_pins: vec![format!("sha256:{}", "ab".repeat(32))],
+            endpoints: vec!["controller.example.com:8443".to_owned()],
+        }
+    }
+
+    #[test]
+    fn the_block_holds_all_that_a_machine_needs_to_join() {
+        insta::assert_snapshot!(block(
+            &response(),
+            jiff::Timestamp::from_second(1_795_000_000).unwrap(),
+            false
+        ));
+    }
+
+    #[test]
+    fn the_join_command_names_the_token_by_its_file_only() {
+        let command = join_command(&response());
+        assert!(!command.contains("secret"), "{command}");
+        assert!(
+            command.contains("--token-file /etc/muster/join-token --ca-pin sha256:abab"),
+            "{command}"
+        );
+    }
+
+    #[test]
+    fn a_label_given_twice_with_different_values_is_refused() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert!(distinct(vec![pair("env", "prod"), pair("env", "dev")]).is_err());
+        assert_eq!(
+            distinct(vec![pair("env", "prod"), pair("env", "prod")]).unwrap().len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The world around the program as the commands see it: two streams to write, one to read, the width, the clock.
+//! Tests put their own in. Nothing in this crate writes to the process's streams in another way.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+};
+
+use jiff::Timestamp;
+
+pub struct Terminal {
+    pub out: Stream,
+    pub err: Stream,
+    pub input: Box<dyn Read + Send>,
+    /// Columns of the terminal that `out` is; `None`: `out` is no terminal, and nothing is shortened.
+    pub width: Option<usize>,
+    pub clock: fn() -> Timestamp,
+}
+
+impl Terminal {
+    /// The process's own. Colour is for terminals only, and `NO_COLOR`, `CLICOLOR` and `TERM=dumb` are heeded.
+    pub fn of_process() -> Terminal {
+        let colour = |choice| !matches!(choice, anstream::ColorChoice::Never);
+        Terminal {
+            out: Stream {
+                colour: colour(anstream::AutoStream::choice(&io::stdout())),
+                writer: Box::new(io::BufWriter::new(io::stdout())),
+            },
+            err: Stream {
+                colour: colour(anstream::AutoStream::choice(&io::stderr())),
+                writer: Box::new(io::stderr()),
+            },
+            input: Box::new(io::stdin()),
+            width: terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0)),
+            clock: Timestamp::now,
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+}
+
+impl fmt::Debug for Terminal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terminal")
+            .field("width", &self.width)
+            .finish_non_exhaustive()
+    }
+}
+
+pub struct Stream {
+    pub writer: Box<dyn Write + Send>,
+    pub colour: bool,
+}
+
+impl Stream {
+    /// Writes all of `text` and flushes it, so that whoever reads a pipe has it now.
+    pub fn write(&mut self, text: &str) -> io::Result<()> {
+        self.writer.write_all(text.as_bytes())?;
+        self.writer.flush()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("colour", &self.colour)
+            .finish_non_exhaustive()
+    }
+}
