@@ -11,8 +11,6 @@ mod pool;
 mod retention;
 mod revision;
 mod states;
-#[cfg(test)]
-mod tests;
 mod tokens;
 mod users;
 

@@ -1,0 +1,278 @@
+//! The session of the controller's end, as tables of events and what follows from them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use muster_proto::{
+    ids::AgentId,
+    v1::{
+        self, AgentConfig, ConnectRequest, ConnectResponse, Lane, PolicySync, connect_request, connect_response,
+    },
+};
+
+use super::{
+    Close, Config, policy_sync,
+    session::{Admitted, Effect, Event, Session},
+};
+use crate::{
+    clock::SECOND,
+    ingest::{Done, SpoolId},
+    policies::{Key, Policy, PolicySet},
+};
+
+const HEARTBEAT: i64 = 30 * SECOND;
+
+fn agent() -> AgentId {
+    "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21".parse().expect("a UUID")
+}
+
+fn session() -> Session {
+    let config = Config { heartbeat: HEARTBEAT, controller_name: "c1".into() };
+    Session::new(agent(), config, 0)
+}
+
+fn frame(frame: connect_request::Frame) -> Event {
+    Event::Frame(Box::new(ConnectRequest { frame: Some(frame) }))
+}
+
+fn hello() -> v1::Hello {
+    v1::Hello { agent_id: agent().to_string(), protocol_version: 1, ..v1::Hello::default() }
+}
+
+fn admitted(policies: &Arc<PolicySet>) -> Event {
+    Event::Admitted(Box::new(Admitted {
+        session_id: "s1".into(),
+        acked: Vec::new(),
+        facts_digest: String::new(),
+        policy_status_digest: String::new(),
+        config: AgentConfig { name: "db-01".into(), ..AgentConfig::default() },
+        policies: policies.clone(),
+    }))
+}
+
+/// A session that is active, with an empty set.
+fn active() -> Session {
+    let mut session = session();
+    session.handle(frame(connect_request::Frame::Hello(hello())), 0);
+    session.handle(admitted(&Arc::new(PolicySet::default())), 0);
+    session
+}
+
+fn records(first_seq: u64, count: usize) -> connect_request::Frame {
+    let record = v1::Record { time_unix_micros: 1, body: None };
+    connect_request::Frame::Records(v1::Records {
+        lane: Lane::Results as i32,
+        spool_id: "1-abc".into(),
+        first_seq,
+        records: vec![record; count],
+    })
+}
+
+fn closes(effects: &[Effect]) -> Option<&Close> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Close(close) => Some(close),
+        _ => None,
+    })
+}
+
+fn sent(effects: &[Effect]) -> Vec<&connect_response::Frame> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send(ConnectResponse { frame }) => frame.as_ref(),
+            _ => None,
+        })
+        .collect()
+}
+
+fn policy(name: &str, version: i64, payload: usize) -> Arc<Policy> {
+    let check = v1::Check::default();
+    Arc::new(Policy {
+        key: Key::check(name),
+        version,
+        labels: BTreeMap::new(),
+        selector: muster_proto::selector::Selector::all(),
+        timings: muster_proto::check::timings(&check),
+        check,
+        signed: v1::Signed { payload: vec![7; payload].into(), ..v1::Signed::default() },
+        created_at: 0,
+        updated_at: 0,
+        revision: 1,
+    })
+}
+
+fn set(digest: &str, policies: &[Arc<Policy>]) -> Arc<PolicySet> {
+    let policies = policies.iter().map(|policy| (policy.key.clone(), policy.clone())).collect();
+    Arc::new(PolicySet { digest: digest.into(), policies })
+}
+
+#[test]
+fn nothing_but_hello_opens_a_link_and_only_once() {
+    let mut early = session();
+    let effects = early.handle(frame(connect_request::Frame::Heartbeat(v1::Heartbeat::default())), 0);
+    assert!(matches!(closes(&effects), Some(Close::Protocol(_))), "{effects:?}");
+
+    let mut twice = active();
+    let effects = twice.handle(frame(connect_request::Frame::Hello(hello())), 0);
+    assert!(matches!(closes(&effects), Some(Close::Protocol(_))), "{effects:?}");
+}
+
+#[test]
+fn hello_must_name_the_agent_of_the_certificate_and_a_version_that_is_spoken() {
+    let other = v1::Hello { agent_id: AgentId::random().to_string(), ..hello() };
+    let effects = session().handle(frame(connect_request::Frame::Hello(other)), 0);
+    assert!(matches!(closes(&effects), Some(Close::Protocol(text)) if text.contains("certificate")), "{effects:?}");
+
+    let newer = v1::Hello { protocol_version: 2, ..hello() };
+    let effects = session().handle(frame(connect_request::Frame::Hello(newer)), 0);
+    assert_eq!(closes(&effects), Some(&Close::Version { wanted: 2 }));
+}
+
+#[test]
+fn welcome_is_the_first_answer_and_frames_that_came_early_follow_it() {
+    let mut session = session();
+    let effects = session.handle(frame(connect_request::Frame::Hello(hello())), 0);
+    assert!(matches!(effects[..], [Effect::Admit(_)]), "{effects:?}");
+    assert!(session.handle(frame(records(1, 2)), 0).is_empty(), "waits for the register");
+
+    let effects = session.handle(admitted(&Arc::new(PolicySet::default())), 0);
+    assert!(matches!(sent(&effects)[0], connect_response::Frame::Welcome(welcome) if welcome.session_id == "s1"));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ingest { first_seq: 1, .. })), "{effects:?}");
+}
+
+#[test]
+fn records_are_acknowledged_only_when_they_are_committed() {
+    let mut session = active();
+    let effects = session.handle(frame(records(5, 3)), 1);
+    assert!(sent(&effects).is_empty(), "no answer before the commit: {effects:?}");
+    let spool: SpoolId = "1-abc".parse().expect("a spool");
+    let rejected = vec![v1::Rejected { seq: 6, reason: "too large".into() }];
+    let done = Done { through_seq: 7, rejected: rejected.clone() };
+    let effects = session.handle(Event::Committed { lane: Lane::Results, spool, bytes: 10, done }, 2);
+    match sent(&effects)[..] {
+        [connect_response::Frame::Ack(ack)] => {
+            assert_eq!((ack.through_seq, &ack.rejected), (7, &rejected));
+            assert_eq!(ack.spool_id, "1-abc");
+        }
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_store_that_fails_ends_the_link_without_an_acknowledgement() {
+    let mut session = active();
+    session.handle(frame(records(1, 1)), 1);
+    let effects = session.handle(Event::StoreFailed, 2);
+    assert!(sent(&effects).is_empty());
+    assert_eq!(closes(&effects), Some(&Close::StoreFailed));
+    assert!(session.handle(Event::Tick, 3).is_empty(), "a closed session says nothing more");
+}
+
+#[test]
+fn an_agent_that_ignores_its_window_is_cut() {
+    let mut session = active();
+    let big = v1::Record {
+        time_unix_micros: 1,
+        body: Some(v1::record::Body::CheckResult(v1::CheckResult { output: "x".repeat(900_000), ..Default::default() })),
+    };
+    let mut frames = 0;
+    let cut = loop {
+        frames += 1;
+        let records = v1::Records {
+            lane: Lane::Results as i32,
+            spool_id: "1-abc".into(),
+            first_seq: frames,
+            records: vec![big.clone()],
+        };
+        let effects = session.handle(frame(connect_request::Frame::Records(records)), 1);
+        if let Some(close) = closes(&effects) {
+            break close.clone();
+        }
+        assert!(frames < 10, "never cut");
+    };
+    assert!(matches!(cut, Close::Protocol(text) if text.contains("window")));
+    assert_eq!(frames, 4, "two windows of a mebibyte and what lies over the edge");
+}
+
+#[test]
+fn heartbeats_go_out_on_time_and_silence_ends_the_link() {
+    let mut session = active();
+    assert!(session.handle(Event::Tick, HEARTBEAT - 1).is_empty());
+    let effects = session.handle(Event::Tick, HEARTBEAT);
+    assert!(matches!(sent(&effects)[..], [connect_response::Frame::Heartbeat(_)]), "{effects:?}");
+    session.handle(frame(connect_request::Frame::Heartbeat(v1::Heartbeat::default())), HEARTBEAT);
+    assert_eq!(closes(&session.handle(Event::Tick, 5 * HEARTBEAT - 1)), None);
+    assert_eq!(closes(&session.handle(Event::Tick, 5 * HEARTBEAT)), Some(&Close::Timeout));
+}
+
+#[test]
+fn a_heartbeat_tells_round_trip_and_skew() {
+    let mut session = active();
+    // Sent at 1,000,000 by the controller; 40 ms on the way in all; held 500 ms; the agent's clock is 2 s ahead.
+    let heartbeat = v1::Heartbeat {
+        echo_unix_micros: 1_000_000,
+        echo_age_micros: 500_000,
+        time_unix_micros: 3_520_000,
+        lanes: Vec::new(),
+    };
+    let effects = session.handle(frame(connect_request::Frame::Heartbeat(heartbeat)), 1_540_000);
+    let report = effects.iter().find_map(|effect| match effect {
+        Effect::Report(report) => Some((report.round_trip, report.skew)),
+        _ => None,
+    });
+    assert_eq!(report, Some((Some(40_000), Some(2_000_000))));
+}
+
+#[test]
+fn an_agent_that_holds_the_set_already_is_sent_nothing() {
+    let mut session = session();
+    let policies = set("sha256:held", &[policy("disk", 1, 10)]);
+    let held = v1::Hello { policy_set_digest: "sha256:held".into(), ..hello() };
+    session.handle(frame(connect_request::Frame::Hello(held)), 0);
+    let effects = session.handle(admitted(&policies), 0);
+    assert!(!sent(&effects).iter().any(|frame| matches!(frame, connect_response::Frame::PolicySync(_))), "{effects:?}");
+}
+
+#[test]
+fn a_change_travels_as_a_difference_to_what_was_sent() {
+    let mut session = active();
+    let (disk, load) = (policy("disk", 1, 10), policy("load", 1, 10));
+    session.handle(Event::Policies(set("one", &[disk.clone(), load])), 1);
+    let effects = session.handle(Event::Policies(set("two", &[disk, policy("memory", 1, 10)])), 2);
+    match sent(&effects)[..] {
+        [connect_response::Frame::PolicySync(PolicySync { base_digest, set_digest, added, removed })] => {
+            assert_eq!((base_digest.as_str(), set_digest.as_str()), ("one", "two"));
+            assert_eq!(added.len(), 1);
+            assert_eq!(removed[0].name, "load");
+        }
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn no_frame_of_a_large_set_comes_near_the_limit() {
+    let policies: Vec<Arc<Policy>> = (0..60).map(|n| policy(&format!("p{n}"), 1, 60 << 10)).collect();
+    let frames = policy_sync::frames(None, &set("big", &policies));
+    let sizes: Vec<usize> = frames.iter().map(prost::Message::encoded_len).collect();
+    assert!(sizes.iter().all(|size| *size < 900 << 10), "{sizes:?}");
+    let inline = match &frames.last().expect("a sync").frame {
+        Some(connect_response::Frame::PolicySync(sync)) => sync.added.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(inline + frames.len() - 1, 60, "every policy travels once");
+}
+
+#[test]
+fn unknown_frames_are_ignored_and_counted() {
+    let mut session = active();
+    assert!(session.handle(Event::Frame(Box::new(ConnectRequest { frame: None })), 1).is_empty());
+    assert_eq!(session.ignored_frames(), 1);
+}
+
+#[test]
+fn a_goodbye_is_told_from_a_cut() {
+    let mut session = active();
+    let effects = session.handle(frame(connect_request::Frame::Goodbye(v1::Goodbye::default())), 1);
+    assert_eq!(closes(&effects).map(Close::status_reason), Some("goodbye"));
+    let mut session = active();
+    assert_eq!(closes(&session.handle(Event::Ended, 1)).map(Close::status_reason), Some("eof"));
+}

@@ -255,13 +255,6 @@ impl Tx {
         })
     }
 
-    pub(super) async fn fetch_all<T: Row>(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<T>, Error> {
-        Ok(match self {
-            Self::Sqlite(tx) => bind!(sqlx::query_as::<Sqlite, T>(sql), args).fetch_all(&mut **tx).await?,
-            Self::Postgres(tx) => bind!(sqlx::query_as::<Postgres, T>(sql), args).fetch_all(&mut **tx).await?,
-        })
-    }
-
     pub(super) async fn fetch_optional<T: Row>(
         &mut self,
         sql: &'static str,

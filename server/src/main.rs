@@ -1,0 +1,63 @@
+//! The life of the `muster-server` process: command line, logging, configuration, work, exit code. All else is the library.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use clap::Parser;
+use muster_server::cli::{Admin, Cli, ConfigVerb, Verb};
+use muster_server::config::{Config, LogFormat, Logging};
+use muster_server::{admin, app, init, logging, signals};
+use tokio_util::task::TaskTracker;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = runtime.context("failed to start").and_then(|runtime| {
+        let ended = runtime.block_on(run(cli));
+        // What is still blocking a thread then, has had its time.
+        runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("muster-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let filter = cli.log.as_deref();
+    let plain = Logging { level: tracing::Level::INFO, format: LogFormat::Text };
+    match cli.verb {
+        Verb::Dev(options) => {
+            logging::start(plain, filter)?;
+            let shutdown = signals::install(&TaskTracker::new())?;
+            let _ = (options, shutdown);
+        }
+        Verb::Run { config } => {
+            let config = Config::load(&config)?;
+            logging::start(config.logging, filter)?;
+            let shutdown = signals::install(&TaskTracker::new())?;
+            app::run(config, shutdown).await?;
+        }
+        Verb::Init(options) => say(init::run(&options, SystemTime::now()).await?),
+        Verb::Admin(Admin::Create { name, installation, out }) => {
+            say(admin::on_host::create(&name, &installation, out.as_deref(), SystemTime::now()).await?);
+        }
+        Verb::Config(ConfigVerb::Check { config: path }) => {
+            Config::load(&path)?;
+            say(format_args!("{} is good\n", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// To stdout; a reader that has left is no error of ours.
+fn say(text: impl Display) {
+    use std::io::Write;
+    let _ = write!(std::io::stdout(), "{text}");
+}
