@@ -4,7 +4,7 @@
 pub mod on_host;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,7 @@ use muster_certs::{file, pem};
 use zeroize::Zeroizing;
 
 use crate::clock;
+use crate::net::reachable;
 use crate::pki::{self, Pki};
 use crate::store::{self, Db};
 
@@ -111,16 +112,6 @@ impl fmt::Debug for AdminContext {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-/// A listening address as one to connect to: every address is reached on the loopback one.
-fn reachable(server: SocketAddr) -> SocketAddr {
-    let ip = match server.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, server.port())
 }
 
 /// A text as the lines of a YAML block that is indented by six.

@@ -9,7 +9,7 @@ mod http;
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,4 +87,14 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(addr)?;
     // A whole fleet comes back at once; the kernel caps this at net.core.somaxconn.
     socket.listen(4096)
+}
+
+/// Where a listener is reached on this machine: one that takes every address is reached on the loopback one.
+pub fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
 }
