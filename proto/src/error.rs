@@ -10,6 +10,7 @@ use std::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::selector;
 pub use crate::v1::ErrorReason;
 
 /// The domain of every `google.rpc.ErrorInfo` of ours.
@@ -65,6 +66,22 @@ impl Problem {
         Self {
             fields,
             ..Self::new(Code::InvalidArgument, ErrorReason::InvalidField, message)
+        }
+    }
+
+    /// `INVALID_ARGUMENT INVALID_SELECTOR` for the field that holds the selector, with the position and the hint apart from
+    /// the text, so that a caller can point at the place.
+    pub fn invalid_selector(field: &str, error: &selector::Error) -> Self {
+        let problem = Self::new(
+            Code::InvalidArgument,
+            ErrorReason::InvalidSelector,
+            format!("{field}: {error}"),
+        )
+        .with_field(field, error.to_string())
+        .with_metadata("position", error.position.to_string());
+        match &error.hint {
+            Some(hint) => problem.with_metadata("hint", hint),
+            None => problem,
         }
     }
 
@@ -209,6 +226,20 @@ mod tests {
         let status = Status::from(problem.clone());
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(Problem::from_status(&status), Some(problem));
+    }
+
+    #[test]
+    fn a_bad_selector_is_told_with_the_place_of_the_mistake() {
+        let error = selector::Selector::parse("env:prod").unwrap_err();
+        let status = Status::from(Problem::invalid_selector("policies[3].check.selector", &error));
+        let problem = Problem::from_status(&status).unwrap();
+        assert_eq!(
+            (problem.code, problem.reason),
+            (Code::InvalidArgument, ErrorReason::InvalidSelector)
+        );
+        assert_eq!(problem.metadata["position"], "3");
+        assert_eq!(problem.metadata["hint"], "did you mean `=`?");
+        assert_eq!(problem.fields[0].field, "policies[3].check.selector");
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //!
 //! Terms are separated by commas and must all match. `!=` and `notin` match without the label as in Kubernetes; who wants
 //! it to be there writes `role,role!=db`. A fact is a key under `fact.`: `fact.os.id=debian`. A value with other characters
-//! than letters, digits and `. _ - / : @ + ~ %` stands in double quotes, in which `\"` and `\\` are those characters.
+//! than letters, digits and `. _ - / : @ + %` stands in double quotes, in which `\"` and `\\` are those characters.
 
 mod parse;
 #[cfg(test)]

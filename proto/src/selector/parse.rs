@@ -7,7 +7,7 @@ use crate::{excerpt::excerpt, label};
 
 /// Bytes that a value outside quotes may consist of.
 pub(super) fn is_bare_value_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':' | b'@' | b'+' | b'~' | b'%')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':' | b'@' | b'+' | b'%')
 }
 
 pub(super) fn selector(text: &str) -> Result<Selector, Error> {
@@ -106,8 +106,7 @@ impl<'a> Parser<'a> {
         } else if rest.starts_with(label_start) {
             "separate terms by `,`, and put a value with blanks into double quotes".to_owned()
         } else {
-            "put a value with other characters than letters, digits and `. _ - / : @ + ~ %` into double quotes"
-                .to_owned()
+            "put a value with other characters than letters, digits and `. _ - / : @ + %` into double quotes".to_owned()
         };
         Err(self.expected("`,` or the end", Some(&hint)))
     }
@@ -188,9 +187,7 @@ impl<'a> Parser<'a> {
                 Some('*') => "there are no wildcards; `key` alone matches any value",
                 Some('=' | '!' | '<' | '>') => "the operators are `=`, `!=`, `in` and `notin`",
                 Some('$' | '{') => "selectors know no variables",
-                _ => {
-                    "put a value with other characters than letters, digits and `. _ - / : @ + ~ %` into double quotes"
-                }
+                _ => "put a value with other characters than letters, digits and `. _ - / : @ + %` into double quotes",
             };
             return Err(self.expected("a value", Some(hint)));
         }
