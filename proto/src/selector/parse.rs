@@ -62,8 +62,13 @@ impl<'a> Parser<'a> {
             self.skip_blanks();
             let key = self.key()?;
             self.skip_blanks();
-            if self.rest().starts_with(['=', '!']) {
-                let hint = format!("did you mean `{key}!=...`? `!{key}` alone is: without that label");
+            let meant = match self.rest() {
+                rest if rest.starts_with(['=', '!']) => "!=...",
+                rest if starts_with_word(rest, "in") => " notin (...)",
+                _ => "",
+            };
+            if !meant.is_empty() {
+                let hint = format!("did you mean `{key}{meant}`? `!{key}` alone is: without that label");
                 return Err(self.expected("`,` or the end", Some(&hint)));
             }
             return Ok(Term {
@@ -92,8 +97,13 @@ impl<'a> Parser<'a> {
 
     fn separator(&mut self) -> Result<(), Error> {
         if self.eat(",") {
-            return Ok(());
+            Ok(())
+        } else {
+            Err(self.no_separator())
         }
+    }
+
+    fn no_separator(&self) -> Error {
         let rest = self.rest();
         let hint = if rest.starts_with(['&', ';']) || starts_with_word(rest, "and") {
             "terms are separated by `,`, which means and".to_owned()
@@ -108,7 +118,7 @@ impl<'a> Parser<'a> {
         } else {
             "put a value with other characters than letters, digits and `. _ - / : @ + %` into double quotes".to_owned()
         };
-        Err(self.expected("`,` or the end", Some(&hint)))
+        self.expected("`,` or the end", Some(&hint))
     }
 
     fn key(&mut self) -> Result<String, Error> {
@@ -260,19 +270,9 @@ impl<'a> Parser<'a> {
         } else if self.position > after_key && !word.is_empty() && word != "and" && word != "or" {
             format!("did you mean `{key}={word}` or `{key},{word}`?")
         } else {
-            return self
-                .clone_at()
-                .separator()
-                .expect_err("a separator would have been seen");
+            return self.no_separator();
         };
         self.expected(expected, Some(&hint))
-    }
-
-    fn clone_at(&self) -> Parser<'a> {
-        Parser {
-            text: self.text,
-            position: self.position,
-        }
     }
 
     fn expected(&self, what: &str, hint: Option<&str>) -> Error {

@@ -202,6 +202,12 @@ fn errors_name_the_place_what_was_expected_and_what_was_meant() {
         ("env=prod,*", 9, "expected a label key, found `*`", "stands alone"),
         ("=prod", 0, "expected a label key, found `=`", "the key comes first"),
         ("!env=prod", 4, "expected `,` or the end", "did you mean `env!=...`?"),
+        (
+            "!zone in (a)",
+            6,
+            "expected `,` or the end, found `in`",
+            "did you mean `zone notin (...)`?",
+        ),
         ("!!env", 1, "expected a label key, found `!`", ""),
         ("(env=prod)", 0, "expected a label key, found `(`", "no groups"),
         ("\"env\"=prod", 0, "expected a label key", "keys do not"),
