@@ -10,6 +10,7 @@ pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dev;
 pub mod enroll;
 pub mod ingest;
 pub mod init;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use muster_server::cli::{Admin, Cli, ConfigVerb, Verb};
 use muster_server::config::{Config, LogFormat, Logging};
-use muster_server::{admin, app, init, logging, signals};
+use muster_server::{admin, app, dev, init, logging, signals};
 use tokio_util::task::TaskTracker;
 
 fn main() -> ExitCode {
@@ -31,12 +31,15 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let filter = cli.log.as_deref();
-    let plain = Logging { level: tracing::Level::INFO, format: LogFormat::Text };
+    let plain = Logging {
+        level: tracing::Level::INFO,
+        format: LogFormat::Text,
+    };
     match cli.verb {
         Verb::Dev(options) => {
             logging::start(plain, filter)?;
             let shutdown = signals::install(&TaskTracker::new())?;
-            let _ = (options, shutdown);
+            dev::run(options, shutdown).await?;
         }
         Verb::Run { config } => {
             let config = Config::load(&config)?;
@@ -45,7 +48,11 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             app::run(config, shutdown).await?;
         }
         Verb::Init(options) => say(init::run(&options, SystemTime::now()).await?),
-        Verb::Admin(Admin::Create { name, installation, out }) => {
+        Verb::Admin(Admin::Create {
+            name,
+            installation,
+            out,
+        }) => {
             say(admin::on_host::create(&name, &installation, out.as_deref(), SystemTime::now()).await?);
         }
         Verb::Config(ConfigVerb::Check { config: path }) => {
