@@ -3,10 +3,18 @@
 //! process.
 
 mod backoff;
+pub mod checks;
+mod clock;
+pub mod collect;
 pub mod config;
+mod detached;
 mod dial;
+pub mod exec;
+pub mod facts;
 pub mod failure;
 pub mod identity;
 pub mod link;
 pub mod policy;
+mod splay;
 pub mod state_dir;
+mod statvfs;

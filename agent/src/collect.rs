@@ -1,0 +1,194 @@
+//! Metrics of this machine under the names, labels and units of Prometheus' node_exporter, so that its dashboards and
+//! rules work. One file for each collector; this one runs them, at the same pace, and hands on what they found.
+//! Knows nothing of the link but where records go, and nothing of checks.
+//!
+//! A collector that hangs in the kernel or fails does not hold up the others: it is missing from that round, which
+//! `node_scrape_collector_success` says, and is not started again before its call has returned.
+
+pub mod cpu;
+mod disk;
+mod families;
+mod filesystem;
+mod kernel;
+pub mod load;
+pub mod memory;
+mod network;
+mod pressure;
+mod sockets;
+mod source;
+pub mod uptime;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use muster_proto::v1::{Lane, Record, record};
+use tokio::sync::oneshot;
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use families::Families;
+pub use source::Error;
+
+use crate::link::queue::Recorder;
+use crate::{clock, detached, splay};
+
+/// The label `job` of all these metrics.
+const JOB: &str = "node";
+/// A collector that takes longer than this is missing from the round.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a collector is: reads, and adds what it found. May block for as long as the kernel does.
+type Collect = fn(&mut Families) -> Result<(), Error>;
+
+const COLLECTORS: [(&str, Collect); 9] = [
+    ("cpu", cpu::collect),
+    ("diskstats", disk::collect),
+    ("loadavg", load::collect),
+    ("meminfo", memory::collect),
+    ("netdev", network::collect),
+    ("pressure", pressure::collect),
+    ("sockstat", sockets::collect),
+    ("stat", kernel::collect),
+    ("time", uptime::collect),
+];
+
+/// Gathers every `period` until `shutdown`, at the point of the period that belongs to `agent_id`.
+pub async fn run(agent_id: &str, period: Duration, recorder: Recorder, shutdown: CancellationToken) {
+    let mut collectors = Collectors::default();
+    let start = time::Instant::now() + splay::point(&[agent_id, "collect"], period);
+    let mut ticks = time::interval_at(start, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let rounds = async {
+        loop {
+            ticks.tick().await;
+            let time_unix_micros = clock::unix_micros(SystemTime::now());
+            for batch in collectors.gather().await.into_batches(JOB) {
+                recorder.record(
+                    Lane::Metrics,
+                    Record {
+                        time_unix_micros,
+                        body: Some(record::Body::Metrics(batch)),
+                    },
+                );
+            }
+        }
+    };
+    shutdown.run_until_cancelled(rounds).await;
+}
+
+/// The collectors, and which of them have not come back yet.
+#[derive(Debug)]
+pub struct Collectors(Vec<Collector>);
+
+#[derive(Debug)]
+struct Collector {
+    name: &'static str,
+    collect: Collect,
+    /// Of an earlier round, in which it took too long.
+    late: Option<oneshot::Receiver<Outcome>>,
+    /// So that a failure that stays is logged once.
+    failed: bool,
+}
+
+type Outcome = (Result<Families, Error>, Duration);
+
+impl Default for Collectors {
+    fn default() -> Collectors {
+        Collectors::new(&COLLECTORS)
+    }
+}
+
+impl Collectors {
+    fn new(collectors: &[(&'static str, Collect)]) -> Collectors {
+        let collector = |&(name, collect): &(&'static str, Collect)| Collector {
+            name,
+            collect,
+            late: None,
+            failed: false,
+        };
+        Collectors(collectors.iter().map(collector).collect())
+    }
+
+    /// One round of all collectors.
+    pub async fn gather(&mut self) -> Families {
+        let mut all = Families::default();
+        let patience = time::Instant::now() + PATIENCE;
+        let calls: Vec<_> = self.0.iter_mut().map(Collector::start).collect();
+        let started = Instant::now();
+        let mounts = filesystem::collect(&mut all).await.map(|()| Families::default());
+        let mounts_took = started.elapsed();
+        for (collector, call) in self.0.iter_mut().zip(calls) {
+            let outcome = match call {
+                Ok(call) => collector.finish(call, patience).await,
+                Err(error) => (Err(error), Duration::ZERO),
+            };
+            collector.add(outcome, &mut all);
+        }
+        add("filesystem", (mounts, mounts_took), &mut all);
+        all
+    }
+}
+
+impl Collector {
+    fn start(&mut self) -> Result<oneshot::Receiver<Outcome>, Error> {
+        if let Some(late) = &mut self.late {
+            match late.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => return Err(Error::Hangs),
+                // What it found belongs to a round that is over.
+                Ok(_) | Err(oneshot::error::TryRecvError::Closed) => self.late = None,
+            }
+        }
+        let collect = self.collect;
+        Ok(detached::call(move || {
+            let started = Instant::now();
+            let mut families = Families::default();
+            let result = collect(&mut families).map(|()| families);
+            (result, started.elapsed())
+        })?)
+    }
+
+    async fn finish(&mut self, mut call: oneshot::Receiver<Outcome>, patience: time::Instant) -> Outcome {
+        match time::timeout_at(patience, &mut call).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => (Err(Error::Panicked), Duration::ZERO),
+            Err(_) => {
+                self.late = Some(call);
+                (Err(Error::Hangs), PATIENCE)
+            }
+        }
+    }
+
+    fn add(&mut self, outcome: Outcome, all: &mut Families) {
+        let error = add(self.name, outcome, all);
+        if let Some(error) = &error
+            && !self.failed
+        {
+            warn!(
+                collector = self.name,
+                error = error as &dyn std::error::Error,
+                "metrics are missing"
+            );
+        }
+        self.failed = error.is_some();
+    }
+}
+
+fn add(name: &str, (result, took): Outcome, all: &mut Families) -> Option<Error> {
+    let labels = [("collector", name)];
+    all.gauge(
+        "node_scrape_collector_success",
+        &labels,
+        f64::from(u8::from(result.is_ok())),
+    );
+    all.gauge("node_scrape_collector_duration_seconds", &labels, took.as_secs_f64());
+    match result {
+        Ok(families) => {
+            all.extend(families);
+            None
+        }
+        Err(error) => Some(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! The collectors together, and what each of their tests looks at samples with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use super::*;
+
+/// Values by "name{label=value,...}", with labels in order of their names.
+pub(super) fn samples(families: &Families) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    for family in families.iter() {
+        for sample in &family.samples {
+            let labels: BTreeMap<&str, &str> = sample
+                .labels
+                .iter()
+                .map(|label| (label.name.as_str(), label.value.as_str()))
+                .collect();
+            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let key = if labels.is_empty() {
+                family.name.clone()
+            } else {
+                format!("{}{{{}}}", family.name, labels.join(","))
+            };
+            assert!(samples.insert(key.clone(), sample.value).is_none(), "{key} comes twice");
+        }
+    }
+    samples
+}
+
+/// What dashboards use most, of what any Linux has.
+const EVERYWHERE: [&str; 30] = [
+    "node_boot_time_seconds",
+    "node_context_switches_total",
+    "node_cpu_seconds_total",
+    "node_filefd_allocated",
+    "node_filefd_maximum",
+    "node_forks_total",
+    "node_intr_total",
+    "node_load1",
+    "node_load15",
+    "node_load5",
+    "node_memory_Buffers_bytes",
+    "node_memory_Cached_bytes",
+    "node_memory_MemAvailable_bytes",
+    "node_memory_MemFree_bytes",
+    "node_memory_MemTotal_bytes",
+    "node_memory_SReclaimable_bytes",
+    "node_memory_Slab_bytes",
+    "node_memory_SwapFree_bytes",
+    "node_memory_SwapTotal_bytes",
+    "node_network_info",
+    "node_network_receive_bytes_total",
+    "node_network_receive_drop_total",
+    "node_network_transmit_errs_total",
+    "node_network_up",
+    "node_procs_running",
+    "node_scrape_collector_success",
+    "node_sockstat_TCP_inuse",
+    "node_time_seconds",
+    "node_uname_info",
+    "node_vmstat_pgmajfault",
+];
+
+#[tokio::test]
+async fn this_machine_has_the_metrics_that_every_machine_has() {
+    let families = Collectors::default().gather().await;
+    let samples = samples(&families);
+    let names: BTreeSet<&str> = families.iter().map(|family| family.name.as_str()).collect();
+    for name in EVERYWHERE {
+        assert!(names.contains(name), "{name} is missing");
+    }
+    for (collector, _) in COLLECTORS {
+        let key = format!("node_scrape_collector_success{{collector={collector}}}");
+        assert_eq!(samples[&key], 1.0, "{collector} failed");
+    }
+    assert!(samples.values().all(|value| value.is_finite()));
+    for family in families.iter() {
+        let is_counter = family.r#type() == muster_proto::v1::MetricType::Counter;
+        let by_name = family.name.ends_with("_total") || family.name.starts_with("node_vmstat_");
+        assert_eq!(is_counter, by_name, "{}", family.name);
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_fails_or_panics_is_missing_and_the_others_are_there() {
+    fn works(families: &mut Families) -> Result<(), Error> {
+        families.gauge("works", &[], 1.0);
+        Ok(())
+    }
+    fn fails(families: &mut Families) -> Result<(), Error> {
+        families.gauge("half", &[], 1.0);
+        source::read("/no/such/file").map(|_| ())
+    }
+    fn panics(_: &mut Families) -> Result<(), Error> {
+        panic!("on purpose")
+    }
+    let mut collectors = Collectors::new(&[("fails", fails), ("panics", panics), ("works", works)]);
+    let samples = samples(&collectors.gather().await);
+    assert_eq!(samples["works"], 1.0);
+    assert!(!samples.contains_key("half"));
+    let success =
+        ["fails", "panics", "works"].map(|name| samples[&format!("node_scrape_collector_success{{collector={name}}}")]);
+    assert_eq!(success, [0.0, 0.0, 1.0]);
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_is_not_started_again_before_it_comes_back() {
+    use std::sync::mpsc::{Receiver, sync_channel};
+    static HANG: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+    fn hangs(families: &mut Families) -> Result<(), Error> {
+        let hang = HANG.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(hang) = hang {
+            let _ = hang.recv();
+        }
+        families.gauge("back", &[], 1.0);
+        Ok(())
+    }
+    let (release, hang) = sync_channel(0);
+    *HANG.lock().unwrap() = Some(hang);
+    let mut collector = Collector {
+        name: "hangs",
+        collect: hangs,
+        late: None,
+        failed: false,
+    };
+    let call = collector.start().unwrap();
+    let (result, _) = collector.finish(call, time::Instant::now()).await;
+    assert!(matches!(result, Err(Error::Hangs)), "{result:?}");
+    assert!(matches!(collector.start(), Err(Error::Hangs)));
+    release.send(()).unwrap();
+    let call = loop {
+        match collector.start() {
+            Ok(call) => break call,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let (result, _) = collector
+        .finish(call, time::Instant::now() + Duration::from_secs(60))
+        .await;
+    assert_eq!(samples(&result.unwrap())["back"], 1.0);
+}
