@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use sha2::{Digest as _, Sha256};
 
-/// "sha256:<hex>" of a map, over the length and the bytes of each key and value in order.
+/// `sha256:<hex>` of a map, over the length and the bytes of each key and value in order.
 pub fn of_map(map: &BTreeMap<String, String>) -> String {
     let mut hash = Sha256::new();
     for text in map.iter().flat_map(|(key, value)| [key, value]) {
@@ -14,7 +14,7 @@ pub fn of_map(map: &BTreeMap<String, String>) -> String {
     to_text(&hash.finalize())
 }
 
-/// "sha256:<hex>" of bytes.
+/// `sha256:<hex>` of bytes.
 pub fn of_bytes(bytes: &[u8]) -> String {
     to_text(&Sha256::digest(bytes))
 }

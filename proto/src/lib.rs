@@ -18,7 +18,7 @@ mod suggest;
 pub mod threshold;
 
 /// Generated from `muster/v1/*.proto`.
-#[allow(clippy::all, missing_debug_implementations)]
+#[allow(clippy::all, missing_debug_implementations, rustdoc::all)]
 pub mod v1 {
     tonic::include_proto!("muster.v1");
 }

@@ -102,6 +102,21 @@ fn a_file_holds_several_documents_and_reads_as_json_too() {
 }
 
 #[test]
+fn the_example_policies_are_good() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/policies");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let manifests = parse(&path.to_string_lossy(), &text);
+        let manifests = manifests.unwrap_or_else(|errors| panic!("{errors:#?}"));
+        assert!(!manifests.is_empty(), "{} holds no policy", path.display());
+        count += manifests.len();
+    }
+    assert!(count >= 5, "{count}");
+}
+
+#[test]
 fn what_is_shown_reads_back_as_the_same_policy() {
     let mut policy = read(DISK_ROOT).remove(0).policy;
     let metadata = policy.metadata.as_mut().unwrap();
