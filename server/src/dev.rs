@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -25,6 +25,7 @@ use crate::{
     app::{self, Controller},
     cli, clock,
     config::Config,
+    net::reachable,
     pki::{self, Pki},
     policies, tokens,
 };
@@ -280,14 +281,4 @@ fn remove(path: &Path) -> Result<(), Error> {
 
 fn trust_domain() -> Result<TrustDomain, Error> {
     TRUST_DOMAIN.parse().map_err(|_| Error::Usage(format!("{TRUST_DOMAIN} is not a trust domain")))
-}
-
-/// Where a listener is reached on this machine.
-fn reachable(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, addr.port())
 }

@@ -36,19 +36,22 @@ impl LinkService for Api {
         let connection = request.extensions().get::<Peer>().map(|peer| peer.connection.clone());
         let inbound = request.into_inner().map(|frame| frame.map_err(|_| ())).boxed();
         let (outbound, frames) = mpsc::channel(OUTBOUND);
-        let on_active = Box::new(move || {
-            if let Some(connection) = connection {
-                connection.promote();
+        let on_active = Box::new({
+            let connection = connection.clone();
+            move || {
+                if let Some(connection) = connection {
+                    connection.promote();
+                }
             }
         });
-        self.tasks.spawn(link::run(
-            self.link.clone(),
-            agent,
-            ctx.source.to_string(),
-            inbound,
-            outbound,
-            on_active,
-        ));
+        let link = link::run(self.link.clone(), agent, ctx.source.to_string(), inbound, outbound, on_active);
+        self.tasks.spawn(async move {
+            link.await;
+            // A connection outside of the limits is there for its link alone.
+            if let Some(connection) = connection {
+                connection.close();
+            }
+        });
         let frames = ReceiverStream::new(frames).filter_map(move |frame| {
             ready(match frame {
                 Ok(frame) => Some(Ok(frame)),
