@@ -124,7 +124,6 @@ fn a_context_file_that_others_may_read_is_refused() {
     let controller = Controller::set_up("");
     let path = controller.path("tester.yaml");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("the mode is set");
-    let outcome = controller.ctl().run(&["agent", "list"]);
-    assert_eq!(outcome.code, 2, "{outcome}");
+    let outcome = controller.ctl().run(&["agent", "list"]).expect_code(1);
     outcome.explains().says(&[&format!("chmod 600 {}", path.display())]);
 }

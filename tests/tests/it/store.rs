@@ -1,0 +1,503 @@
+//! The store on the database of this run: SQLite or, when one is given, PostgreSQL. What holds here holds on both.
+
+use std::collections::BTreeSet;
+
+use muster_proto::{ids::AgentId, v1::Lane};
+use muster_server::store::{
+    AgentUpdate, Change, ChangeKind, Db, EventRow, History, MarkRow, MetricRow, NewAgent, Op, PolicyRow, ResultRow,
+    Source, StateRow, TokenRow,
+};
+use muster_tests::postgres::Database;
+
+/// A fresh database, and what has to live as long as it.
+pub struct Fresh {
+    pub db: Db,
+    pub source: Source,
+    _postgres: Option<Database>,
+    _folder: tempfile::TempDir,
+}
+
+pub async fn fresh() -> Fresh {
+    let folder = tempfile::tempdir().expect("a folder");
+    let postgres = Database::create();
+    let source = match &postgres {
+        Some(database) => Source::Postgres(database.url()),
+        None => Source::Sqlite(folder.path().to_owned()),
+    };
+    let db = Db::open(&source).await.expect("a database");
+    Fresh {
+        db,
+        source,
+        _postgres: postgres,
+        _folder: folder,
+    }
+}
+
+/// Puts an agent on file.
+pub async fn enroll(db: &Db, name: &str) -> AgentId {
+    let id = AgentId::random();
+    let mut tx = db.begin().await.expect("begin");
+    let revision = tx
+        .change_add(1, ChangeKind::Agent, &id.to_string(), Op::Put)
+        .await
+        .expect("change");
+    let agent = NewAgent {
+        id,
+        name,
+        agent_labels: "{}",
+        token_labels: r#"{"env":"prod"}"#,
+        version: "0.1.0",
+        now: 1,
+        revision,
+    };
+    assert!(tx.agent_insert(&agent).await.expect("insert"));
+    tx.agent_certificate_insert(&id.to_string(), &format!("serial-{id}"), 99, 1)
+        .await
+        .expect("certificate");
+    tx.commit().await.expect("commit");
+    id
+}
+
+fn token(id: &str, uses: i64) -> TokenRow {
+    TokenRow {
+        id: id.into(),
+        secret_hash: vec![1; 32],
+        description: "for the tests".into(),
+        labels: "{}".into(),
+        uses,
+        uses_left: uses,
+        creator: "admin".into(),
+        created_at: 1,
+        expires_at: 1_000,
+        revision: 1,
+    }
+}
+
+#[tokio::test]
+async fn opening_twice_keeps_what_is_there() {
+    let fresh = fresh().await;
+    let id = enroll(&fresh.db, "db-01").await;
+    let again = Db::open(&fresh.source).await.expect("opens again");
+    let agents = again.agent_list().await.expect("agents");
+    assert_eq!(agents.len(), 1);
+    assert_eq!(
+        (agents[0].id.as_str(), agents[0].serial.as_str()),
+        (&*id.to_string(), &*format!("serial-{id}"))
+    );
+    assert_eq!(agents[0].status, "pending");
+    again.close().await;
+}
+
+#[tokio::test]
+async fn a_token_of_ten_uses_is_used_ten_times_by_fifty_at_once() {
+    let fresh = fresh().await;
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.token_insert(&token("t", 10)).await.expect("insert");
+    tx.commit().await.expect("commit");
+    let attempts = (0..50).map(|n| {
+        let db = fresh.db.clone();
+        async move {
+            let mut tx = db.begin().await.expect("begin");
+            let taken = tx.token_use("t", 100 + n, 500).await.expect("use");
+            tx.commit().await.expect("commit");
+            taken
+        }
+    });
+    let mut set = tokio::task::JoinSet::new();
+    attempts.for_each(|attempt| {
+        set.spawn(attempt);
+    });
+    let taken = set.join_all().await.into_iter().filter(|taken| *taken).count();
+    assert_eq!(taken, 10);
+    assert_eq!(fresh.db.token_get("t").await.expect("get").expect("there").uses_left, 0);
+}
+
+#[tokio::test]
+async fn an_expired_token_gives_no_use_and_a_rolled_back_one_takes_none() {
+    let fresh = fresh().await;
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.token_insert(&token("t", 1)).await.expect("insert");
+    tx.commit().await.expect("commit");
+    let mut tx = fresh.db.begin().await.expect("begin");
+    assert!(!tx.token_use("t", 2, 1_000).await.expect("use"), "it expires at 1000");
+    assert!(tx.token_use("t", 2, 999).await.expect("use"));
+    drop(tx);
+    assert_eq!(fresh.db.token_get("t").await.expect("get").expect("there").uses_left, 1);
+}
+
+#[tokio::test]
+async fn revisions_are_given_in_the_order_of_commits_without_a_hole() {
+    let fresh = fresh().await;
+    let mut set = tokio::task::JoinSet::new();
+    for n in 0..30_i64 {
+        let db = fresh.db.clone();
+        set.spawn(async move {
+            let mut tx = db.begin().await.expect("begin");
+            let changes: Vec<_> = (0..=n % 3)
+                .map(|k| (ChangeKind::State, format!("{n}/{k}"), Op::Put))
+                .collect();
+            tx.changes_add(n, &changes).await.expect("changes");
+            // Every third is given up: its revisions must not be missing later.
+            if n % 3 != 0 {
+                tx.commit().await.expect("commit");
+            }
+        });
+    }
+    set.join_all().await;
+    let changes = fresh.db.changes_after(0, 1_000).await.expect("changes");
+    let revisions: Vec<i64> = changes.iter().map(|change| change.revision).collect();
+    assert_eq!(
+        revisions,
+        (1..=50).collect::<Vec<i64>>(),
+        "10 × 2 and 10 × 3 changes were committed"
+    );
+    assert_eq!(fresh.db.revision_current().await.expect("revision"), 50);
+    assert_eq!(fresh.db.changes_oldest().await.expect("oldest"), 1);
+    assert_eq!(fresh.db.changes_after(48, 1).await.expect("changes").len(), 1);
+}
+
+#[tokio::test]
+async fn trimmed_changes_are_known_to_be_gone() {
+    let fresh = fresh().await;
+    for at in [10, 20, 30] {
+        let mut tx = fresh.db.begin().await.expect("begin");
+        tx.change_add(at, ChangeKind::Policy, "Check/a", Op::Delete)
+            .await
+            .expect("change");
+        tx.commit().await.expect("commit");
+    }
+    assert_eq!(fresh.db.changes_trim(30).await.expect("trim"), 2);
+    assert_eq!(fresh.db.changes_oldest().await.expect("oldest"), 3);
+    let last = Change {
+        revision: 3,
+        kind: ChangeKind::Policy,
+        id: "Check/a".into(),
+        op: Op::Delete,
+    };
+    assert_eq!(fresh.db.changes_after(0, 10).await.expect("changes"), [last]);
+    fresh.db.changes_trim(99).await.expect("trim");
+    assert_eq!(
+        fresh.db.changes_oldest().await.expect("oldest"),
+        4,
+        "one above the current revision"
+    );
+}
+
+#[tokio::test]
+async fn what_changes_of_an_agent_is_read_back() {
+    let fresh = fresh().await;
+    let id = enroll(&fresh.db, "web-07").await;
+    let update = AgentUpdate {
+        id: id.to_string(),
+        status: "late",
+        status_reason: "eof".into(),
+        status_since: 5,
+        last_seen: 4,
+        version: "0.2.0".into(),
+        agent_labels: r#"{"a":"b"}"#.into(),
+        facts: r#"{"os.id":"debian"}"#.into(),
+        warnings: r#"["careful"]"#.into(),
+        policy_status: vec![1, 2, 3],
+        revision: 7,
+    };
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.agent_update(&update).await.expect("update");
+    tx.agent_set_operator_labels(&id.to_string(), r#"{"rack":"r1"}"#, 8)
+        .await
+        .expect("labels");
+    tx.commit().await.expect("commit");
+    fresh
+        .db
+        .agent_flush_last_seen(&[(id.to_string(), 3), (id.to_string(), 9)])
+        .await
+        .expect("flush");
+    let row = fresh.db.agent_list().await.expect("agents").remove(0);
+    assert_eq!(
+        (row.status.as_str(), row.status_reason.as_str(), row.status_since),
+        ("late", "eof", 5)
+    );
+    assert_eq!((row.last_seen, row.version.as_str(), row.revision), (9, "0.2.0", 8));
+    assert_eq!(
+        (row.facts.as_str(), row.warnings.as_str()),
+        (r#"{"os.id":"debian"}"#, r#"["careful"]"#)
+    );
+    assert_eq!(
+        (row.token_labels.as_str(), row.operator_labels.as_str()),
+        (r#"{"env":"prod"}"#, r#"{"rack":"r1"}"#)
+    );
+    assert_eq!(row.policy_status, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn an_id_enrolls_once() {
+    let fresh = fresh().await;
+    let id = enroll(&fresh.db, "db-01").await;
+    let mut tx = fresh.db.begin().await.expect("begin");
+    let again = NewAgent {
+        id,
+        name: "other",
+        agent_labels: "{}",
+        token_labels: "{}",
+        version: "",
+        now: 2,
+        revision: 2,
+    };
+    assert!(!tx.agent_insert(&again).await.expect("insert"));
+}
+
+#[tokio::test]
+async fn a_redemption_is_found_by_token_and_key() {
+    let fresh = fresh().await;
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.redemption_insert("t", "sha256:aa", "agent", b"der", 1)
+        .await
+        .expect("insert");
+    tx.commit().await.expect("commit");
+    let row = fresh
+        .db
+        .redemption_get("t", "sha256:aa")
+        .await
+        .expect("get")
+        .expect("there");
+    assert_eq!(
+        (row.agent_id.as_str(), row.certificate.as_slice()),
+        ("agent", &b"der"[..])
+    );
+    assert!(fresh.db.redemption_get("t", "sha256:bb").await.expect("get").is_none());
+}
+
+#[tokio::test]
+async fn the_version_of_a_policy_outlives_it() {
+    let fresh = fresh().await;
+    let row = PolicyRow {
+        kind: "Check".into(),
+        name: "disk".into(),
+        version: 41,
+        labels: "{}".into(),
+        payload: vec![0, 1, 255],
+        key_id: "sha256:k".into(),
+        signature: vec![9; 64],
+        created_at: 1,
+        updated_at: 2,
+        revision: 3,
+    };
+    let mut tx = fresh.db.begin().await.expect("begin");
+    assert_eq!(tx.policy_version("Check", "disk").await.expect("version"), 0);
+    tx.policy_put(&row).await.expect("put");
+    tx.policy_put(&PolicyRow {
+        version: 42,
+        updated_at: 5,
+        ..row.clone()
+    })
+    .await
+    .expect("put again");
+    tx.commit().await.expect("commit");
+    let read = fresh.db.policy_list().await.expect("policies").remove(0);
+    assert_eq!(
+        (read.version, read.created_at, read.updated_at, read.payload),
+        (42, 1, 5, vec![0, 1, 255])
+    );
+    let mut tx = fresh.db.begin().await.expect("begin");
+    assert!(tx.policy_delete("Check", "disk").await.expect("delete"));
+    assert!(!tx.policy_delete("Check", "disk").await.expect("delete again"));
+    assert_eq!(tx.policy_version("Check", "disk").await.expect("version"), 42);
+    tx.commit().await.expect("commit");
+    assert!(fresh.db.policy_list().await.expect("policies").is_empty());
+}
+
+fn state(check: &str, state: i64) -> StateRow {
+    StateRow {
+        agent_id: "a".into(),
+        check_name: check.into(),
+        state,
+        hard: state == 2,
+        attempt: 1,
+        state_since: 10,
+        freshness: 1,
+        freshness_since: 11,
+        last_run: 12,
+        last_received: 13,
+        generation: 3,
+        seq: 4,
+        result: vec![0, 200],
+        revision: 5,
+    }
+}
+
+#[tokio::test]
+async fn states_are_put_replaced_and_removed() {
+    let fresh = fresh().await;
+    // More rows than one statement has parameters for.
+    let many: Vec<StateRow> = (0..2_500).map(|n| state(&format!("check-{n}"), 2)).collect();
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.state_put_all(&many).await.expect("put");
+    tx.state_put_all(&[state("check-7", 4)]).await.expect("replace");
+    tx.state_delete("a", "check-8").await.expect("delete");
+    tx.commit().await.expect("commit");
+    let rows = fresh.db.state_list().await.expect("states");
+    assert_eq!(rows.len(), 2_499);
+    let row = rows.iter().find(|row| row.check_name == "check-7").expect("there");
+    assert_eq!(
+        (row.state, row.hard, row.generation, row.seq, row.result.as_slice()),
+        (4, false, 3, 4, &[0, 200][..])
+    );
+}
+
+fn result(received_at: i64) -> ResultRow {
+    ResultRow {
+        agent_id: "a".into(),
+        check_name: "disk".into(),
+        at: received_at,
+        received_at,
+        state: 2,
+        result: vec![7; 100],
+    }
+}
+
+#[tokio::test]
+async fn old_history_goes_in_steps_and_the_usage_stays_exact() {
+    let fresh = fresh().await;
+    let rows: Vec<ResultRow> = (0..12_000).map(|n| result(n / 2)).collect();
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.result_insert_all(&rows).await.expect("insert");
+    tx.commit().await.expect("commit");
+    let usage = fresh.db.history_usage(History::Results).await.expect("usage");
+    assert_eq!((usage.row_count, usage.byte_count), (12_000, 1_200_000));
+    let mut steps = 0;
+    while fresh
+        .db
+        .history_trim(History::Results, 5_500)
+        .await
+        .expect("trim")
+        .row_count
+        > 0
+    {
+        steps += 1;
+        assert!(steps < 10, "every step makes way");
+    }
+    assert!(steps > 1, "11,000 rows are more than one step");
+    let usage = fresh.db.history_usage(History::Results).await.expect("usage");
+    assert_eq!((usage.row_count, usage.byte_count), (1_000, 100_000));
+    assert_eq!(fresh.db.result_list("a", "disk").await.expect("results").len(), 1_000);
+    fresh.db.history_release().await.expect("release");
+}
+
+#[tokio::test]
+async fn events_and_metrics_have_their_own_usage() {
+    let fresh = fresh().await;
+    let event = EventRow {
+        at: 1,
+        received_at: 1,
+        agent_id: String::new(),
+        reason: "TEST".into(),
+        severity: 1,
+        message: "Grüße".into(),
+        metadata: "{}".into(),
+    };
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.event_insert_all(&[event.clone(), event]).await.expect("events");
+    tx.commit().await.expect("commit");
+    let metric = |at: i64| MetricRow {
+        agent_id: "a".into(),
+        at,
+        received_at: at,
+        payload: vec![1; 50],
+    };
+    let mut tx = fresh.db.begin_lane(Lane::Metrics).await.expect("begin");
+    tx.metric_insert_all(&[metric(10), metric(20), metric(20)])
+        .await
+        .expect("metrics");
+    tx.commit().await.expect("commit");
+    assert_eq!(
+        fresh.db.history_usage(History::Events).await.expect("usage").row_count,
+        2
+    );
+    let usage = fresh.db.history_usage(History::Metrics).await.expect("usage");
+    assert_eq!((usage.row_count, usage.byte_count), (3, 150));
+    assert_eq!(
+        fresh.db.metric_latest("a", 0).await.expect("latest").len(),
+        2,
+        "both batches of the newest moment"
+    );
+    assert!(
+        fresh.db.metric_latest("a", 21).await.expect("latest").is_empty(),
+        "too old"
+    );
+    assert!(fresh.db.metric_latest("b", 0).await.expect("latest").is_empty());
+    assert_eq!(
+        fresh
+            .db
+            .history_trim(History::Metrics, 15)
+            .await
+            .expect("trim")
+            .row_count,
+        1
+    );
+}
+
+#[tokio::test]
+async fn marks_are_kept_by_spool_in_each_lane() {
+    let fresh = fresh().await;
+    for (lane, seq) in [(Lane::Results, 5), (Lane::Results, 9), (Lane::Metrics, 2)] {
+        let mark = MarkRow {
+            agent_id: "a".into(),
+            spool_id: "1-x".into(),
+            seq,
+        };
+        let mut tx = fresh.db.begin_lane(lane).await.expect("begin");
+        tx.mark_put_all(lane, &[mark], 100).await.expect("put");
+        tx.commit().await.expect("commit");
+    }
+    let seqs = async |lane| -> BTreeSet<i64> {
+        fresh
+            .db
+            .mark_list(lane)
+            .await
+            .expect("marks")
+            .iter()
+            .map(|mark| mark.seq)
+            .collect()
+    };
+    assert_eq!(seqs(Lane::Results).await, [9].into());
+    assert_eq!(seqs(Lane::Metrics).await, [2].into());
+    fresh.db.mark_trim(100).await.expect("trim");
+    assert_eq!(seqs(Lane::Results).await.len(), 1, "used at 100, so not before it");
+    fresh.db.mark_trim(101).await.expect("trim");
+    assert!(seqs(Lane::Results).await.is_empty() && seqs(Lane::Metrics).await.is_empty());
+}
+
+#[tokio::test]
+async fn refused_data_is_told_from_a_database_at_fault() {
+    let fresh = fresh().await;
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.redemption_insert("t", "k", "a", b"", 1).await.expect("insert");
+    let error = tx.redemption_insert("t", "k", "a", b"", 1).await.expect_err("twice");
+    assert!(error.is_about_data(), "{error:?}");
+    drop(tx);
+    fresh.db.close().await;
+    let error = fresh.db.agent_list().await.expect_err("closed");
+    assert!(!error.is_about_data(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_user_is_known_by_name_and_serial_together() {
+    let fresh = fresh().await;
+    fresh
+        .db
+        .user_create("ada", "admin", "01", 100, 1)
+        .await
+        .expect("create");
+    fresh
+        .db
+        .user_create("ada", "admin", "02", 100, 1)
+        .await
+        .expect("a second certificate");
+    fresh
+        .db
+        .user_create("bob", "admin", "03", 100, 1)
+        .await
+        .expect("create");
+    assert!(fresh.db.user_by_certificate("ada", "02").await.expect("get").is_some());
+    assert!(fresh.db.user_by_certificate("ada", "03").await.expect("get").is_none());
+    assert!(fresh.db.user_by_certificate("eve", "01").await.expect("get").is_none());
+}
