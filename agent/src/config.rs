@@ -13,6 +13,7 @@ use std::{
 use muster_certs::{pin::Pin, token::Token};
 
 pub use self::endpoint::Endpoint;
+pub(crate) use self::read::check_name;
 
 mod endpoint;
 mod read;

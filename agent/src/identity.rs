@@ -9,7 +9,6 @@ use muster_proto::ids::AgentId;
 pub use self::{
     enroll::{Enrollment, enroll},
     error::Error,
-    fingerprint::{fingerprint, host_name},
     joined::Joined,
     trust::Trust,
 };
@@ -17,7 +16,6 @@ use crate::state_dir::StateDir;
 
 mod enroll;
 mod error;
-mod fingerprint;
 pub mod id_file;
 mod joined;
 mod trust;

@@ -2,8 +2,10 @@
 //! and the machine say. A library, so that tests and `muster-server dev` run the very same agent; `main` is the life of the
 //! process.
 
+pub mod app;
 mod backoff;
 pub mod checks;
+pub mod cli;
 mod clock;
 pub mod collect;
 pub mod config;
@@ -14,7 +16,9 @@ pub mod facts;
 pub mod failure;
 pub mod identity;
 pub mod link;
+mod logging;
 pub mod policy;
 mod splay;
 pub mod state_dir;
+pub mod status;
 mod statvfs;

@@ -1,4 +1,164 @@
-//! The agent's end of the link.
+//! The agent's end of the link: connects, stays connected, goes to the next controller when one fails, with growing and
+//! jittered waits. The protocol is in `session`, one connection in `driver`, what waits to be sent in `queue`.
 
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use muster_certs::{rustls::ClientConfig, tls};
+use muster_proto::v1;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    driver::{Ended, Reason},
+    queue::Queue,
+    session::{Closed, PROTOCOL_VERSION},
+};
+use crate::{
+    backoff::Backoff,
+    clock::Now,
+    config::{Config, Endpoint},
+    dial::dial,
+    identity::Identity,
+    policy::Policies,
+    state_dir::StateDir,
+    status::{Board, State},
+};
+
+mod driver;
 pub mod queue;
 pub mod session;
+
+/// All that the link talks to.
+#[derive(Debug)]
+pub struct Link {
+    pub identity: Arc<Identity>,
+    pub state: StateDir,
+    pub queue: Arc<Queue>,
+    pub policies: Arc<Policies>,
+    pub facts: watch::Receiver<Arc<v1::Facts>>,
+    pub config: watch::Receiver<Arc<Config>>,
+    pub board: Board,
+    pub fingerprint: v1::Fingerprint,
+    /// What an operator should know beside the warnings of the configuration.
+    pub warnings: Vec<String>,
+}
+
+impl Link {
+    /// Until `stop`, then with a goodbye. Fails only when no TLS can be set up at all.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), tls::Error> {
+        let tls = self.identity.tls()?;
+        let mut backoff = Backoff::default();
+        let mut turn = 0;
+        while !stop.is_cancelled() {
+            let endpoints = self.config.borrow_and_update().server.endpoints.clone();
+            let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else {
+                self.lost("no endpoint of a controller is configured", None);
+                self.wait(Duration::MAX, &stop).await;
+                continue;
+            };
+            self.board.enter(State::Connecting, SystemTime::now(), |connection| {
+                connection.endpoint = endpoint.to_string();
+            });
+            let ended = self.connect(endpoint, &tls, &stop).await;
+            if ended.reason.is_stop() {
+                break;
+            }
+            if ended.was_active {
+                turn = 0;
+            } else {
+                turn += 1;
+            }
+            backoff.held(ended.active_for);
+            let delay = self.after(ended.reason, endpoint, &mut backoff);
+            self.wait(delay, &stop).await;
+        }
+        self.board.enter(State::Stopped, SystemTime::now(), |_| {});
+        Ok(())
+    }
+
+    async fn connect(&mut self, endpoint: &Endpoint, tls: &Arc<ClientConfig>, stop: &CancellationToken) -> Ended {
+        let channel = tokio::select! {
+            channel = dial(endpoint, tls.clone()) => channel,
+            () = stop.cancelled() => return Ended::early(Reason::Closed(Closed::Stopped)),
+        };
+        match channel {
+            Ok(channel) => driver::drive(self, endpoint, channel, stop).await,
+            Err(error) => Ended::early(Reason::Dial(error)),
+        }
+    }
+
+    /// Tells why the connection is gone, mends what can be mended here, and says how long to wait.
+    fn after(&mut self, reason: Reason, endpoint: &Endpoint, backoff: &mut Backoff) -> Duration {
+        let why = reason.to_string();
+        if let Reason::Reloaded = reason {
+            tracing::info!(endpoint = %endpoint, "connecting again with the new configuration");
+            return Duration::ZERO;
+        }
+        if let Reason::Closed(Closed::ForeignSpool(_)) = reason {
+            match self.state.next_spool_id(SystemTime::now()) {
+                Ok(id) => self.queue.lock().start_spool(id),
+                Err(error) => tracing::error!(error = crate::dial::causes(&error), "failed to start a new spool"),
+            }
+        }
+        let delay = backoff.next(rand::random());
+        if reason.is_planned() {
+            tracing::info!(endpoint = %endpoint, reason = why, delay_ms = millis(delay), "the link has ended");
+        } else {
+            tracing::warn!(endpoint = %endpoint, reason = why, delay_ms = millis(delay), "the link is down");
+        }
+        if let Some(advice) = reason.advice() {
+            tracing::error!("{advice}");
+        }
+        self.lost(&why, Some(endpoint));
+        delay
+    }
+
+    fn lost(&self, why: &str, endpoint: Option<&Endpoint>) {
+        self.board.enter(State::Connecting, SystemTime::now(), |connection| {
+            connection.endpoint = endpoint.map(Endpoint::to_string).unwrap_or_default();
+            connection.last_error = match endpoint {
+                Some(endpoint) => format!("{endpoint}: {why}"),
+                None => why.to_owned(),
+            };
+        });
+    }
+
+    /// A new configuration may hold what was missing: it ends the wait.
+    async fn wait(&mut self, delay: Duration, stop: &CancellationToken) {
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = stop.cancelled() => {}
+            Ok(()) = self.config.changed() => {}
+        }
+    }
+
+    fn hello(&self, now: Now) -> v1::Hello {
+        let config = self.config.borrow();
+        v1::Hello {
+            agent_id: self.identity.id().to_string(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol_version: PROTOCOL_VERSION,
+            capabilities: Vec::new(),
+            fingerprint: Some(self.fingerprint.clone()),
+            spools: self.queue.lock().spools(),
+            policy_set_digest: self.policies.digest(),
+            facts_digest: self.facts.borrow().digest.clone(),
+            policy_status_digest: self.policies.status().borrow().digest.clone(),
+            labels: config.agent.labels.clone(),
+            warnings: config
+                .warnings
+                .iter()
+                .map(ToString::to_string)
+                .chain(self.warnings.iter().cloned())
+                .collect(),
+            time_unix_micros: now.unix_micros,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use muster_proto::{
     check,
     error::FieldViolation,
-    ids, label,
+    ids,
     v1::{self, policy::Spec},
 };
 use prost::Message as _;
@@ -21,6 +21,7 @@ use crate::{
     clock::Micros,
     pki::Pki,
     store::{self, ChangeKind, Db, Op, PolicyRow},
+    tokens::label_violations,
 };
 
 /// Policies in one request.
@@ -182,7 +183,7 @@ fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation
             violations.push(FieldViolation::new(format!("policies[{index}].{field}"), text));
         };
         let metadata = policy.metadata.unwrap_or_default();
-        let Some(Spec::Check(mut check)) = policy.spec else {
+        let Some(Spec::Check(check)) = policy.spec else {
             violate("spec", "is missing; a policy of kind Check has the field check".into());
             continue;
         };
@@ -192,15 +193,13 @@ fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation
         if !ids::name_is_valid(&metadata.name) {
             violate("metadata.name", NAME_RULE.into());
         }
-        for (key, value) in &metadata.labels {
-            if !label::key_is_valid(key) {
-                violate("metadata.labels", format!("has the key {key:?}, which is not a valid label key"));
-            } else if !label::value_is_valid(value) {
-                violate("metadata.labels", format!("has under {key} a value that is not valid"));
-            }
+        for violation in label_violations("metadata.labels", &metadata.labels) {
+            violate(&violation.field, violation.description);
         }
-        check::normalize(&mut check);
-        for violation in check::validate(&check) {
+        // What was left out is left out of what is signed too: an agent may have its own default.
+        let mut complete = check.clone();
+        check::normalize(&mut complete);
+        for violation in check::validate(&complete) {
             violate(&format!("check.{}", violation.field), violation.description);
         }
         let key = Key { kind: Key::CHECK.into(), name: metadata.name };

@@ -65,10 +65,8 @@ pub fn label_violations(field: &str, labels: &BTreeMap<String, String>) -> Vec<F
         violations.push(FieldViolation::new(field, format!("has more than {MAX_LABELS} labels")));
     }
     for (key, value) in labels {
-        if !label::key_is_valid(key) {
-            violations.push(FieldViolation::new(field, format!("has the key {key:?}, which is not a valid label key")));
-        } else if !label::value_is_valid(value) {
-            violations.push(FieldViolation::new(field, format!("has under {key} a value that is not valid")));
+        if let Err(error) = label::check(key, value) {
+            violations.push(FieldViolation::new(field, error.to_string()));
         }
     }
     violations

@@ -17,8 +17,13 @@ use muster_proto::{error::Problem, ids::AgentId, v1};
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::{Error, Identity, Trust, host_name, id_file};
-use crate::{config::Config, config::Endpoint, dial::dial, state_dir::StateDir};
+use super::{Error, Identity, Trust, id_file};
+use crate::{
+    config::{Config, Endpoint},
+    dial::{causes, dial},
+    facts::host_name,
+    state_dir::StateDir,
+};
 
 /// From the request to its answer, on an open connection.
 const CALL: Duration = Duration::from_secs(30);
@@ -158,13 +163,10 @@ async fn call(
             id,
             id_file: config.agent.id_file.clone(),
             request_id: request_id(&status),
-            problem: Box::new(Problem::from_status(&status).unwrap_or_else(|| {
-                Problem::new(
-                    status.code(),
-                    v1::ErrorReason::Unspecified,
-                    crate::dial::causes(&status),
-                )
-            })),
+            problem: Box::new(
+                Problem::from_status(&status)
+                    .unwrap_or_else(|| Problem::new(status.code(), v1::ErrorReason::Unspecified, causes(&status))),
+            ),
         })
 }
 
@@ -188,15 +190,15 @@ fn keep(
     let bundle = response
         .trust_bundle
         .ok_or_else(|| useless("it holds no trust bundle".to_owned()))?;
-    let trust = Trust::new(&bundle).map_err(|error| useless(crate::dial::causes(&error)))?;
+    let trust = Trust::new(&bundle).map_err(|error| useless(causes(&error)))?;
     let chain = response.certificates.into_iter().map(CertificateDer::from).collect();
-    let file = IdentityFile::new(key, chain).map_err(|error| useless(crate::dial::causes(&error)))?;
+    let file = IdentityFile::new(key, chain).map_err(|error| useless(causes(&error)))?;
     let identity = Identity::new(file, trust, state.identity()).map_err(|error| useless(error.to_string()))?;
     if identity.id() != id {
         return Err(useless(format!("it names agent {} instead of {id}", identity.id())));
     }
     // The bundle's roots must make a TLS configuration, or the agent would never connect.
-    identity.tls().map_err(|error| useless(crate::dial::causes(&error)))?;
+    identity.tls().map_err(|error| useless(causes(&error)))?;
 
     Trust::save(&bundle, &state.trust())?;
     identity.file.save(&state.identity()).map_err(Error::Identity)?;

@@ -81,6 +81,11 @@ impl Error {
         }
     }
 
+    /// Whether something is missing that an attempt needs: nothing was tried.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(self, Error::NoToken { .. } | Error::NoEndpoint | Error::NoPin)
+    }
+
     /// When the controller asked to come back, if it did.
     pub fn retry_after(&self) -> Option<std::time::Duration> {
         match self {

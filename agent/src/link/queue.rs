@@ -158,6 +158,7 @@ pub struct Lane {
     sent: u64,
     dropped: u64,
     rejected: u64,
+    acknowledged: u64,
 }
 
 #[derive(Debug)]
@@ -184,6 +185,8 @@ pub struct Depth {
     pub bytes: usize,
     pub dropped: u64,
     pub rejected: u64,
+    /// Records that the controller has taken or refused.
+    pub acknowledged: u64,
     pub oldest_age: Duration,
 }
 
@@ -205,6 +208,7 @@ impl Lane {
             sent: 0,
             dropped: 0,
             rejected: 0,
+            acknowledged: 0,
         }
     }
 
@@ -277,6 +281,7 @@ impl Lane {
         }
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.seq <= through) {
             self.bytes -= entry.size();
+            self.acknowledged += 1;
         }
         Ok(())
     }
@@ -304,6 +309,7 @@ impl Lane {
             bytes: self.bytes,
             dropped: self.dropped,
             rejected: self.rejected,
+            acknowledged: self.acknowledged,
             oldest_age: oldest_age.unwrap_or_default(),
         }
     }

@@ -10,6 +10,7 @@ use std::{
 use muster_proto::v1::{self, connect_request::Frame as Out, connect_response::Frame as In};
 
 use super::queue::{Lanes, NeverSent};
+use crate::clock::Now;
 
 pub const PROTOCOL_VERSION: u32 = 1;
 
@@ -30,13 +31,6 @@ const DEFAULT_WINDOW: u64 = 64 * 1024;
 
 /// Policies that may arrive before the PolicySync they belong to.
 const BODIES_BYTES: usize = 32 * 1024 * 1024;
-
-/// Both clocks: one that only moves forward, and what the world calls the time.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    pub instant: Instant,
-    pub unix_micros: i64,
-}
 
 #[derive(Debug)]
 pub enum Event {
@@ -451,7 +445,11 @@ impl<T> Default for Latest<T> {
 
 impl<T: Digested + Clone> Latest<T> {
     fn changed(&mut self) -> Option<T> {
-        let value = self.value.as_deref().filter(|value| value.digest() != self.held)?;
+        // One without a digest has not been gathered yet.
+        let value = self
+            .value
+            .as_deref()
+            .filter(|value| !value.digest().is_empty() && value.digest() != self.held)?;
         self.held = value.digest().to_owned();
         Some(value.clone())
     }

@@ -47,7 +47,9 @@ pub struct Policy {
     pub version: i64,
     pub labels: BTreeMap<String, String>,
     pub selector: Selector,
+    /// As it was applied, without defaults.
     pub check: v1::Check,
+    /// With defaults.
     pub timings: Timings,
     pub signed: v1::Signed,
     pub created_at: Micros,

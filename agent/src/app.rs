@@ -1,0 +1,161 @@
+//! The one place that builds the agent from its parts, runs them and stops them in order: first what makes records, then
+//! the link that still sends them. Knows no signals, no terminal and no arguments.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use muster_certs::tls;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use self::reload::needs_restart;
+use self::{report::Reporter, workers::Workers};
+use crate::{
+    config::Config,
+    dial::causes,
+    facts::{fingerprint, host_name},
+    failure::{Exit, Failure},
+    identity,
+    link::{
+        Link,
+        queue::{Limits, Queue},
+    },
+    policy::Policies,
+    state_dir::{self, StateDir},
+    status::Board,
+};
+
+mod join;
+mod reload;
+mod report;
+mod workers;
+
+/// How long what makes records may take to stop, and then the link, with its goodbye.
+const WORKERS_STOP: Duration = Duration::from_secs(2);
+const LINK_STOP: Duration = Duration::from_millis(2500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    State(#[from] state_dir::Error),
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    #[error("failed to set up TLS for the link")]
+    Tls(#[from] tls::Error),
+    /// A part of the agent ended that should have run on.
+    #[error("a part of the agent has stopped: {0}")]
+    Part(String),
+}
+
+impl Error {
+    pub fn failure(&self) -> Failure {
+        match self {
+            Error::Identity(error) => error.failure(),
+            Error::State(error) => state_failure(error),
+            Error::Tls(_) => Failure::new(Exit::Failure, causes(self)),
+            Error::Part(_) => {
+                Failure::new(Exit::Failure, self.to_string()).why("a defect of the agent; its log tells more")
+            }
+        }
+    }
+}
+
+/// Errors of the state directory, for the commands that use it too.
+pub(crate) fn state_failure(error: &state_dir::Error) -> Failure {
+    match error {
+        state_dir::Error::InUse { .. } => Failure::new(Exit::Conflict, error.to_string())
+            .what("be the one agent that uses this state directory")
+            .remedy("stop the other one, or give this one its own agent.state_dir and agent.id_file"),
+        _ => Failure::new(Exit::Failure, error.to_string())
+            .what("use the state directory")
+            .why(std::error::Error::source(error).map(causes).unwrap_or_default())
+            .remedy("run as root, or choose another directory (agent.yaml: agent.state_dir; enroll: --state-dir)"),
+    }
+}
+
+/// Enrolls first when there is a token and no identity, then runs until cancelled. Says goodbye before it returns.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let (_sender, receiver) = watch::channel(Arc::new(config));
+    run_reloading(receiver, shutdown).await
+}
+
+/// As [`run`], with a configuration that may change.
+pub async fn run_reloading(mut config: watch::Receiver<Arc<Config>>, shutdown: CancellationToken) -> Result<(), Error> {
+    let settings = config.borrow_and_update().clone();
+    let state = StateDir::create(&settings.agent.state_dir)?;
+    let _lock = state.lock()?;
+    let board = Board::default();
+    board.named(&if settings.agent.name.is_empty() {
+        host_name()
+    } else {
+        settings.agent.name.clone()
+    });
+    let mut reporter = Reporter::new(board.clone(), state.clone(), config.clone());
+    let fingerprint = fingerprint(&format!("{:016x}", rand::random::<u64>()));
+
+    let Some(identity) = join::join(&mut config, &state, &fingerprint, &reporter, &shutdown).await? else {
+        reporter.stopped();
+        return Ok(());
+    };
+    let identity = Arc::new(identity);
+    let trust = identity.trust();
+    board.enrolled(
+        identity.id(),
+        trust.trust_domain().as_str(),
+        identity.serial(),
+        identity.expires(),
+    );
+
+    let queue = Arc::new(Queue::new(state.next_spool_id(SystemTime::now())?, Limits::default()));
+    let policies = Arc::new(Policies::load(state.policies(), trust.clone(), settings.allow));
+    let warnings = join::warnings(&identity, &settings);
+    reporter.follow(queue.clone(), policies.status(), warnings.clone());
+    let workers = Workers::start(&identity.id().to_string(), &queue, &policies, config.clone()).await;
+    let link = Link {
+        identity,
+        state,
+        queue,
+        policies,
+        facts: workers.facts(),
+        config,
+        board,
+        fingerprint,
+        warnings,
+    };
+    let result = supervise(link, workers, &reporter, &shutdown).await;
+    reporter.stopped();
+    result
+}
+
+/// Runs all parts until `shutdown`, or until one of them ends that should not.
+async fn supervise(
+    link: Link,
+    mut workers: Workers,
+    reporter: &Reporter,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let leave = CancellationToken::new();
+    let mut links = JoinSet::new();
+    links.spawn(link.run(leave.clone()));
+    let result = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = workers.ended() => Err(Error::Part(ended)),
+        Some(ended) = links.join_next() => Err(match ended {
+            Ok(Err(error)) => Error::Tls(error),
+            Ok(Ok(())) => Error::Part("the link ended by itself".to_owned()),
+            Err(error) => Error::Part(format!("the link: {error}")),
+        }),
+        () = reporter.run() => Ok(()),
+    };
+    // What makes records stops first, so that the link can send the last of them.
+    if timeout(WORKERS_STOP, workers.stop()).await.is_err() {
+        tracing::warn!("checks or collectors did not stop in time and were left");
+    }
+    leave.cancel();
+    if timeout(LINK_STOP, links.join_next()).await.is_err() {
+        tracing::warn!("the link did not end in time and was cut");
+    }
+    result
+}

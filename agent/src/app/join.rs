@@ -1,0 +1,98 @@
+//! From a started process to an enrolled agent: loads the identity, or enrolls and keeps trying. What a try is, `identity`
+//! knows.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use muster_proto::v1;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::report::Reporter;
+use crate::{
+    backoff::Backoff,
+    config::Config,
+    identity::{Enrollment, Error, Identity, enroll, id_file},
+    state_dir::StateDir,
+    status::State,
+};
+
+/// After a refusal that only a person can mend.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// None when `shutdown` came first. An error when there is nothing to try with.
+pub(super) async fn join(
+    config: &mut watch::Receiver<Arc<Config>>,
+    state: &StateDir,
+    fingerprint: &v1::Fingerprint,
+    reporter: &Reporter,
+    shutdown: &CancellationToken,
+) -> Result<Option<Identity>, Error> {
+    if let Some(identity) = Identity::load(state)? {
+        return Ok(Some(identity));
+    }
+    let mut backoff = Backoff::default();
+    let mut tried = false;
+    loop {
+        let settings = config.borrow_and_update().clone();
+        let enrollment = Enrollment {
+            config: &settings,
+            state,
+            fingerprint: fingerprint.clone(),
+        };
+        let attempt = tokio::select! {
+            attempt = enroll(&enrollment) => attempt,
+            () = shutdown.cancelled() => return Ok(None),
+        };
+        let error = match attempt {
+            Ok(identity) => {
+                tracing::info!(agent.id = %identity.id(), "enrolled");
+                return Ok(Some(identity));
+            }
+            Err(error) if !tried && error.is_incomplete() => return Err(error),
+            Err(error) => error,
+        };
+        tried = true;
+        let delay = if error.is_transient() {
+            backoff
+                .next(rand::random())
+                .max(error.retry_after().unwrap_or_default())
+        } else {
+            REFUSED
+        };
+        let failure = error.failure();
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        if error.is_transient() {
+            tracing::warn!(why = failure.why, delay_ms, "{}", failure.summary);
+        } else {
+            tracing::error!(delay_ms, "{failure}");
+        }
+        reporter.board.enter(State::Enrolling, SystemTime::now(), |connection| {
+            connection.last_error = format!("{}: {}", failure.summary, failure.why);
+        });
+        reporter.write();
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = shutdown.cancelled() => return Ok(None),
+            Ok(()) = config.changed() => {}
+        }
+    }
+}
+
+/// What does not fit together but keeps nobody from running.
+pub(super) fn warnings(identity: &Identity, config: &Config) -> Vec<String> {
+    let path = &config.agent.id_file;
+    let warning = match id_file::read(path) {
+        Ok(Some(id)) if id != identity.id() => Some(format!(
+            "{} holds the id {id}, but this agent is enrolled as {} and stays so",
+            path.display(),
+            identity.id()
+        )),
+        Err(id_file::Error::Content { source, .. }) => Some(format!("{}: {source}", path.display())),
+        _ => None,
+    };
+    warning.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warning.into_iter().collect()
+}

@@ -1,0 +1,341 @@
+//! One connection: turns frames, timers and changes into events for the session, and carries out what the session says. It
+//! decides nothing about the protocol, and nothing about what comes after the connection.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use muster_proto::{
+    error::{Problem, reason_name},
+    v1::{self, ErrorReason, connect_response::Frame},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming, transport::Channel};
+
+use super::{
+    Link,
+    session::{Closed, Effect, Event, Session},
+};
+use crate::{
+    clock::Now,
+    config::{Config, Endpoint},
+    dial,
+    status::State,
+};
+
+/// A frame is at most 1 MiB; what gRPC puts around it comes on top.
+const FRAME_BYTES: usize = 1024 * 1024 + 1024;
+
+/// Frames that wait for HTTP/2 to take them. Few, so that a heartbeat never waits behind much.
+const OUTGOING: usize = 2;
+
+/// From the call to the headers of its answer.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// How long the last frames may take to leave.
+const LINGER: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) enum Reason {
+    Dial(dial::Error),
+    Closed(Closed),
+    Status(Box<Status>),
+    /// The controller ended the stream without a word.
+    Eof,
+    /// What Hello said is no longer so.
+    Reloaded,
+}
+
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub reason: Reason,
+    pub was_active: bool,
+    /// Since Welcome.
+    pub active_for: Duration,
+}
+
+impl Ended {
+    pub fn early(reason: Reason) -> Ended {
+        Ended {
+            reason,
+            was_active: false,
+            active_for: Duration::ZERO,
+        }
+    }
+}
+
+impl Reason {
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Reason::Closed(Closed::Stopped))
+    }
+
+    pub fn is_planned(&self) -> bool {
+        matches!(self.problem(), Some(ErrorReason::ShuttingDown))
+    }
+
+    /// What only a person can mend.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self.problem()? {
+            ErrorReason::CertificateExpired => Some(
+                "this agent's certificate has expired; to join again, remove the state directory and enroll with a new token",
+            ),
+            ErrorReason::CertificateUnknown => Some(
+                "the controller does not know this agent any longer; to join again, remove the state directory and enroll with a new token",
+            ),
+            ErrorReason::VersionUnsupported => {
+                Some("this release of the agent is too old or too new for its controller")
+            }
+            _ => None,
+        }
+    }
+
+    fn problem(&self) -> Option<ErrorReason> {
+        match self {
+            Reason::Status(status) => Problem::from_status(status).map(|problem| problem.reason),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Dial(error) => write!(f, "{error}: {}", error.cause()),
+            Reason::Closed(closed) => closed.fmt(f),
+            Reason::Status(status) => match Problem::from_status(status) {
+                Some(problem) => write!(f, "{}: {}", reason_name(problem.reason), problem.message),
+                None => f.write_str(&broken(status)),
+            },
+            Reason::Eof => f.write_str("the controller closed the link"),
+            Reason::Reloaded => f.write_str("the configuration changed"),
+        }
+    }
+}
+
+/// A connection that broke comes as a status made by tonic, whose text says less than what caused it.
+fn broken(status: &Status) -> String {
+    let source: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    match source {
+        Some(source) => muster_certs::tls::describe(source).unwrap_or_else(|| dial::causes(source)),
+        None => format!("{:?}: {}", status.code(), status.message()),
+    }
+}
+
+/// From Hello until the link is over.
+pub(super) async fn drive(link: &mut Link, endpoint: &Endpoint, channel: Channel, stop: &CancellationToken) -> Ended {
+    let started = Now::read();
+    let mut session = Session::new(link.hello(started), started);
+    session.handle(
+        Event::Facts(link.facts.borrow_and_update().clone()),
+        &mut link.queue.lock(),
+        started,
+    );
+    let (outgoing, frames) = mpsc::channel(OUTGOING);
+    let hello = session.next_frame(&mut link.queue.lock(), started);
+    if let Some(hello) = hello {
+        // The channel is new and has room.
+        let _ = outgoing.try_send(hello);
+    }
+    let mut client = v1::link_service_client::LinkServiceClient::new(channel)
+        .max_decoding_message_size(FRAME_BYTES)
+        .max_encoding_message_size(FRAME_BYTES);
+    let answer = tokio::select! {
+        answer = timeout(ANSWER, client.connect(ReceiverStream::new(frames))) => answer,
+        () = stop.cancelled() => return Ended::early(Reason::Closed(Closed::Stopped)),
+    };
+    let incoming = match answer {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => return Ended::early(Reason::Status(Box::new(status))),
+        Err(_) => return Ended::early(Reason::Closed(Closed::HandshakeTimeout)),
+    };
+    let said = Said::of(&link.config.borrow());
+    let status = link.policies.status();
+    let mut driver = Driver {
+        session,
+        outgoing,
+        incoming,
+        endpoint,
+        status,
+        said,
+        welcomed: None,
+    };
+    let reason = driver.run(link, stop).await;
+    let active_for = driver.welcomed.map(|at| at.elapsed());
+    if reason.is_stop() {
+        let Driver { outgoing, incoming, .. } = driver;
+        linger(outgoing, incoming).await;
+    }
+    Ended {
+        reason,
+        was_active: active_for.is_some(),
+        active_for: active_for.unwrap_or_default(),
+    }
+}
+
+struct Driver<'a> {
+    session: Session,
+    outgoing: mpsc::Sender<v1::ConnectRequest>,
+    incoming: Streaming<v1::ConnectResponse>,
+    endpoint: &'a Endpoint,
+    status: watch::Receiver<Arc<v1::PolicyStatus>>,
+    said: Said,
+    welcomed: Option<Instant>,
+}
+
+/// What of the configuration Hello has told.
+#[derive(PartialEq)]
+struct Said {
+    labels: std::collections::BTreeMap<String, String>,
+    warnings: Vec<String>,
+}
+
+impl Said {
+    fn of(config: &Config) -> Said {
+        let warnings = config.warnings.iter().map(ToString::to_string).collect();
+        Said {
+            labels: config.agent.labels.clone(),
+            warnings,
+        }
+    }
+}
+
+enum Input {
+    Sent,
+    Frame(Result<Option<v1::ConnectResponse>, Status>),
+    Event(Event),
+    Config,
+    Records,
+}
+
+impl Driver<'_> {
+    async fn run(&mut self, link: &mut Link, stop: &CancellationToken) -> Reason {
+        let mut stopping = false;
+        let mut frame: Option<v1::ConnectRequest> = None;
+        let first = self.status.borrow_and_update().clone();
+        self.session
+            .handle(Event::PolicyStatus(first), &mut link.queue.lock(), Now::read());
+        loop {
+            if frame.is_none() {
+                frame = self.session.next_frame(&mut link.queue.lock(), Now::read());
+            }
+            if frame.is_none()
+                && let Some(closed) = self.session.closed()
+            {
+                return Reason::Closed(closed.clone());
+            }
+            let deadline = self.session.deadline().unwrap_or_else(|| Instant::now() + LINGER);
+            let input = tokio::select! {
+                biased;
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    Input::Event(Event::Stop)
+                }
+                permit = self.outgoing.reserve(), if frame.is_some() => match (permit, frame.take()) {
+                    (Ok(permit), Some(frame)) => {
+                        permit.send(frame);
+                        Input::Sent
+                    }
+                    // The stream is over; why, comes from the other direction.
+                    _ => Input::Frame(self.incoming.message().await),
+                },
+                message = self.incoming.message() => Input::Frame(message),
+                () = sleep_until(deadline.into()) => {
+                    if self.session.closed().is_some() {
+                        return Reason::Closed(Closed::Stopped);
+                    }
+                    Input::Event(Event::Tick)
+                }
+                Ok(()) = link.facts.changed() => Input::Event(Event::Facts(link.facts.borrow_and_update().clone())),
+                Ok(()) = self.status.changed() => {
+                    Input::Event(Event::PolicyStatus(self.status.borrow_and_update().clone()))
+                }
+                Ok(()) = link.config.changed(), if !stopping => Input::Config,
+                () = link.queue.recorded(), if frame.is_none() => Input::Records,
+            };
+            match input {
+                Input::Sent | Input::Records => {}
+                Input::Event(event) => self.handle(link, event),
+                Input::Frame(Ok(Some(response))) => self.receive(link, response),
+                Input::Frame(_) if stopping => return Reason::Closed(Closed::Stopped),
+                Input::Frame(Ok(None)) => return Reason::Eof,
+                Input::Frame(Err(status)) => return Reason::Status(Box::new(status)),
+                Input::Config => {
+                    let config = link.config.borrow_and_update();
+                    if Said::of(&config) != self.said || !config.server.endpoints.contains(self.endpoint) {
+                        return Reason::Reloaded;
+                    }
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, link: &mut Link, response: v1::ConnectResponse) {
+        if let Some(Frame::Ack(_)) = &response.frame {
+            link.board.acknowledged(SystemTime::now());
+        }
+        if response.frame.is_none() && self.session.unknown_frames == 0 {
+            tracing::info!("the controller sends frames that this release does not know; they are ignored");
+        }
+        self.handle(link, Event::Received(response));
+    }
+
+    fn handle(&mut self, link: &mut Link, event: Event) {
+        let effects = self.session.handle(event, &mut link.queue.lock(), Now::read());
+        for effect in effects {
+            self.carry_out(link, effect);
+        }
+    }
+
+    fn carry_out(&mut self, link: &mut Link, effect: Effect) {
+        match effect {
+            Effect::Welcomed(welcome) => {
+                tracing::info!(
+                    endpoint = %self.endpoint,
+                    controller = welcome.controller_name,
+                    controller.version = welcome.controller_version,
+                    session = welcome.session_id,
+                    "connected"
+                );
+                self.welcomed = Some(Instant::now());
+                link.board.enter(State::Connected, SystemTime::now(), |connection| {
+                    connection.endpoint = self.endpoint.to_string();
+                    connection.controller = welcome.controller_name;
+                    connection.session = welcome.session_id;
+                    connection.last_error.clear();
+                });
+            }
+            Effect::ApplyPolicies(sync) => {
+                let (added, removed) = (sync.added.len(), sync.removed.len());
+                match link.policies.apply(sync) {
+                    Ok(()) => tracing::info!(added, removed, "the policy set has changed"),
+                    Err(differs) => {
+                        let event = Event::PolicySetDiffers(dial::causes(&differs));
+                        self.session.handle(event, &mut link.queue.lock(), Now::read());
+                    }
+                }
+            }
+            Effect::Configure(config) => link.board.named(&config.name),
+            Effect::Rejected { lane, seq, reason } => {
+                tracing::warn!(
+                    lane = lane.as_str_name(),
+                    seq,
+                    reason,
+                    "the controller cannot store a record"
+                );
+            }
+        }
+    }
+}
+
+/// After goodbye: closes this direction and waits for the other, so that the goodbye arrives before the connection ends.
+async fn linger(outgoing: mpsc::Sender<v1::ConnectRequest>, mut incoming: Streaming<v1::ConnectResponse>) {
+    drop(outgoing);
+    let _ = timeout(LINGER, async { while let Ok(Some(_)) = incoming.message().await {} }).await;
+}

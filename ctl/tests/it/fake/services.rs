@@ -1,0 +1,148 @@
+//! The services of the fake controller, as thin as can be.
+
+use std::{pin::Pin, result::Result};
+
+use muster_proto::v1::{
+    self, agent_service_server::AgentService, metric_service_server::MetricService,
+    policy_service_server::PolicyService, state_service_server::StateService, token_service_server::TokenService,
+};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status};
+
+use super::{Controller, page};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AgentService for Controller {
+    type WatchAgentsStream = Events<v1::WatchAgentsResponse>;
+
+    async fn list_agents(&self, request: Request<v1::ListAgentsRequest>) -> Answer<v1::ListAgentsResponse> {
+        let answer = self.answer(request, |script, request| {
+            let (items, next_page_token) = page(&script.agents, script.page, request.page_size, &request.page_token);
+            // Every page is read at another revision.
+            let revision = 100 + i64::from(!request.page_token.is_empty());
+            let total_size = script.agents.len() as i32;
+            v1::ListAgentsResponse {
+                items,
+                revision,
+                next_page_token,
+                total_size,
+                fleet_size: script.fleet_size,
+            }
+        });
+        answer.await
+    }
+
+    async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Answer<v1::GetAgentResponse> {
+        self.answer(request, |script, _| v1::GetAgentResponse {
+            agent: script.agents.first().cloned(),
+        })
+        .await
+    }
+
+    async fn watch_agents(&self, request: Request<v1::WatchAgentsRequest>) -> Answer<Self::WatchAgentsStream> {
+        let answer = self.answer(request, |script, _| -> Self::WatchAgentsStream {
+            let events = tokio_stream::iter(script.watches.pop_front().unwrap_or_default());
+            if script.watches.is_empty() {
+                Box::pin(events.chain(tokio_stream::pending()))
+            } else {
+                Box::pin(events)
+            }
+        });
+        answer.await
+    }
+
+    async fn update_agent_labels(
+        &self,
+        request: Request<v1::UpdateAgentLabelsRequest>,
+    ) -> Answer<v1::UpdateAgentLabelsResponse> {
+        self.answer(request, |script, _| v1::UpdateAgentLabelsResponse {
+            agent: script.agents.first().cloned(),
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl StateService for Controller {
+    type WatchStatesStream = Events<v1::WatchStatesResponse>;
+
+    async fn list_states(&self, request: Request<v1::ListStatesRequest>) -> Answer<v1::ListStatesResponse> {
+        let answer = self.answer(request, |script, request| {
+            let (items, next_page_token) = page(&script.states, script.page, request.page_size, &request.page_token);
+            let (total_size, counts) = (script.states.len() as i32, Some(script.counts));
+            v1::ListStatesResponse {
+                items,
+                revision: 100,
+                next_page_token,
+                total_size,
+                counts,
+            }
+        });
+        answer.await
+    }
+
+    async fn watch_states(&self, request: Request<v1::WatchStatesRequest>) -> Answer<Self::WatchStatesStream> {
+        self.answer(request, |_, _| -> Self::WatchStatesStream {
+            Box::pin(tokio_stream::pending())
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl PolicyService for Controller {
+    async fn apply_policies(&self, request: Request<v1::ApplyPoliciesRequest>) -> Answer<v1::ApplyPoliciesResponse> {
+        self.answer(request, |script, _| script.applied.clone()).await
+    }
+
+    async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Answer<v1::GetPolicyResponse> {
+        self.answer(request, |script, _| v1::GetPolicyResponse {
+            policy: script.policies.first().cloned(),
+        })
+        .await
+    }
+
+    async fn list_policies(&self, request: Request<v1::ListPoliciesRequest>) -> Answer<v1::ListPoliciesResponse> {
+        let answer = self.answer(request, |script, request| {
+            let (items, next_page_token) = page(&script.policies, script.page, request.page_size, &request.page_token);
+            let total_size = script.policies.len() as i32;
+            v1::ListPoliciesResponse {
+                items,
+                revision: 100,
+                next_page_token,
+                total_size,
+            }
+        });
+        answer.await
+    }
+
+    async fn delete_policy(&self, request: Request<v1::DeletePolicyRequest>) -> Answer<v1::DeletePolicyResponse> {
+        self.answer(request, |_, _| v1::DeletePolicyResponse { revision: 101 })
+            .await
+    }
+}
+
+#[tonic::async_trait]
+impl TokenService for Controller {
+    async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenResponse> {
+        self.answer(request, |script, _| script.token.clone()).await
+    }
+}
+
+#[tonic::async_trait]
+impl MetricService for Controller {
+    async fn query_metrics(&self, request: Request<v1::QueryMetricsRequest>) -> Answer<v1::QueryMetricsResponse> {
+        let answer = self.answer(request, |script, request| {
+            let (items, next_page_token) = page(&script.metrics, script.page, request.page_size, &request.page_token);
+            v1::QueryMetricsResponse {
+                items,
+                revision: 100,
+                next_page_token,
+            }
+        });
+        answer.await
+    }
+}
