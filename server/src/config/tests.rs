@@ -190,6 +190,31 @@ fn the_defaults_that_the_rendered_file_shows_are_the_defaults() {
     }
 }
 
+#[test]
+fn the_file_in_the_packages_has_every_key_with_its_default() {
+    let text = include_str!("../../../deploy/config/server.yaml");
+    let mut read = Config::parse("deploy/config/server.yaml", text).unwrap();
+    assert_eq!(
+        std::mem::take(&mut read.advertise),
+        ["controller.example.com:8443"],
+        "the example is shown"
+    );
+    let config = Config::new(
+        "controller1",
+        "example.muster".parse().unwrap(),
+        "/var/lib/muster".into(),
+    );
+    assert_eq!(format!("{read:?}"), format!("{config:?}"));
+    // What `init` writes names every key, in comments or not.
+    for line in render(&config, None).lines() {
+        let line = line.trim_start_matches(['#', ' ']);
+        if is_setting(line) {
+            let key = line.split(':').next().unwrap();
+            assert!(text.contains(&format!("{key}:")), "{key} is missing");
+        }
+    }
+}
+
 fn is_setting(line: &str) -> bool {
     let Some((key, _)) = line.trim_start().split_once(':') else {
         return false;
