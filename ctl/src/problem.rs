@@ -5,7 +5,11 @@
 pub mod connection;
 pub mod status;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::{Deref, DerefMut},
+};
 
 use serde_json::{Value, json};
 
@@ -15,8 +19,12 @@ use crate::{
     terminal::Stream,
 };
 
+/// Boxed, as it stands in every result and is in hardly any.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug, Clone)]
+pub struct Parts {
     pub exit: Exit,
     /// A fragment in lower case that says it all in a line.
     pub headline: String,
@@ -34,9 +42,23 @@ pub struct Problem {
     pub fields: Vec<(String, String)>,
 }
 
+impl Deref for Problem {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
+    }
+}
+
 impl Problem {
     pub fn new(exit: Exit, headline: impl Into<String>) -> Problem {
-        Problem {
+        Problem(Box::new(Parts {
             exit,
             headline: headline.into(),
             what: String::new(),
@@ -48,7 +70,7 @@ impl Problem {
             request: None,
             metadata: BTreeMap::new(),
             fields: Vec::new(),
-        }
+        }))
     }
 
     pub fn what(mut self, what: impl Into<String>) -> Problem {
@@ -166,15 +188,14 @@ mod tests {
     use super::*;
 
     fn problem() -> Problem {
-        Problem {
-            code: Some("NOT_FOUND"),
-            reason: Some("NOT_FOUND".to_owned()),
-            ..Problem::new(Exit::NotFound, "127.0.0.1:9443 says NOT_FOUND")
-                .what("get agent db-99")
-                .why("no agent is called db-99\u{1b}[2J")
-                .step("musterctl agent list")
-                .step("musterctl agent get UUID")
-        }
+        let mut problem = Problem::new(Exit::NotFound, "127.0.0.1:9443 says NOT_FOUND")
+            .what("get agent db-99")
+            .why("no agent is called db-99\u{1b}[2J")
+            .step("musterctl agent list")
+            .step("musterctl agent get UUID");
+        problem.code = Some("NOT_FOUND");
+        problem.reason = Some("NOT_FOUND".to_owned());
+        problem
     }
 
     #[test]

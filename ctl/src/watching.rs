@@ -91,7 +91,7 @@ where
                 if first {
                     let why = ended.map_or_else(
                         || "the controller ended the watch".to_owned(),
-                        |status| client.problem(asked, &status).why,
+                        |status| client.problem(asked, &status).why.clone(),
                     );
                     session
                         .printer

@@ -92,14 +92,12 @@ pub fn deadline(server: &str, asked: &Asked, timeout: Duration) -> Problem {
     problem
 }
 
-fn untrusted(problem: Problem, why: &str) -> Problem {
-    Problem {
-        steps: Vec::new(),
-        ..problem
-    }
-    .why(why)
-    .step("if the controller is the right one, get a new context on its host: muster-server admin create NAME")
-    .step("if not, correct `server` in the context file, or take another with --context NAME")
+fn untrusted(mut problem: Problem, why: &str) -> Problem {
+    problem.steps.clear();
+    problem
+        .why(why)
+        .step("if the controller is the right one, get a new context on its host: muster-server admin create NAME")
+        .step("if not, correct `server` in the context file, or take another with --context NAME")
 }
 
 fn describe_io(error: &io::Error) -> String {
