@@ -14,7 +14,10 @@ mod states;
 mod tokens;
 mod users;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 pub use agents::{AgentRow, AgentUpdate, NewAgent};
 pub use events::EventRow;
@@ -29,12 +32,22 @@ pub use tokens::{RedemptionRow, TokenRow};
 pub use users::UserRow;
 
 /// Where the data lives.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Source {
     /// `control.db` and `history.db` in this folder.
     Sqlite(PathBuf),
     /// A `postgres://` URL; both parts share the database.
     Postgres(String),
+}
+
+/// The URL may hold a password, so it is not shown.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(folder) => f.debug_tuple("Sqlite").field(folder).finish(),
+            Self::Postgres(_) => f.debug_tuple("Postgres").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// The controller's database. Cheap to clone.

@@ -1,7 +1,7 @@
 //! One set of calls over the two native pools of sqlx: arguments, rows, transactions, migrations. No statement of any area
 //! stands here.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, FromRow, Postgres, Sqlite, Transaction,
@@ -41,7 +41,7 @@ impl Error {
                 // PostgreSQL: data exception, integrity constraint, program limit (row or index too large).
                 Some(code) if code.len() == 5 => matches!(&code[..2], "22" | "23" | "54"),
                 // SQLite: SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH, also in extended form.
-                Some(code) => code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18 | 19 | 20)),
+                Some(code) => code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20)),
                 None => false,
             },
             Self::Query(sqlx::Error::Encode(_)) => true,
@@ -150,6 +150,13 @@ impl Pool {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
         let open = |source| Error::Open { name: file.display().to_string(), source };
+        // For its owner alone, whatever the umask; SQLite gives the files beside it the same mode.
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(file)
+            .map_err(|error| open(sqlx::Error::Io(error)))?;
         let write = SqlitePoolOptions::new()
             .max_connections(1)
             .connect_with(options)

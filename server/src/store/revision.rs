@@ -69,7 +69,7 @@ impl Tx {
         let last = self
             .fetch_optional::<Number>("UPDATE revision SET n = n + $1 WHERE id = 1 RETURNING n", args![count])
             .await?
-            .ok_or_else(|| missing_revision())?
+            .ok_or_else(missing_revision)?
             .n;
         let first = last - count + 1;
         let rows = changes
@@ -93,13 +93,13 @@ impl Tx {
 impl Db {
     pub async fn revision_current(&self) -> Result<i64, Error> {
         let row = self.control.fetch_optional::<Number>("SELECT n FROM revision WHERE id = 1", args![]).await?;
-        Ok(row.ok_or_else(|| missing_revision())?.n)
+        Ok(row.ok_or_else(missing_revision)?.n)
     }
 
     /// The oldest revision of which the change is still on file; one above the current revision when there is none.
     pub async fn changes_oldest(&self) -> Result<i64, Error> {
         let sql = "SELECT COALESCE(MIN(revision), (SELECT n + 1 FROM revision WHERE id = 1)) AS n FROM changes";
-        Ok(self.control.fetch_optional::<Number>(sql, args![]).await?.ok_or_else(|| missing_revision())?.n)
+        Ok(self.control.fetch_optional::<Number>(sql, args![]).await?.ok_or_else(missing_revision)?.n)
     }
 
     /// Changes after `revision`, oldest first.
