@@ -29,7 +29,8 @@ pub struct Session {
 impl Session {
     /// A connection to the controller of the chosen context.
     pub async fn connect(&mut self, asked: &Asked) -> Result<Client, Problem> {
-        let context = Context::load(self.global.config().map(|path| path.as_path()), self.global.context())?;
+        let context = Context::load(self.global.config().map(|path| path.as_path()), self.global.context())
+            .map_err(|problem| problem.what(asked.what()))?;
         let now = SystemTime::from(self.printer.terminal.now());
         if let Some(days) = context.days_left(now) {
             self.printer.note(&format!(

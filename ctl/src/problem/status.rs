@@ -16,7 +16,8 @@ pub struct Asked {
     what: String,
     list: Option<&'static str>,
     command: Option<String>,
-    selector: String,
+    /// Fields of the request with a grammar of their own, and what was written into them.
+    texts: Vec<(&'static str, String)>,
 }
 
 impl Asked {
@@ -40,8 +41,13 @@ impl Asked {
         self
     }
 
-    pub fn with_selector(mut self, selector: impl Into<String>) -> Asked {
-        self.selector = selector.into();
+    pub fn with_selector(self, selector: impl Into<String>) -> Asked {
+        self.with_text("selector", selector)
+    }
+
+    /// Remembers what a field holds, so that a mistake in it can be pointed at.
+    pub fn with_text(mut self, field: &'static str, text: impl Into<String>) -> Asked {
+        self.texts.push((field, text.into()));
         self
     }
 
@@ -181,16 +187,15 @@ fn ambiguous(asked: &Asked, said: &error::Problem) -> Vec<String> {
     steps
 }
 
-/// The selector with a caret under the byte at which the controller noticed the mistake.
+/// The selector or expression with a caret under the byte at which the controller noticed the mistake.
 fn caret(asked: &Asked, said: &error::Problem) -> Vec<String> {
-    let position = said
-        .metadata
-        .get("position")
-        .and_then(|position| position.parse::<usize>().ok());
-    match (said.reason, position) {
-        (ErrorReason::InvalidSelector, Some(position)) if asked.selector.is_char_boundary(position) => {
-            let column = crate::output::text::width(&asked.selector[..position]);
-            vec![format!("    {}\n    {}^", asked.selector, " ".repeat(column))]
+    let field = said.fields.first().map_or("selector", |violation| violation.field.as_str());
+    let text = asked.texts.iter().find(|(name, _)| *name == field).map(|(_, text)| text);
+    let position = said.metadata.get("position").and_then(|position| position.parse::<usize>().ok());
+    match (text, position) {
+        (Some(text), Some(position)) if text.is_char_boundary(position) && !text.contains(char::is_control) => {
+            let column = crate::output::text::width(&text[..position]);
+            vec![format!("    {text}\n    {}^", " ".repeat(column))]
         }
         _ => Vec::new(),
     }

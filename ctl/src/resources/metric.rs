@@ -49,7 +49,9 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn query(args: QueryArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new(format!("query {}", args.expression)).with_selector(args.selector.text());
+    let asked = Asked::new(format!("query {}", args.expression))
+        .with_text("query", &args.expression)
+        .with_selector(args.selector.text());
     let client = session.connect(&asked).await?;
     let list = paging::collect(args.limit.count(), |page_size, page_token| {
         let (query, selector) = (args.expression.clone(), args.selector.text());

@@ -83,13 +83,13 @@ impl<E: Event> Follower<E> {
                 vec![event]
             }
             WatchEventType::Delete => {
-                if let Some(item) = event.item() {
-                    self.known.remove(&E::key(item));
-                }
                 if self.listed.is_none() {
                     self.revision = self.revision.max(event.revision());
                 }
-                vec![event]
+                let known = event.item().and_then(|item| self.known.remove(&E::key(item)));
+                // After a resume the controller does not know what was shown, and tells of all that might have been.
+                let Some((_, item)) = known else { return Vec::new() };
+                vec![E::new(WatchEventType::Delete, Some(item), event.revision())]
             }
             WatchEventType::Synced => self.synced(event),
             WatchEventType::Unspecified => Vec::new(),

@@ -130,6 +130,14 @@ fn a_selector_is_shown_with_a_caret_at_the_mistake() {
 }
 
 #[test]
+fn an_expression_is_pointed_at_like_a_selector() {
+    let problem = error::Problem::invalid_fields(vec![error::FieldViolation::new("query", "expected a matcher")])
+        .with_metadata("position", "3");
+    let asked = Asked::new("query").with_text("query", "up{").with_selector("env=prod");
+    assert_eq!(self::problem("c:1", &asked, &problem.into()).details, ["    up{\n       ^"]);
+}
+
+#[test]
 fn wrong_fields_are_all_told() {
     let one = error::Problem::invalid_fields(vec![error::FieldViolation::new("ttl", "too long")]);
     let two = one.clone().with_field("uses", "too many");
