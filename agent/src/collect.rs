@@ -11,7 +11,9 @@ mod families;
 mod filesystem;
 mod kernel;
 pub mod load;
+mod md;
 pub mod memory;
+mod netstat;
 mod network;
 mod pressure;
 mod sockets;
@@ -40,12 +42,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What a collector is: reads, and adds what it found. May block for as long as the kernel does.
 type Collect = fn(&mut Families) -> Result<(), Error>;
 
-const COLLECTORS: [(&str, Collect); 9] = [
+const COLLECTORS: [(&str, Collect); 11] = [
     ("cpu", cpu::collect),
     ("diskstats", disk::collect),
     ("loadavg", load::collect),
+    ("mdadm", md::collect),
     ("meminfo", memory::collect),
     ("netdev", network::collect),
+    ("netstat", netstat::collect),
     ("pressure", pressure::collect),
     ("sockstat", sockets::collect),
     ("stat", kernel::collect),

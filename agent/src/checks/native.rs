@@ -164,6 +164,15 @@ fn by_time(elapsed: Duration, warning: Option<Duration>, critical: Option<Durati
     worse(reached(critical), reached(warning))
 }
 
+/// An error of the system in words, without its number.
+fn plain(error: impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) if text.ends_with(')') => text[..at].to_owned(),
+        _ => text,
+    }
+}
+
 /// "12.3 GiB".
 fn binary_size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -206,6 +215,12 @@ mod tests {
         for (bytes, text) in cases {
             assert_eq!(binary_size(bytes), text);
         }
+    }
+
+    #[test]
+    fn errors_of_the_system_are_words_alone() {
+        assert_eq!(plain(std::io::Error::from_raw_os_error(111)), "Connection refused");
+        assert_eq!(plain("no (os error 1) number"), "no (os error 1) number");
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! `node_cpu_*` from /proc/stat: what the CPUs spent their time on. The rest of that file is `kernel`'s and `uptime`'s.
+//! `node_cpu_*`: from /proc/stat what the CPUs spent their time on, from /sys how fast they run. The rest of /proc/stat is
+//! `kernel`'s and `uptime`'s.
+
+use std::path::Path;
 
 use super::families::Families;
 use super::source::{self, Error};
@@ -11,8 +14,21 @@ const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "so
 /// The columns after them, which are part of "user" and "nice" as well.
 const GUEST_MODES: [&str; 2] = ["user", "nice"];
 
+const SYS: &str = "/sys/devices/system/cpu";
+/// The files of a CPU's frequencies, which are in kHz.
+const FREQUENCIES: [(&str, &str); 3] = [
+    ("scaling_cur_freq", "node_cpu_scaling_frequency_hertz"),
+    ("scaling_max_freq", "node_cpu_scaling_frequency_max_hertz"),
+    ("scaling_min_freq", "node_cpu_scaling_frequency_min_hertz"),
+];
+
 pub(super) fn collect(families: &mut Families) -> Result<(), Error> {
-    add(&source::read(FILE)?, families)
+    let stat = source::read(FILE)?;
+    add(&stat, families)?;
+    for (cpu, _) in cpus(&stat) {
+        add_frequencies(Path::new(SYS), cpu, families);
+    }
+    Ok(())
 }
 
 /// How many CPUs are online.
@@ -32,6 +48,16 @@ fn add(stat: &str, families: &mut Families) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Virtual machines have none.
+fn add_frequencies(sys: &Path, cpu: &str, families: &mut Families) {
+    for (file, metric) in FREQUENCIES {
+        let text = source::read_if_there(sys.join(format!("cpu{cpu}/cpufreq/{file}")));
+        if let Some(khz) = text.and_then(|text| text.trim().parse::<u64>().ok()) {
+            families.gauge(metric, &[("cpu", cpu)], khz as f64 * 1000.0);
+        }
+    }
 }
 
 /// Number and columns of each; numbers may be missing in between, where a CPU is offline.
@@ -78,6 +104,20 @@ mod tests {
             error.to_string(),
             "/proc/stat is not as expected: \"x\" is not a number"
         );
+    }
+
+    #[test]
+    fn frequencies_are_in_hertz_where_there_are_any() {
+        let sys = tempfile::tempdir().unwrap();
+        let directory = sys.path().join("cpu1/cpufreq");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("scaling_cur_freq"), "1699981\n").unwrap();
+        std::fs::write(directory.join("scaling_max_freq"), "<unknown>\n").unwrap();
+        let mut families = Families::default();
+        add_frequencies(sys.path(), "0", &mut families);
+        add_frequencies(sys.path(), "1", &mut families);
+        let expected = [("node_cpu_scaling_frequency_hertz{cpu=1}".to_owned(), 1_699_981_000.0)];
+        assert_eq!(samples(&families), expected.into());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `node_network_*`: the counters of /proc/net/dev and what /sys/class/net says of each device.
+//! `node_network_*` and `node_bonding_*`: the counters of /proc/net/dev and what /sys/class/net says of each device.
 
 use std::fs;
 use std::path::Path;
@@ -111,9 +111,12 @@ fn add_properties(name: &str, path: &Path, families: &mut Families) {
     if let Some(length) = number("tx_queue_len") {
         families.gauge("node_network_transmit_queue_length", &device, length);
     }
-    // Mbit/s; -1 where it is not known.
-    if let Some(speed) = number("speed").filter(|speed| *speed >= 0.0) {
+    // Mbit/s. Where the device says -1, which is that it does not know, rules written for node_exporter expect -125000.
+    if let Some(speed) = number("speed") {
         families.gauge("node_network_speed_bytes", &device, speed * 1e6 / 8.0);
+    }
+    if let Some(slaves) = text("bonding/slaves") {
+        add_bond(name, path, &slaves, families);
     }
     let operstate = text("operstate").unwrap_or_default();
     families.gauge("node_network_up", &device, f64::from(u8::from(operstate == "up")));
@@ -134,6 +137,20 @@ fn add_properties(name: &str, path: &Path, families: &mut Families) {
         ("ifalias", &ifalias),
     ];
     families.gauge("node_network_info", &labels, 1.0);
+}
+
+fn add_bond(name: &str, path: &Path, slaves: &str, families: &mut Families) {
+    let slaves: Vec<&str> = slaves.split_ascii_whitespace().collect();
+    let is_up = |slave: &&&str| {
+        let status = source::read_if_there(path.join(format!("lower_{slave}/bonding_slave/mii_status")));
+        status.is_some_and(|status| status.trim() == "up")
+    };
+    families.gauge("node_bonding_slaves", &[("master", name)], slaves.len() as f64);
+    families.gauge(
+        "node_bonding_active",
+        &[("master", name)],
+        slaves.iter().filter(is_up).count() as f64,
+    );
 }
 
 /// Decimal, or hexadecimal with 0x as flags are.
@@ -211,7 +228,9 @@ eth0.5: 18446744073709551615 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0
         let write = |device: &str, files: &[(&str, &str)]| {
             fs::create_dir(class.path().join(device)).unwrap();
             for (file, text) in files {
-                fs::write(class.path().join(device).join(file), format!("{text}\n")).unwrap();
+                let path = class.path().join(device).join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, format!("{text}\n")).unwrap();
             }
         };
         write(
@@ -227,6 +246,14 @@ eth0.5: 18446744073709551615 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0
                 ("tx_queue_len", "1000"),
             ],
         );
+        write(
+            "bond0",
+            &[
+                ("bonding/slaves", "eth0 eth1"),
+                ("lower_eth0/bonding_slave/mii_status", "up"),
+                ("lower_eth1/bonding_slave/mii_status", "down"),
+            ],
+        );
         write("tap0", &[("operstate", "down"), ("speed", "-1"), ("flags", "0x1002")]);
         let mut families = Families::default();
         add_class(class.path(), &mut families);
@@ -234,7 +261,10 @@ eth0.5: 18446744073709551615 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0
         assert_eq!(samples["node_network_up{device=eth0}"], 1.0);
         assert_eq!(samples["node_network_up{device=tap0}"], 0.0);
         assert_eq!(samples["node_network_speed_bytes{device=eth0}"], 125e6);
-        assert!(!samples.contains_key("node_network_speed_bytes{device=tap0}"));
+        assert_eq!(samples["node_network_speed_bytes{device=tap0}"], -125e3);
+        assert!(!samples.contains_key("node_network_speed_bytes{device=bond0}"));
+        assert_eq!(samples["node_bonding_slaves{master=bond0}"], 2.0);
+        assert_eq!(samples["node_bonding_active{master=bond0}"], 1.0);
         assert_eq!(samples["node_network_mtu_bytes{device=eth0}"], 1500.0);
         assert_eq!(samples["node_network_flags{device=eth0}"], 4099.0);
         assert_eq!(samples["node_network_carrier_changes_total{device=eth0}"], 2.0);

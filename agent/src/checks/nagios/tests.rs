@@ -1,5 +1,7 @@
 //! Runs of real plugins (monitoring-plugins 2.3.3) and the odd corners of the API.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::exec::Capture;
 
@@ -199,4 +201,24 @@ async fn a_plugin_that_was_never_started_is_unknown_and_says_what_to_do() {
         result.output,
         "cannot run /no/such/check_disk: no such file; install the plugin on this machine or correct run.command"
     );
+}
+
+proptest! {
+    #[test]
+    fn any_output_comes_apart_into_a_line_more_lines_and_perfdata(stdout in "[a-c |=\n\r\t]{0,60}\\PC{0,20}") {
+        let text = Text::parse(&stdout);
+        prop_assert!(!text.output.contains(['\n', '|']));
+        prop_assert_eq!(text.output.trim(), text.output.as_str());
+        prop_assert!(!text.long_output.contains('|'));
+        prop_assert_eq!(text.long_output.trim_end(), text.long_output.as_str());
+        // Nothing but white space and bars is lost.
+        let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace() && *c != '|').collect::<Vec<_>>();
+        let mut kept = letters(&text.output);
+        kept.extend(letters(&text.long_output));
+        kept.extend(letters(&text.perfdata_lines.concat()));
+        kept.sort_unstable();
+        let mut all = letters(&stdout);
+        all.sort_unstable();
+        prop_assert_eq!(kept, all);
+    }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use muster_proto::threshold::Amount;
 use muster_proto::v1::{CheckState, DiskRun, Perfdata};
 
-use super::{Finding, binary_size, percent, threshold, value, worse};
+use super::{Finding, binary_size, percent, plain, threshold, value, worse};
 use crate::statvfs::{self, Error, Space};
 
 const KIND: &str = "DISK";
@@ -32,7 +32,7 @@ pub(super) async fn run(run: &DiskRun, limit: Duration) -> Finding {
         Err(error @ Error::System(_)) => Ok(Finding::new(
             KIND,
             CheckState::Critical,
-            format!("{} is not accessible: {error}", run.path),
+            format!("{} is not accessible: {}", run.path, plain(error)),
         )),
         Err(error @ Error::Call(_)) => Err(error.to_string()),
     };
@@ -210,10 +210,9 @@ mod tests {
         };
         let finding = super::run(&run, Duration::from_secs(60)).await;
         assert_eq!(finding.state, CheckState::Critical);
-        assert!(
-            finding
-                .summary
-                .starts_with("DISK CRITICAL - /no/such/path is not accessible: No such file")
+        assert_eq!(
+            finding.summary,
+            "DISK CRITICAL - /no/such/path is not accessible: No such file or directory"
         );
     }
 }

@@ -12,7 +12,6 @@
 //! Certificates are verified with the system's roots. Up to five redirects are followed; what counts is the last answer.
 //! No answer in time, another status or another body are critical.
 
-use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use muster_proto::v1::HttpRun;
@@ -20,7 +19,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode, redirect};
 use tokio::time;
 
-use super::{CheckState, Finding, by_time, duration, span, time_value, value};
+use super::{CheckState, Finding, by_time, duration, plain, span, time_value, value};
 
 const KIND: &str = "HTTP";
 const MAX_BODY: usize = 1024 * 1024;
@@ -74,12 +73,12 @@ impl Request {
             .tls_danger_accept_invalid_certs(run.insecure)
             .no_proxy()
             .build()
-            .map_err(|error| causes(&error))?;
+            .map_err(|error| cause(&error))?;
         let request = client
             .request(method, url)
             .headers(headers)
             .build()
-            .map_err(|error| causes(&error))?;
+            .map_err(|error| cause(&error))?;
         Ok(Request { client, request })
     }
 
@@ -174,25 +173,16 @@ fn words(error: &reqwest::Error) -> String {
     } else {
         format!("the request to {host} failed")
     };
-    format!("{what}: {}", causes(error))
+    format!("{what}: {}", cause(error))
 }
 
-/// The innermost causes, which say what happened; those around them only repeat that something did.
-fn causes(error: &reqwest::Error) -> String {
-    let mut texts = Vec::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
+/// The innermost cause, which says what happened; those around it only say that something did.
+fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
     }
-    // Each text may already hold the one below it.
-    texts.dedup_by(|inner, outer| outer.contains(inner.as_str()));
-    texts.retain(|text| text != "client error (Connect)" && !text.starts_with("client error ("));
-    if texts.is_empty() {
-        error.to_string()
-    } else {
-        texts.join(": ")
-    }
+    plain(innermost)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time;
 
-use super::{CheckState, Finding, by_time, duration, span, time_value};
+use super::{CheckState, Finding, by_time, duration, plain, span, time_value};
 
 const KIND: &str = "TCP";
 /// The answer is looked through up to here.
@@ -63,7 +63,7 @@ impl Doing {
     }
 
     fn failed(self, run: &TcpRun, error: &io::Error) -> String {
-        format!("{} failed: {error}", self.words(run))
+        format!("{} failed: {}", self.words(run), plain(error))
     }
 }
 

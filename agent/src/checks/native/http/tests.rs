@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use muster_certs::Identity;
+use muster_certs::ca::{self, Ca};
+use muster_certs::key::KeyPair;
+use muster_certs::tls::{self, ServerCertificate};
+use muster_certs::tokio_rustls::TlsAcceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -241,6 +246,60 @@ async fn a_server_that_does_not_speak_tls_is_critical() {
     };
     assert_eq!(finding.state, CheckState::Critical);
     assert!(finding.summary.contains("connecting to 127.0.0.1:"), "{finding:?}");
+}
+
+/// A server with a certificate of a CA that no system knows.
+fn private_tls() -> TlsAcceptor {
+    let now = std::time::SystemTime::now();
+    let root = Ca::create_root(&"example.muster".parse().unwrap(), now).unwrap();
+    let issuing = Ca::create_issuing(&root, now).unwrap();
+    let identity = Identity::controller(root.trust_domain(), "controller1").unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = issuing
+        .issue(&identity, &key.public_key(), ca::backdated(now, LONG))
+        .unwrap();
+    let trusted = [issuing.certificate_der().clone()];
+    let certificate =
+        ServerCertificate::new(vec![leaf.der, trusted[0].clone(), root.certificate_der().clone()], &key).unwrap();
+    TlsAcceptor::from(tls::api_listener(&certificate, &trusted, root.trust_domain()).unwrap())
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_system_does_not_trust_is_critical_unless_that_is_asked_for() {
+    let server = Server::new().await;
+    let acceptor = private_tls();
+    let answer = async {
+        loop {
+            let (stream, _) = server.listener.accept().await.unwrap();
+            // The client that does not trust us ends the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.is_ok_and(|read| read > 0) {}
+            let _ = stream.write_all(response("200 OK", "private").as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    };
+    let strict = HttpRun {
+        url: server.url.replace("http:", "https:"),
+        ..HttpRun::default()
+    };
+    let insecure = HttpRun {
+        insecure: true,
+        ..strict.clone()
+    };
+    let (strict, insecure) = tokio::select! {
+        findings = async { (super::run(&strict, LONG).await, super::run(&insecure, LONG).await) } => findings,
+        () = answer => unreachable!(),
+    };
+    assert_eq!(strict.state, CheckState::Critical, "{strict:?}");
+    assert!(strict.summary.contains("invalid peer certificate"), "{strict:?}");
+    assert_eq!(insecure.state, CheckState::Ok, "{insecure:?}");
+    assert!(
+        insecure.summary.starts_with("HTTP OK - HTTP/1.1 200 OK - 7 bytes"),
+        "{insecure:?}"
+    );
 }
 
 #[tokio::test]
