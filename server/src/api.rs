@@ -11,7 +11,7 @@ mod states;
 mod tokens;
 mod watch;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Router, middleware, routing::get};
 use http::header;
@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    access::{Access, Guard, Listener},
+    access::{Access, Guard, Listener, METHODS},
     agents::Agents,
     changes::Changes,
     enroll::Enroller,
@@ -83,10 +83,18 @@ impl Api {
     pub fn operator_router(self: &Arc<Self>) -> Result<Router, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         drop(health);
+        // The descriptors hold what agents call as well; only what is served here is listed.
+        let served: BTreeSet<&str> = METHODS
+            .iter()
+            .filter(|method| method.listener == Listener::Api)
+            .filter_map(|method| method.path.strip_prefix('/')?.split_once('/'))
+            .map(|(service, _)| service)
+            .collect();
         let reflection = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            served.iter().fold(builder, |builder, service| builder.with_service_name(*service))
         };
         let routes = Routes::default()
             .add_service(AgentServiceServer::from_arc(self.clone()))
