@@ -160,7 +160,8 @@ fn states_of_a_stopped_agent_are_unreachable_and_never_plain_ok() {
 
 #[test]
 fn an_agent_that_is_killed_is_noticed_and_comes_back_as_the_same_agent() {
-    let controller = Controller::start();
+    // Offline is four heartbeats without a sign of life.
+    let controller = Controller::start_with("link: { heartbeat: 1s }");
     let mut agent = controller.agent("web-01").start();
     let before = controller.wait_for_agent("web-01", "ONLINE");
     agent.kill();

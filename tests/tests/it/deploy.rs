@@ -34,12 +34,16 @@ fn a_misspelt_key_in_a_config_is_named_with_its_line_and_what_was_meant() {
         let outcome = Outcome::of(command);
         assert_ne!(outcome.code, 0, "{outcome}");
         let word = |text: &str| text.split(':').next().expect("a key").to_owned();
-        outcome.says(&[
-            &format!("{}:{line}", path.display()),
-            &word(wrong),
-            "did you mean",
-            &word(right),
-        ]);
+        // What a check finds is its data, wherever it prints it.
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        for text in [
+            format!("{}:{line}", path.display()),
+            word(wrong),
+            "did you mean".to_owned(),
+            word(right),
+        ] {
+            assert!(said.contains(&text), "'{text}' is not said:\n{outcome}");
+        }
     }
 }
 
