@@ -80,17 +80,25 @@ pub async fn run(agent_id: &str, period: Duration, recorder: Recorder, shutdown:
     shutdown.run_until_cancelled(rounds).await;
 }
 
-/// The collectors, and which of them have not come back yet.
+/// The collectors, and how they fared so far.
 #[derive(Debug)]
-pub struct Collectors(Vec<Collector>);
+pub struct Collectors {
+    kernel: Vec<Collector>,
+    filesystem: Fate,
+}
 
 #[derive(Debug)]
 struct Collector {
-    name: &'static str,
     collect: Collect,
     /// Of an earlier round, in which it took too long.
     late: Option<oneshot::Receiver<Outcome>>,
-    /// So that a failure that stays is logged once.
+    fate: Fate,
+}
+
+/// So that a failure that stays is logged once.
+#[derive(Debug)]
+struct Fate {
+    name: &'static str,
     failed: bool,
 }
 
@@ -104,36 +112,44 @@ impl Default for Collectors {
 
 impl Collectors {
     fn new(collectors: &[(&'static str, Collect)]) -> Collectors {
-        let collector = |&(name, collect): &(&'static str, Collect)| Collector {
-            name,
-            collect,
-            late: None,
-            failed: false,
-        };
-        Collectors(collectors.iter().map(collector).collect())
+        let kernel = collectors
+            .iter()
+            .map(|&(name, collect)| Collector::new(name, collect))
+            .collect();
+        Collectors {
+            kernel,
+            filesystem: Fate::new("filesystem"),
+        }
     }
 
     /// One round of all collectors.
     pub async fn gather(&mut self) -> Families {
         let mut all = Families::default();
         let patience = time::Instant::now() + PATIENCE;
-        let calls: Vec<_> = self.0.iter_mut().map(Collector::start).collect();
+        let calls: Vec<_> = self.kernel.iter_mut().map(Collector::start).collect();
         let started = Instant::now();
-        let mounts = filesystem::collect(&mut all).await.map(|()| Families::default());
-        let mounts_took = started.elapsed();
-        for (collector, call) in self.0.iter_mut().zip(calls) {
+        let mounts = filesystem::collect().await;
+        self.filesystem.add((mounts, started.elapsed()), &mut all);
+        for (collector, call) in self.kernel.iter_mut().zip(calls) {
             let outcome = match call {
                 Ok(call) => collector.finish(call, patience).await,
                 Err(error) => (Err(error), Duration::ZERO),
             };
-            collector.add(outcome, &mut all);
+            collector.fate.add(outcome, &mut all);
         }
-        add("filesystem", (mounts, mounts_took), &mut all);
         all
     }
 }
 
 impl Collector {
+    fn new(name: &'static str, collect: Collect) -> Collector {
+        Collector {
+            collect,
+            late: None,
+            fate: Fate::new(name),
+        }
+    }
+
     fn start(&mut self) -> Result<oneshot::Receiver<Outcome>, Error> {
         if let Some(late) = &mut self.late {
             match late.try_recv() {
@@ -161,36 +177,34 @@ impl Collector {
             }
         }
     }
-
-    fn add(&mut self, outcome: Outcome, all: &mut Families) {
-        let error = add(self.name, outcome, all);
-        if let Some(error) = &error
-            && !self.failed
-        {
-            warn!(
-                collector = self.name,
-                error = error as &dyn std::error::Error,
-                "metrics are missing"
-            );
-        }
-        self.failed = error.is_some();
-    }
 }
 
-fn add(name: &str, (result, took): Outcome, all: &mut Families) -> Option<Error> {
-    let labels = [("collector", name)];
-    all.gauge(
-        "node_scrape_collector_success",
-        &labels,
-        f64::from(u8::from(result.is_ok())),
-    );
-    all.gauge("node_scrape_collector_duration_seconds", &labels, took.as_secs_f64());
-    match result {
-        Ok(families) => {
-            all.extend(families);
-            None
+impl Fate {
+    fn new(name: &'static str) -> Fate {
+        Fate { name, failed: false }
+    }
+
+    fn add(&mut self, (result, took): Outcome, all: &mut Families) {
+        let labels = [("collector", self.name)];
+        all.gauge(
+            "node_scrape_collector_success",
+            &labels,
+            f64::from(u8::from(result.is_ok())),
+        );
+        all.gauge("node_scrape_collector_duration_seconds", &labels, took.as_secs_f64());
+        let failed = result.is_err();
+        match result {
+            Ok(families) => all.extend(families),
+            Err(error) if !self.failed => {
+                warn!(
+                    collector = self.name,
+                    error = &error as &dyn std::error::Error,
+                    "metrics are missing"
+                );
+            }
+            Err(_) => {}
         }
-        Err(error) => Some(error),
+        self.failed = failed;
     }
 }
 

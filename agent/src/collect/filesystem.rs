@@ -49,7 +49,7 @@ const IGNORED_KINDS: [&str; 25] = [
     "tracefs",
 ];
 
-pub(super) async fn collect(families: &mut Families) -> Result<(), Error> {
+pub(super) async fn collect() -> Result<Families, Error> {
     // What the machine sees, where this process has a namespace of its own.
     let text = source::read("/proc/1/mountinfo").or_else(|_| source::read("/proc/self/mountinfo"))?;
     let answers = stream::iter(mounts(&text)).map(|mount| async move {
@@ -57,10 +57,11 @@ pub(super) async fn collect(families: &mut Families) -> Result<(), Error> {
         (mount, answer)
     });
     let mut answers = answers.buffered(CONCURRENT);
+    let mut families = Families::default();
     while let Some((mount, answer)) = answers.next().await {
-        add(&mount, answer.map_err(|error| error.to_string()), families);
+        add(&mount, answer.map_err(|error| error.to_string()), &mut families);
     }
-    Ok(())
+    Ok(families)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

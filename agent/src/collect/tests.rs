@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
+use crate::link::queue::{self, Queue};
 
 /// Values by "name{label=value,...}", with labels in order of their names.
 pub(super) fn samples(families: &Families) -> BTreeMap<String, f64> {
@@ -121,12 +122,7 @@ async fn a_collector_that_hangs_is_not_started_again_before_it_comes_back() {
     }
     let (release, hang) = sync_channel(0);
     *HANG.lock().unwrap() = Some(hang);
-    let mut collector = Collector {
-        name: "hangs",
-        collect: hangs,
-        late: None,
-        failed: false,
-    };
+    let mut collector = Collector::new("hangs", hangs);
     let call = collector.start().unwrap();
     let (result, _) = collector.finish(call, time::Instant::now()).await;
     assert!(matches!(result, Err(Error::Hangs)), "{result:?}");
@@ -142,4 +138,33 @@ async fn a_collector_that_hangs_is_not_started_again_before_it_comes_back() {
         .finish(call, time::Instant::now() + Duration::from_secs(60))
         .await;
     assert_eq!(samples(&result.unwrap())["back"], 1.0);
+}
+
+#[tokio::test]
+async fn rounds_are_recorded_at_their_pace_as_batches_of_one_time() {
+    let queue = Queue::new("1-test".to_owned(), queue::Limits::default());
+    let shutdown = CancellationToken::new();
+    let rounds = run("agent", Duration::from_millis(20), queue.recorder(), shutdown.clone());
+    let look = async {
+        loop {
+            queue.recorded().await;
+            let batch = queue.lock().lane_mut(Lane::Metrics).take_batch(0, usize::MAX).unwrap();
+            let times: BTreeSet<i64> = batch.records.iter().map(|record| record.time_unix_micros).collect();
+            if times.len() >= 3 {
+                return batch.records;
+            }
+        }
+    };
+    let records = tokio::select! {
+        () = rounds => panic!("it stopped"),
+        records = time::timeout(Duration::from_secs(60), look) => records.expect("no rounds came"),
+    };
+    for record in records {
+        match record.body {
+            Some(record::Body::Metrics(batch)) => assert!(batch.job == "node" && !batch.families.is_empty()),
+            other => panic!("{other:?}"),
+        }
+    }
+    shutdown.cancel();
+    run("agent", Duration::from_secs(3600), queue.recorder(), shutdown).await;
 }

@@ -128,8 +128,9 @@ fn count(wanted: &Wanted) -> io::Result<u64> {
 }
 
 impl Process for procfs::process::Process {
+    /// Not the owner of the process' directory, which is root for what may not be traced.
     fn uid(&self) -> Option<u32> {
-        self.uid().ok()
+        Some(self.status().ok()?.euid)
     }
 
     fn comm(&self) -> Option<String> {
