@@ -54,10 +54,14 @@ impl Error {
         match self {
             Error::Identity(error) => error.failure(),
             Error::State(error) => state_failure(error),
-            Error::Tls(_) => Failure::new(Exit::Failure, causes(self)),
-            Error::Part(_) => {
-                Failure::new(Exit::Failure, self.to_string()).why("a defect of the agent; its log tells more")
-            }
+            Error::Tls(source) => Failure::new(Exit::Failure, self.to_string())
+                .what("connect to the controller")
+                .why(causes(source))
+                .remedy("remove the state directory and enroll again with a new token"),
+            Error::Part(_) => Failure::new(Exit::Failure, self.to_string())
+                .what("keep all parts of the agent running")
+                .why("this is a defect of the agent; its log tells more")
+                .remedy("start the agent again; systemd does so by itself"),
         }
     }
 }
@@ -67,10 +71,11 @@ pub(crate) fn state_failure(error: &state_dir::Error) -> Failure {
     match error {
         state_dir::Error::InUse { .. } => Failure::new(Exit::Conflict, error.to_string())
             .what("be the one agent that uses this state directory")
+            .why("two agents with one identity would take each other's place at the controller")
             .remedy("stop the other one, or give this one its own agent.state_dir and agent.id_file"),
         _ => Failure::new(Exit::Failure, error.to_string())
             .what("use the state directory")
-            .why(std::error::Error::source(error).map(causes).unwrap_or_default())
+            .why(std::error::Error::source(error).map_or_else(|| error.to_string(), causes))
             .remedy("run as root, or choose another directory (agent.yaml: agent.state_dir; enroll: --state-dir)"),
     }
 }

@@ -188,7 +188,7 @@ fn config_failure(error: &config::Error) -> Failure {
         }
         _ => Failure::new(Exit::Failure, error.to_string())
             .what("read the configuration")
-            .why(std::error::Error::source(error).map(causes).unwrap_or_default())
+            .why(std::error::Error::source(error).map_or_else(|| error.to_string(), causes))
             .remedy("give another file with --config FILE"),
     }
 }

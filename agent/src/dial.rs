@@ -75,7 +75,6 @@ pub async fn dial(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<Channel
     });
     transport::Endpoint::from_static("http://controller")
         .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
-        .and_then(|endpoint| Ok(endpoint.connect_timeout(CONNECT)))
         .map_err(|source| Error::Http2 {
             endpoint: endpoint.clone(),
             source,

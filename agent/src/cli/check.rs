@@ -47,7 +47,9 @@ pub(super) fn check(file: &ConfigFile, args: Check) -> Result<ExitCode, Failure>
 
 fn missing(name: &str, status: &v1::PolicyStatus) -> Failure {
     match status.policies.iter().find(|report| report.name == name) {
-        Some(report) => Failure::new(Exit::Denied, "the check is not applied on this machine").why(&report.reason),
+        Some(report) => Failure::new(Exit::Denied, "the check is not applied on this machine")
+            .why(&report.reason)
+            .remedy("`muster-agent status` shows all policies that are not applied"),
         None => {
             let names: Vec<&str> = status.policies.iter().map(|report| &*report.name).collect();
             let known = if names.is_empty() {
@@ -55,7 +57,9 @@ fn missing(name: &str, status: &v1::PolicyStatus) -> Failure {
             } else {
                 names.join(", ")
             };
-            Failure::new(Exit::NotFound, "this machine has no such check").why(format!("its checks are: {known}"))
+            Failure::new(Exit::NotFound, "this machine has no such check")
+                .why(format!("its checks are: {known}"))
+                .remedy("give one of these, or look at the policy's selector:  musterctl policy get NAME")
         }
     }
 }

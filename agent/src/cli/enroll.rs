@@ -82,7 +82,12 @@ fn merge(file: &ConfigFile, args: &Enroll) -> Result<Config, Failure> {
 }
 
 fn token_of_stdin() -> Result<Token, Failure> {
-    let failed = |why: String| Failure::new(Exit::Usage, "no token could be read from standard input").why(why);
+    let failed = |why: String| {
+        Failure::new(Exit::Usage, "no token could be read from standard input")
+            .what("learn the token")
+            .why(why)
+            .remedy("pipe the token, exactly as `musterctl token create` printed it, into this command")
+    };
     let mut text = String::new();
     io::stdin()
         .take(token::MAX_BYTES as u64)

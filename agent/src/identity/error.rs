@@ -124,6 +124,7 @@ impl Error {
                 .remedy("(in agent.yaml: server.ca_pin or server.ca_cert)"),
             Error::CaCert { path, .. } => Failure::new(Exit::Failure, self.to_string())
                 .what("know the controller by its CA certificate")
+                .why("without it the token could be sent to anybody")
                 .remedy(format!(
                     "put the CA certificate in PEM into {}, or give a pin instead",
                     path.display()
@@ -138,11 +139,26 @@ impl Error {
             Error::Identity(_) | Error::Trust { .. } | Error::NotAnAgent { .. } | Error::Key { .. } => {
                 Failure::new(Exit::Failure, self.to_string())
                     .what("load the agent's identity")
-                    .why(std::error::Error::source(self).map_or_else(|| self.to_string(), |source| causes(source)))
+                    .why(std::error::Error::source(self).map_or_else(|| self.to_string(), causes))
                     .remedy("put the file back from a backup, or remove the state directory and the id file")
                     .remedy("and enroll again as a new agent")
             }
-            Error::File(_) | Error::Tls(_) | Error::Request(_) => Failure::new(Exit::Failure, causes(self)),
+            Error::File(source) => Failure::new(Exit::Failure, self.to_string())
+                .what("keep what enrollment needs in the state directory")
+                .why(
+                    std::error::Error::source(source)
+                        .map(causes)
+                        .unwrap_or_else(|| source.to_string()),
+                )
+                .remedy("see that the agent's user may write there and that the disk has room"),
+            Error::Tls(source) => Failure::new(Exit::Failure, self.to_string())
+                .what("connect to the controller")
+                .why(causes(source))
+                .remedy("give a pin, or a file with the controller's CA certificate"),
+            Error::Request(source) => Failure::new(Exit::Failure, self.to_string())
+                .what("enroll this machine")
+                .why(causes(source))
+                .remedy("run the same again; if that does not help, it is a defect of the agent"),
         }
     }
 
@@ -188,7 +204,9 @@ impl Error {
                 } else {
                     fields.join("\n")
                 };
-                failure.why(why)
+                failure
+                    .why(why)
+                    .remedy("see the controller's log for more; the token is good for another try")
             }
         }
     }

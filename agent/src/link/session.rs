@@ -2,20 +2,20 @@
 //! and says what to send and what to do. Knows no socket, no clock and no task.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use muster_proto::v1::{self, connect_request::Frame as Out, connect_response::Frame as In};
 
+use self::{flow::Flow, latest::Latest};
 use super::queue::{Lanes, NeverSent};
 use crate::clock::Now;
 
-pub const PROTOCOL_VERSION: u32 = 1;
+mod flow;
+mod latest;
 
-/// Records in one frame, so that the frame stays within 64 KiB with all that is around them.
-const BATCH_BYTES: usize = 64 * 1024 - 256;
+pub const PROTOCOL_VERSION: u32 = 1;
 
 /// From Hello to Welcome.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -109,24 +109,6 @@ struct Active {
     bodies: Vec<v1::Signed>,
     bodies_bytes: usize,
     leave_by: Option<Instant>,
-}
-
-/// A value of which the controller wants the latest only, and only when it holds another.
-#[derive(Debug)]
-struct Latest<T> {
-    value: Option<Arc<T>>,
-    held: String,
-}
-
-/// One lane on this connection.
-#[derive(Debug, Default)]
-struct Flow {
-    window: u64,
-    /// The last sequence number sent on this connection or acknowledged at its start.
-    through: u64,
-    /// The frames not yet acknowledged: last sequence number, bytes.
-    in_flight: VecDeque<(u64, usize)>,
-    in_flight_bytes: usize,
 }
 
 impl Session {
@@ -384,74 +366,6 @@ impl Active {
         }
         self.bodies.push(policy);
         Ok(())
-    }
-}
-
-impl Flow {
-    /// The next records that the window has room for. A window above zero always has room for one record when nothing is
-    /// on its way, or a record larger than the window would stay for ever.
-    fn next(&mut self, lane: v1::Lane, lanes: &mut Lanes) -> Option<Out> {
-        let room = usize::try_from(self.window)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(self.in_flight_bytes);
-        let first = lanes.lane(lane).next_size(self.through)?;
-        if self.window == 0 || (first > room && !self.in_flight.is_empty()) {
-            return None;
-        }
-        let batch = lanes.lane_mut(lane).take_batch(self.through, room.min(BATCH_BYTES))?;
-        self.through = batch.last_seq;
-        self.in_flight.push_back((batch.last_seq, batch.bytes));
-        self.in_flight_bytes += batch.bytes;
-        Some(Out::Records(v1::Records {
-            lane: lane.into(),
-            spool_id: lanes.spool_id().to_owned(),
-            first_seq: batch.first_seq,
-            records: batch.records,
-        }))
-    }
-
-    fn acked(&mut self, through: u64) {
-        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(last, _)| *last <= through) {
-            self.in_flight_bytes -= bytes;
-        }
-    }
-}
-
-/// Facts and policy status: what has a digest of its content.
-trait Digested {
-    fn digest(&self) -> &str;
-}
-
-impl Digested for v1::Facts {
-    fn digest(&self) -> &str {
-        &self.digest
-    }
-}
-
-impl Digested for v1::PolicyStatus {
-    fn digest(&self) -> &str {
-        &self.digest
-    }
-}
-
-impl<T> Default for Latest<T> {
-    fn default() -> Self {
-        Self {
-            value: None,
-            held: String::new(),
-        }
-    }
-}
-
-impl<T: Digested + Clone> Latest<T> {
-    fn changed(&mut self) -> Option<T> {
-        // One without a digest has not been gathered yet.
-        let value = self
-            .value
-            .as_deref()
-            .filter(|value| !value.digest().is_empty() && value.digest() != self.held)?;
-        self.held = value.digest().to_owned();
-        Some(value.clone())
     }
 }
 
