@@ -12,10 +12,13 @@ pub fn since(now: Timestamp, then: Option<&prost_types::Timestamp>) -> Option<St
     Some(short(elapsed(then, now)))
 }
 
-/// How far ahead `then` is; `None` when it has passed.
+/// How far ahead `then` is, to the nearest minute once it is hours; `None` when it has passed.
 pub fn until(now: Timestamp, then: Option<&prost_types::Timestamp>) -> Option<String> {
     let then = timestamp(then?)?;
-    (then > now).then(|| short(elapsed(now, then)))
+    let left = elapsed(now, then);
+    // What was just set to an hour is "1h" away, and not "59m".
+    let rounding = Duration::from_secs(if left > Duration::from_secs(59 * 60) { 30 } else { 0 });
+    (then > now).then(|| short(left + rounding))
 }
 
 /// The largest unit alone, rounded down: "4s", "14m", "5h", "41d".
@@ -100,6 +103,15 @@ mod tests {
         assert_eq!(since(now(), Some(&at(1_795_000_090))).unwrap(), "0s");
         assert_eq!(until(now(), Some(&at(1_795_000_090))).unwrap(), "1m");
         assert_eq!(until(now(), Some(&at(1_794_999_999))), None);
+    }
+
+    #[test]
+    fn a_moment_an_hour_ahead_is_an_hour_away_a_second_later_too() {
+        let until = |seconds: i64| until(now(), Some(&at(1_795_000_000 + seconds))).unwrap();
+        assert_eq!(
+            (until(3_599).as_str(), until(3_500).as_str(), until(86_399).as_str()),
+            ("1h", "58m", "1d")
+        );
     }
 
     #[test]

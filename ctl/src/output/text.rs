@@ -86,6 +86,17 @@ mod tests {
         assert_eq!(shorten("disk", 1), "…");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_plugin_says_becomes_one_plain_line_that_fits(said in "\\PC*|[\\x00-\\x9f\u{200e}-\u{2069}日é]{0,80}", limit in 1usize..40) {
+            let clean = line(&said);
+            proptest::prop_assert!(!clean.contains(|c: char| c.is_control() || reorders(c)), "{clean:?}");
+            let short = shorten(&clean, limit);
+            proptest::prop_assert!(width(&short) <= limit, "{short:?}");
+            proptest::prop_assert!(short == clean || short.ends_with('…'));
+        }
+    }
+
     #[test]
     fn wide_characters_count_as_two_columns() {
         assert_eq!(width("日本"), 4);

@@ -189,9 +189,19 @@ fn ambiguous(asked: &Asked, said: &error::Problem) -> Vec<String> {
 
 /// The selector or expression with a caret under the byte at which the controller noticed the mistake.
 fn caret(asked: &Asked, said: &error::Problem) -> Vec<String> {
-    let field = said.fields.first().map_or("selector", |violation| violation.field.as_str());
-    let text = asked.texts.iter().find(|(name, _)| *name == field).map(|(_, text)| text);
-    let position = said.metadata.get("position").and_then(|position| position.parse::<usize>().ok());
+    let field = said
+        .fields
+        .first()
+        .map_or("selector", |violation| violation.field.as_str());
+    let text = asked
+        .texts
+        .iter()
+        .find(|(name, _)| *name == field)
+        .map(|(_, text)| text);
+    let position = said
+        .metadata
+        .get("position")
+        .and_then(|position| position.parse::<usize>().ok());
     match (text, position) {
         (Some(text), Some(position)) if text.is_char_boundary(position) && !text.contains(char::is_control) => {
             let column = crate::output::text::width(&text[..position]);

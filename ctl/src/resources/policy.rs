@@ -210,6 +210,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_a_reference_shows_means_the_same_policy(text in "\\PC{0,20}|[a-zA-Zß]{1,5}/[a-z.-]{1,9}") {
+            if let Ok(reference) = parse_reference(&text) {
+                proptest::prop_assert_eq!(parse_reference(&reference.to_string()), Ok(reference));
+            }
+        }
+    }
+
     #[test]
     fn the_footer_says_what_is_not_yet_everywhere() {
         let policy = |assigned, applied, refused| v1::Policy {

@@ -134,7 +134,10 @@ fn an_expression_is_pointed_at_like_a_selector() {
     let problem = error::Problem::invalid_fields(vec![error::FieldViolation::new("query", "expected a matcher")])
         .with_metadata("position", "3");
     let asked = Asked::new("query").with_text("query", "up{").with_selector("env=prod");
-    assert_eq!(self::problem("c:1", &asked, &problem.into()).details, ["    up{\n       ^"]);
+    assert_eq!(
+        self::problem("c:1", &asked, &problem.into()).details,
+        ["    up{\n       ^"]
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use muster_proto::{manifest, v1};
 use serde_json::Value;
 
 use crate::{
-    age,
+    age, count,
     output::{
         Row, document,
         page::Page,
@@ -98,7 +98,11 @@ pub fn describe(page: &mut Page, policy: &v1::Policy, now: Timestamp) {
     if let Some(counts) = &policy.counts {
         page.field(
             "Applied",
-            format!("by {} of {} agents", counts.applied, counts.assigned),
+            format!(
+                "by {} of {}",
+                counts.applied,
+                count::of(i64::from(counts.assigned), "agent", "agents")
+            ),
         );
         if counts.refused > 0 {
             page.toned(

@@ -118,6 +118,15 @@ mod tests {
         assert!(render(&finding(1, 400), &sources).contains("1:400"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_place_in_any_text_is_a_reason_to_fail(text in "[\\PC\n\t\r]{0,60}", line in 0usize..9, column in 0usize..80) {
+            let page = render(&finding(line, column), &sources(&text));
+            proptest::prop_assert!(page.starts_with("policies/disk.yaml") && page.contains("did you mean `interval`?"));
+            proptest::prop_assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "{page:?}");
+        }
+    }
+
     #[test]
     fn a_very_long_line_is_not_shown() {
         let sources = sources(&"x".repeat(201));

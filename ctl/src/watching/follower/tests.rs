@@ -67,7 +67,10 @@ fn a_cut_is_resumed_from_the_last_revision() {
 fn what_is_gone_is_named_as_it_was_and_only_if_it_was_shown() {
     let mut follower = following();
     let nameless = |id: &str| {
-        let agent = Agent { id: id.to_owned(), ..Default::default() };
+        let agent = Agent {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         WatchAgentsResponse::new(WatchEventType::Delete, Some(agent), 9)
     };
     assert_eq!(follower.take(nameless("b")), [delete("b", 9)]);
