@@ -22,6 +22,7 @@ fn state(agent: &str, check: &str, state: v1::CheckState) -> v1::State {
         agent_name: agent.to_owned(),
         check: check.to_owned(),
         state: state.into(),
+        last_state: state.into(),
         freshness: v1::Freshness::Fresh.into(),
         output: "what the plugin said".to_owned(),
         ..Default::default()

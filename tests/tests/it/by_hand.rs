@@ -132,6 +132,11 @@ fn states_of_a_stopped_agent_are_unreachable_and_never_plain_ok() {
 
     let state = controller.ctl().state("web-01", "load").expect("the state is kept");
     assert_eq!(state["freshness"], "FRESHNESS_UNREACHABLE", "{state}");
+    assert_eq!(
+        (&state["state"], &state["lastState"]),
+        (&"CHECK_STATE_UNKNOWN".into(), &"CHECK_STATE_OK".into()),
+        "{state}"
+    );
     assert!(
         state["note"]
             .as_str()

@@ -176,6 +176,7 @@ fn the_page_of_an_agent() {
         agent_name: "db-01.fra".to_owned(),
         check: "disk-root".to_owned(),
         state: v1::CheckState::Critical.into(),
+        last_state: v1::CheckState::Critical.into(),
         r#type: v1::StateType::Hard.into(),
         freshness: v1::Freshness::Fresh.into(),
         attempt: 3,

@@ -79,7 +79,7 @@ fn is_fresh(state: &v1::State) -> bool {
 
 /// "CRITICAL", "stale (was OK)".
 fn words(state: &v1::State) -> (String, Tone) {
-    let (word, tone) = match state.state() {
+    let (word, tone) = match state.last_state() {
         v1::CheckState::Pending => ("pending", Tone::Faint),
         v1::CheckState::Ok => ("OK", Tone::Good),
         v1::CheckState::Warning => ("WARNING", Tone::Warning),

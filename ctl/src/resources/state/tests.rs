@@ -21,7 +21,12 @@ fn state(agent: &str, check: &str, state: v1::CheckState, freshness: v1::Freshne
         agent_id: "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21".to_owned(),
         agent_name: agent.to_owned(),
         check: check.to_owned(),
-        state: state.into(),
+        state: match freshness {
+            v1::Freshness::Fresh => state,
+            _ => v1::CheckState::Unknown,
+        }
+        .into(),
+        last_state: state.into(),
         r#type: v1::StateType::Hard.into(),
         freshness: freshness.into(),
         attempt: 1,
