@@ -59,12 +59,16 @@ const COLLECTORS: [(&str, Collect); 11] = [
 /// Gathers every `period` until `shutdown`, at the point of the period that belongs to `agent_id`.
 pub async fn run(agent_id: &str, period: Duration, recorder: Recorder, shutdown: CancellationToken) {
     let mut collectors = Collectors::default();
+    // One round at once, so that a new agent shows something; the others where the fleet's rounds are spread to.
     let start = time::Instant::now() + splay::point(&[agent_id, "collect"], period);
     let mut ticks = time::interval_at(start, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut is_first = true;
     let rounds = async {
         loop {
-            ticks.tick().await;
+            if !std::mem::take(&mut is_first) {
+                ticks.tick().await;
+            }
             let time_unix_micros = clock::unix_micros(SystemTime::now());
             for batch in collectors.gather().await.into_batches(JOB) {
                 recorder.record(

@@ -6,8 +6,8 @@ mod host_name;
 mod virtualization;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+
+use sysinfo::{Product, System};
 
 use crate::collect::{cpu, memory, uptime};
 
@@ -16,7 +16,6 @@ pub use host_name::host_name;
 
 /// All facts by name.
 pub fn gather() -> BTreeMap<String, String> {
-    let uname = rustix::system::uname();
     let host_name = host_name();
     let mut facts = BTreeMap::new();
     let mut put = |name: &str, value: Option<String>| {
@@ -25,28 +24,21 @@ pub fn gather() -> BTreeMap<String, String> {
         }
     };
     put("agent.version", Some(env!("CARGO_PKG_VERSION").to_owned()));
-    put("arch", Some(uname.machine().to_string_lossy().into_owned()));
+    put("arch", Some(System::cpu_arch()));
     put("boot.time", uptime::boot_time().ok().and_then(utc));
     put("cpu.count", cpu::count().ok().map(|count| count.to_string()));
     put("fqdn", host_name::fqdn(&host_name));
+    put("hardware.product", Product::name().ok());
+    put("hardware.vendor", Product::vendor_name().ok());
     put("hostname", Some(host_name));
-    put("kernel.name", Some(uname.sysname().to_string_lossy().into_owned()));
-    put("kernel.release", Some(uname.release().to_string_lossy().into_owned()));
-    put(
-        "memory.bytes",
-        memory::available().ok().map(|memory| memory.total.to_string()),
-    );
+    put("kernel.name", Some(rustix::system::uname().sysname().to_string_lossy().into_owned()));
+    put("kernel.release", System::kernel_version().ok());
+    put("memory.bytes", memory::available().ok().map(|memory| memory.total.to_string()));
+    put("os.id", Some(System::distribution_id()));
+    put("os.like", Some(System::distribution_id_like().join(" ")));
+    put("os.name", System::name().ok());
+    put("os.version", System::os_version().ok());
     put("virtualization", virtualization::kind());
-    let os = os_release(Path::new("/"));
-    for (fact, key) in [
-        ("os.id", "ID"),
-        ("os.like", "ID_LIKE"),
-        ("os.version", "VERSION_ID"),
-        ("os.codename", "VERSION_CODENAME"),
-    ] {
-        put(fact, os.get(key).cloned());
-    }
-    put("os.name", os.get("PRETTY_NAME").or_else(|| os.get("NAME")).cloned());
     facts
 }
 
@@ -54,36 +46,6 @@ pub fn gather() -> BTreeMap<String, String> {
 fn utc(seconds: u64) -> Option<String> {
     let minute = i64::try_from(seconds / 60 * 60).ok()?;
     Some(jiff::Timestamp::from_second(minute).ok()?.to_string())
-}
-
-/// The pairs of os-release(5).
-fn os_release(root: &Path) -> BTreeMap<String, String> {
-    let read = |file| fs::read_to_string(root.join(file)).ok();
-    let text = read("etc/os-release")
-        .or_else(|| read("usr/lib/os-release"))
-        .unwrap_or_default();
-    text.lines().filter_map(assignment).collect()
-}
-
-/// `KEY="value"`, quoted as a shell would.
-fn assignment(line: &str) -> Option<(String, String)> {
-    let (key, value) = line.trim().split_once('=').filter(|(key, _)| !key.starts_with('#'))?;
-    let quoted = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
-    let value = match (quoted('\''), quoted('"')) {
-        (Some(literal), _) => literal.to_owned(),
-        (None, Some(text)) => unescape(text),
-        (None, None) => unescape(value),
-    };
-    Some((key.to_owned(), value))
-}
-
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        plain.extend(if c == '\\' { chars.next() } else { Some(c) });
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -101,30 +63,13 @@ mod tests {
             "hostname",
             "kernel.release",
             "memory.bytes",
+            "os.id",
         ] {
             assert!(facts.contains_key(name), "{name} is missing of {facts:?}");
         }
         assert_eq!(facts["kernel.name"], "Linux");
         assert!(facts["memory.bytes"].parse::<u64>().unwrap() > 1 << 20);
         assert_eq!(facts, gather(), "facts do not change from one look to the next");
-    }
-
-    #[test]
-    fn os_release_is_read_with_its_quotes() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("usr/lib")).unwrap();
-        let text = "# comment=x\nID=debian\nPRETTY_NAME=\"Debian \\\"12\\\" GNU/Linux\"\nVERSION_ID='12'\n\nnonsense\n";
-        fs::write(root.path().join("usr/lib/os-release"), text).unwrap();
-        let os = os_release(root.path());
-        assert_eq!(os["ID"], "debian");
-        assert_eq!(os["PRETTY_NAME"], "Debian \"12\" GNU/Linux");
-        assert_eq!(os["VERSION_ID"], "12");
-        assert_eq!(os.len(), 3);
-    }
-
-    #[test]
-    fn a_machine_without_os_release_has_no_os() {
-        assert!(os_release(Path::new("/no/such/root")).is_empty());
     }
 
     #[test]
