@@ -80,9 +80,13 @@ impl Api {
     }
 
     /// What the listener of operators serves.
-    pub fn operator_router(self: &Arc<Self>) -> Result<Router, tonic_reflection::server::Error> {
+    pub async fn operator_router(self: &Arc<Self>) -> Result<Router, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        drop(health);
+        health.set_serving::<AgentServiceServer<Self>>().await;
+        health.set_serving::<MetricServiceServer<Self>>().await;
+        health.set_serving::<PolicyServiceServer<Self>>().await;
+        health.set_serving::<StateServiceServer<Self>>().await;
+        health.set_serving::<TokenServiceServer<Self>>().await;
         // The descriptors hold what agents call as well; only what is served here is listed.
         let served: BTreeSet<&str> = METHODS
             .iter()

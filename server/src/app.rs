@@ -142,7 +142,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         metrics: telemetry.listener("api"),
     };
     served.spawn(net::serve(agents_listener, api.agent_router(), serving.clone()));
-    served.spawn(net::serve(api_listener, api.operator_router()?, serving.clone()));
+    served.spawn(net::serve(api_listener, api.operator_router().await?, serving.clone()));
 
     backgrounds.spawn(changes.clone().run(background.clone()));
     backgrounds.spawn(ingest.run(background.clone()));
