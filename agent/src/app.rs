@@ -57,7 +57,7 @@ impl Error {
             Error::Tls(source) => Failure::new(Exit::Failure, self.to_string())
                 .what("connect to the controller")
                 .why(causes(source))
-                .remedy("remove the state directory and enroll again with a new token"),
+                .remedy("remove the state directory and the id file, and enroll again with a new token"),
             Error::Part(_) => Failure::new(Exit::Failure, self.to_string())
                 .what("keep all parts of the agent running")
                 .why("this is a defect of the agent; its log tells more")

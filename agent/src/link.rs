@@ -31,6 +31,9 @@ mod driver;
 pub mod queue;
 pub mod session;
 
+/// What Hello tells an operator; the log has all of it.
+const MAX_WARNINGS: usize = 20;
+
 /// All that the link talks to.
 #[derive(Debug)]
 pub struct Link {
@@ -153,6 +156,7 @@ impl Link {
                 .iter()
                 .map(ToString::to_string)
                 .chain(self.warnings.iter().cloned())
+                .take(MAX_WARNINGS)
                 .collect(),
             time_unix_micros: now.unix_micros,
         }

@@ -52,7 +52,13 @@ async fn serve(source: Source, config: Config, logging: logging::Handle) -> Resu
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
 
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %source.file.path().display(), "starting");
+    let path = source.file.path();
+    let file = if path.exists() {
+        path.display().to_string()
+    } else {
+        "none".to_owned()
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = file, "starting");
     warn(&config);
     let shutdown = CancellationToken::new();
     let (sender, receiver) = watch::channel(Arc::new(config));

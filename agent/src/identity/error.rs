@@ -190,6 +190,9 @@ impl Error {
                     id_file.display()
                 ))
                 .remedy("to stay the same agent:  put its state directory back from a backup"),
+            ErrorReason::MethodNotAllowed => failure
+                .why("this address does not enroll agents; it may be the one for operators")
+                .remedy("give the address for agents, which `musterctl token create` prints"),
             ErrorReason::RateLimited => failure
                 .why(&problem.message)
                 .remedy("wait a minute; too many attempts from this address have failed"),

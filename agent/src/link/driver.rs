@@ -84,10 +84,10 @@ impl Reason {
     pub fn advice(&self) -> Option<&'static str> {
         match self.problem()? {
             ErrorReason::CertificateExpired => Some(
-                "this agent's certificate has expired; to join again, remove the state directory and enroll with a new token",
+                "this agent's certificate has expired; to join again, remove its state directory and its id file and enroll with a new token",
             ),
             ErrorReason::CertificateUnknown => Some(
-                "the controller does not know this agent any longer; to join again, remove the state directory and enroll with a new token",
+                "the controller does not know this agent any longer; to join again, remove its state directory and its id file and enroll with a new token",
             ),
             ErrorReason::VersionUnsupported => {
                 Some("this release of the agent is too old or too new for its controller")

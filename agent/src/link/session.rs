@@ -242,15 +242,12 @@ impl Session {
 
     fn welcome(&mut self, welcome: v1::Welcome, lanes: &mut Lanes, now: Now) -> Result<Vec<Effect>, Closed> {
         for acked in &welcome.acked {
-            if acked.spool_id != lanes.spool_id() {
-                continue;
+            if acked.spool_id == lanes.spool_id() && acked.lane() != v1::Lane::Unspecified {
+                lanes
+                    .lane_mut(acked.lane())
+                    .ack(acked.through_seq)
+                    .map_err(Closed::ForeignSpool)?;
             }
-            let Some(flow) = self.flow(acked.lane()) else { continue };
-            flow.through = acked.through_seq;
-            lanes
-                .lane_mut(acked.lane())
-                .ack(acked.through_seq)
-                .map_err(Closed::ForeignSpool)?;
         }
         for lane in Lanes::ALL {
             let window = welcome.windows.iter().find(|window| window.lane() == lane);

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{config::Allow, identity::Trust};
 
-const MAX_POLICIES: usize = 10_000;
+/// So that the status of all of them fits into one frame.
+const MAX_POLICIES: usize = 2_000;
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Why a set did not come out as the controller said it would.

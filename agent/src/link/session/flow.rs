@@ -12,7 +12,7 @@ const BATCH_BYTES: usize = 64 * 1024 - 256;
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub window: u64,
-    /// The last sequence number sent on this connection or acknowledged at its start.
+    /// The last sequence number that was sent, or found acknowledged, on this connection.
     pub through: u64,
     /// The frames not yet acknowledged: last sequence number, bytes.
     in_flight: VecDeque<(u64, usize)>,
