@@ -9,4 +9,5 @@ mod house;
 mod ingest;
 mod main_job;
 mod plugins;
+mod readme;
 mod store;
