@@ -31,9 +31,15 @@ pub fn gather() -> BTreeMap<String, String> {
     put("hardware.product", Product::name().ok());
     put("hardware.vendor", Product::vendor_name().ok());
     put("hostname", Some(host_name));
-    put("kernel.name", Some(rustix::system::uname().sysname().to_string_lossy().into_owned()));
+    put(
+        "kernel.name",
+        Some(rustix::system::uname().sysname().to_string_lossy().into_owned()),
+    );
     put("kernel.release", System::kernel_version().ok());
-    put("memory.bytes", memory::available().ok().map(|memory| memory.total.to_string()));
+    put(
+        "memory.bytes",
+        memory::available().ok().map(|memory| memory.total.to_string()),
+    );
     put("os.id", Some(System::distribution_id()));
     put("os.like", Some(System::distribution_id_like().join(" ")));
     put("os.name", System::name().ok());

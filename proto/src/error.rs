@@ -16,6 +16,8 @@ pub use crate::v1::ErrorReason;
 /// The domain of every `google.rpc.ErrorInfo` of ours.
 pub const DOMAIN: &str = "muster";
 
+const REQUEST_ID: &str = "request_id";
+
 /// Statuses travel in HTTP trailers, which peers bound (hyper and most proxies at 16 KiB for all of them).
 const MAX_MESSAGE: usize = 2 * 1024;
 const MAX_DETAILS: usize = 4 * 1024;
@@ -83,6 +85,16 @@ impl Problem {
             Some(hint) => problem.with_metadata("hint", hint),
             None => problem,
         }
+    }
+
+    /// The id under which the controller's log has the call.
+    #[must_use]
+    pub fn with_request_id(self, id: &str) -> Self {
+        self.with_metadata(REQUEST_ID, id)
+    }
+
+    pub fn request_id(&self) -> Option<&str> {
+        self.metadata.get(REQUEST_ID).map(String::as_str)
     }
 
     #[must_use]

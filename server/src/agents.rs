@@ -116,11 +116,18 @@ impl Agents {
         {
             return Ok(id);
         }
-        let ids: Vec<AgentId> = entries.values().filter(|entry| entry.name == text).map(|entry| entry.id).collect();
+        let ids: Vec<AgentId> = entries
+            .values()
+            .filter(|entry| entry.name == text)
+            .map(|entry| entry.id)
+            .collect();
         match ids[..] {
             [] => Err(Error::NotFound(text.to_owned())),
             [id] => Ok(id),
-            _ => Err(Error::Ambiguous { name: text.to_owned(), ids }),
+            _ => Err(Error::Ambiguous {
+                name: text.to_owned(),
+                ids,
+            }),
         }
     }
 
@@ -165,7 +172,9 @@ impl Agents {
             .write()
             .get_mut(&id)
             .and_then(|entry| {
-                entry.connection.take_if(|connection| connection.session_id == session)?;
+                entry
+                    .connection
+                    .take_if(|connection| connection.session_id == session)?;
                 entry.leave_reason = reason;
                 Some(())
             })
@@ -210,7 +219,8 @@ impl Agents {
         }
         let mut tx = self.db.begin().await?;
         let revision = tx.change_add(now, ChangeKind::Agent, &id.to_string(), Op::Put).await?;
-        tx.agent_set_operator_labels(&id.to_string(), &entry::labels_to_json(&labels), revision).await?;
+        tx.agent_set_operator_labels(&id.to_string(), &entry::labels_to_json(&labels), revision)
+            .await?;
         tx.commit().await?;
         let entry = {
             let mut entries = self.write();
@@ -236,7 +246,14 @@ impl Agents {
             entry.status = status;
             entry.status_reason = reason.to_owned();
             entry.status_since = now;
-            persist::Transition { id, name: entry.name.clone(), from, to: status, reason, at: now }
+            persist::Transition {
+                id,
+                name: entry.name.clone(),
+                from,
+                to: status,
+                reason,
+                at: now,
+            }
         };
         self.lock_transitions().push(transition);
         self.mark_dirty(id);
@@ -251,7 +268,10 @@ impl Agents {
     }
 
     fn mark_dirty(&self, id: AgentId) {
-        self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(id);
+        self.dirty
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .insert(id);
         self.persist.notify_one();
         self.assignments.notify_one();
     }

@@ -98,7 +98,9 @@ impl Api {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-            served.iter().fold(builder, |builder, service| builder.with_service_name(*service))
+            served
+                .iter()
+                .fold(builder, |builder, service| builder.with_service_name(*service))
         };
         let routes = Routes::default()
             .add_service(AgentServiceServer::from_arc(self.clone()))
@@ -121,8 +123,11 @@ impl Api {
     }
 
     fn guarded(&self, router: Router, listener: Listener) -> Router {
-        let access =
-            Access { db: self.db.clone(), agents: self.agents.clone(), telemetry: self.telemetry.clone() };
+        let access = Access {
+            db: self.db.clone(),
+            agents: self.agents.clone(),
+            telemetry: self.telemetry.clone(),
+        };
         router.layer(middleware::from_fn_with_state(Guard { access, listener }, Guard::check))
     }
 }

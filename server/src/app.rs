@@ -70,8 +70,14 @@ pub struct Controller {
 
 /// Waits for the lease, then loads everything and listens. None: `shutdown` came first.
 pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Option<Controller>, Error> {
-    let pki = Arc::new(Pki::load(&config.pki_dir())?.of_domain(&config.trust_domain)?.with_lifetimes(config.certificates.clone()));
-    let Some(lease) = lease::acquire(&config.source(), shutdown).await? else { return Ok(None) };
+    let pki = Arc::new(
+        Pki::load(&config.pki_dir())?
+            .of_domain(&config.trust_domain)?
+            .with_lifetimes(config.certificates.clone()),
+    );
+    let Some(lease) = lease::acquire(&config.source(), shutdown).await? else {
+        return Ok(None);
+    };
     let db = Db::open(&config.source()).await?;
     let telemetry = Telemetry::new();
     let started_at = clock::now();
@@ -79,8 +85,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let changes = Changes::new(db.clone()).await?;
     let agents = Arc::new(Agents::load(db.clone(), changes.clone(), started_at).await?);
     let policies = Arc::new(Policies::load(db.clone(), changes.clone(), pki.clone()).await?);
-    let states =
-        Arc::new(States::load(db.clone(), changes.clone(), agents.clone(), policies.clone()).await?);
+    let states = Arc::new(States::load(db.clone(), changes.clone(), agents.clone(), policies.clone()).await?);
     let (ingest, ingest_handle) = Ingest::load(ingest::Deps {
         db: db.clone(),
         changes: changes.clone(),
@@ -156,7 +161,16 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     backgrounds.close();
 
     info!(agents = %agents_addr, api = %api_addr, name = config.name, "the controller is ready");
-    Ok(Some(Controller { agents_addr, api_addr, api, lease, serving, served, background, backgrounds }))
+    Ok(Some(Controller {
+        agents_addr,
+        api_addr,
+        api,
+        lease,
+        serving,
+        served,
+        background,
+        backgrounds,
+    }))
 }
 
 impl Controller {

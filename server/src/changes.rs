@@ -43,7 +43,12 @@ impl Changes {
     pub async fn new(db: Db) -> Result<Self, store::Error> {
         let revision = db.revision_current().await?;
         let (sender, _) = broadcast::channel(BACKLOG);
-        let inner = Inner { db, nudge: Notify::new(), revision: watch::Sender::new(revision), sender };
+        let inner = Inner {
+            db,
+            nudge: Notify::new(),
+            revision: watch::Sender::new(revision),
+            sender,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -65,7 +70,10 @@ impl Changes {
                 () = self.inner.nudge.notified() => {}
             }
             if let Err(error) = self.publish().await {
-                warn!(error = &error as &dyn std::error::Error, "failed to read the changes; watchers are late");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to read the changes; watchers are late"
+                );
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(std::time::Duration::from_secs(1)) => self.inner.nudge.notify_one(),
@@ -77,7 +85,9 @@ impl Changes {
     async fn publish(&self) -> Result<(), store::Error> {
         loop {
             let changes = self.inner.db.changes_after(self.revision(), PAGE).await?;
-            let Some(last) = changes.last().map(|change| change.revision) else { return Ok(()) };
+            let Some(last) = changes.last().map(|change| change.revision) else {
+                return Ok(());
+            };
             for change in changes {
                 // No receiver is no error: nobody watches.
                 let _ = self.inner.sender.send(Arc::new(change));
@@ -90,7 +100,12 @@ impl Changes {
     pub fn follow(&self) -> Follower {
         // The receiver first: what comes between the two lines is delivered twice rather than never.
         let receiver = self.inner.sender.subscribe();
-        Follower { changes: self.clone(), receiver, backlog: Vec::new().into_iter(), last: self.revision() }
+        Follower {
+            changes: self.clone(),
+            receiver,
+            backlog: Vec::new().into_iter(),
+            last: self.revision(),
+        }
     }
 
     /// Follows the changes after `revision`, as far back as the table goes.

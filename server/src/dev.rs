@@ -9,10 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use muster_certs::{
-    file,
-    identity::TrustDomain,
-};
+use muster_certs::{file, identity::TrustDomain};
 use muster_proto::{
     manifest,
     v1::{self, AgentStatus, policy::Spec},
@@ -37,12 +34,24 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The example policies, as they are in the packages.
 const POLICIES: [(&str, &str); 9] = [
-    ("agent-process.yaml", include_str!("../../deploy/policies/agent-process.yaml")),
-    ("controller-agents.yaml", include_str!("../../deploy/policies/controller-agents.yaml")),
-    ("controller-health.yaml", include_str!("../../deploy/policies/controller-health.yaml")),
+    (
+        "agent-process.yaml",
+        include_str!("../../deploy/policies/agent-process.yaml"),
+    ),
+    (
+        "controller-agents.yaml",
+        include_str!("../../deploy/policies/controller-agents.yaml"),
+    ),
+    (
+        "controller-health.yaml",
+        include_str!("../../deploy/policies/controller-health.yaml"),
+    ),
     ("disk-root.yaml", include_str!("../../deploy/policies/disk-root.yaml")),
     ("disk-tmp.yaml", include_str!("../../deploy/policies/disk-tmp.yaml")),
-    ("inodes-root.yaml", include_str!("../../deploy/policies/inodes-root.yaml")),
+    (
+        "inodes-root.yaml",
+        include_str!("../../deploy/policies/inodes-root.yaml"),
+    ),
     ("load.yaml", include_str!("../../deploy/policies/load.yaml")),
     ("memory.yaml", include_str!("../../deploy/policies/memory.yaml")),
     ("processes.yaml", include_str!("../../deploy/policies/processes.yaml")),
@@ -104,13 +113,17 @@ async fn run_in(dir: &Path, options: &cli::Dev, shutdown: CancellationToken) -> 
         Pki::create(&config.pki_dir(), &config.trust_domain, SystemTime::now())?;
     }
     let user_ttl = config.certificates.user;
-    let Some(controller) = app::start(config, &shutdown).await? else { return Ok(()) };
+    let Some(controller) = app::start(config, &shutdown).await? else {
+        return Ok(());
+    };
     let (agents_addr, api_addr) = (controller.agents_addr, controller.api_addr);
 
     let api = &controller.api;
     let context = admin::create(&api.db, &api.pki, "admin", user_ttl, SystemTime::now()).await?;
     context.write(&dir.join("admin.yaml"), NAME, reachable(api_addr))?;
-    api.policies.apply(examples(reachable(agents_addr), reachable(api_addr))?, clock::now()).await?;
+    api.policies
+        .apply(examples(reachable(agents_addr), reachable(api_addr))?, clock::now())
+        .await?;
     let agent_config = agent_config(dir, &controller).await?;
 
     let agent_stop = CancellationToken::new();
@@ -159,14 +172,17 @@ async fn ready(api: &Arc<crate::api::Api>) -> Result<(), Error> {
         let mut changes = api.changes.follow();
         loop {
             let mut is_online = false;
-            api.agents.each(|entry| is_online |= entry.status == AgentStatus::Online && entry.connection.is_some());
+            api.agents
+                .each(|entry| is_online |= entry.status == AgentStatus::Online && entry.connection.is_some());
             if is_online {
                 return Ok(());
             }
             changes.next().await.map_err(|_| Error::NotReady)?;
         }
     };
-    tokio::time::timeout(READY_WITHIN, online).await.map_err(|_| Error::NotReady)?
+    tokio::time::timeout(READY_WITHIN, online)
+        .await
+        .map_err(|_| Error::NotReady)?
 }
 
 async fn agent_config(dir: &Path, controller: &Controller) -> Result<muster_agent::config::Config, Error> {
@@ -177,7 +193,11 @@ async fn agent_config(dir: &Path, controller: &Controller) -> Result<muster_agen
         let new = tokens::NewToken {
             ttl: Duration::from_secs(600),
             uses: 1,
-            labels: [("env".to_owned(), NAME.to_owned()), ("role".to_owned(), "controller".to_owned())].into(),
+            labels: [
+                ("env".to_owned(), NAME.to_owned()),
+                ("role".to_owned(), "controller".to_owned()),
+            ]
+            .into(),
             description: "the agent of muster-server dev".into(),
             creator: "dev".into(),
         };
@@ -195,7 +215,10 @@ async fn agent_config(dir: &Path, controller: &Controller) -> Result<muster_agen
         },
         "agent": { "id_file": agent_dir.join("agent-id"), "state_dir": agent_dir.join("state") },
     });
-    Ok(muster_agent::config::Config::parse("the agent of muster-server dev", &config.to_string())?)
+    Ok(muster_agent::config::Config::parse(
+        "the agent of muster-server dev",
+        &config.to_string(),
+    )?)
 }
 
 /// The example policies, with the addresses that were chosen.
@@ -203,9 +226,17 @@ fn examples(agents: SocketAddr, api: SocketAddr) -> Result<Vec<v1::Policy>, Erro
     let mut examples = Vec::new();
     for (name, text) in POLICIES {
         let invalid = |errors: Vec<manifest::Error>| {
-            Error::Example(name, errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            Error::Example(
+                name,
+                errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            )
         };
-        examples.extend(manifest::parse(name, text).map_err(invalid)?.into_iter().map(|manifest| manifest.policy));
+        examples.extend(
+            manifest::parse(name, text)
+                .map_err(invalid)?
+                .into_iter()
+                .map(|manifest| manifest.policy),
+        );
     }
     for policy in &mut examples {
         let address = match policy.metadata.as_ref().map(|metadata| metadata.name.as_str()) {
@@ -267,18 +298,24 @@ impl Place {
 }
 
 fn create_private(path: &Path) -> Result<(), Error> {
-    file::create_private_dir(path).map_err(|source| Error::Folder { path: path.to_owned(), source })
+    file::create_private_dir(path).map_err(|source| Error::Folder {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Remove { path: path.to_owned(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Remove {
+            path: path.to_owned(),
+            source,
+        }),
         _ => Ok(()),
     }
 }
 
 fn trust_domain() -> Result<TrustDomain, Error> {
-    TRUST_DOMAIN.parse().map_err(|_| Error::Usage(format!("{TRUST_DOMAIN} is not a trust domain")))
+    TRUST_DOMAIN
+        .parse()
+        .map_err(|_| Error::Usage(format!("{TRUST_DOMAIN} is not a trust domain")))
 }

@@ -79,7 +79,13 @@ pub struct Enroller {
 
 impl Enroller {
     pub fn new(db: Db, changes: Changes, pki: Arc<Pki>, agents: Arc<Agents>) -> Self {
-        Self { db, changes, pki, agents, failures: Mutex::default() }
+        Self {
+            db,
+            changes,
+            pki,
+            agents,
+            failures: Mutex::default(),
+        }
     }
 
     pub async fn enroll(&self, request: Request, now: Micros) -> Result<Enrolled, Error> {
@@ -96,10 +102,12 @@ impl Enroller {
 
     async fn try_enroll(&self, request: Request, now: Micros) -> Result<Enrolled, Error> {
         // The token first: who has none learns nothing about the rest of the request.
-        let token = tokens::check(&self.db, &request.token, now).await.map_err(|error| match error {
-            tokens::Error::Store(error) => Error::Store(error),
-            _ => Error::TokenRefused,
-        })?;
+        let token = tokens::check(&self.db, &request.token, now)
+            .await
+            .map_err(|error| match error {
+                tokens::Error::Store(error) => Error::Store(error),
+                _ => Error::TokenRefused,
+            })?;
         let violations = request.violations();
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
@@ -125,7 +133,10 @@ impl Enroller {
         let not_after = clock::from_system(issued.not_after);
 
         let mut tx = self.db.begin().await?;
-        let changes = [(ChangeKind::Agent, id.to_string(), Op::Put), (ChangeKind::Token, token.id.clone(), Op::Put)];
+        let changes = [
+            (ChangeKind::Agent, id.to_string(), Op::Put),
+            (ChangeKind::Token, token.id.clone(), Op::Put),
+        ];
         let revision = tx.changes_add(now, &changes).await?;
         if !tx.token_use(&token.id, revision + 1, now).await? {
             return Err(Error::TokenRefused);
@@ -142,19 +153,32 @@ impl Enroller {
         if !tx.agent_insert(&agent).await? {
             return Err(Error::AlreadyEnrolled(id));
         }
-        tx.agent_certificate_insert(&id.to_string(), &issued.serial, not_after, now).await?;
-        tx.redemption_insert(&token.id, &fingerprint, &id.to_string(), &issued.der, now).await?;
+        tx.agent_certificate_insert(&id.to_string(), &issued.serial, not_after, now)
+            .await?;
+        tx.redemption_insert(&token.id, &fingerprint, &id.to_string(), &issued.der, now)
+            .await?;
         tx.commit().await?;
 
         let mut entry = Entry::from(&agent);
-        entry.certificate = Certificate { serial: issued.serial, not_after };
+        entry.certificate = Certificate {
+            serial: issued.serial,
+            not_after,
+        };
         self.agents.inserted(entry);
-        Ok(Enrolled { agent_id: id, name: request.name, certificate: issued.der.to_vec(), is_new: true })
+        Ok(Enrolled {
+            agent_id: id,
+            name: request.name,
+            certificate: issued.der.to_vec(),
+            is_new: true,
+        })
     }
 
     fn failures_of(&self, source: IpAddr, now: Micros) -> u32 {
         let failures = self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        failures.get(&source).filter(|(since, _)| now - since < MINUTE).map_or(0, |(_, count)| *count)
+        failures
+            .get(&source)
+            .filter(|(since, _)| now - since < MINUTE)
+            .map_or(0, |(_, count)| *count)
     }
 
     fn count_failure(&self, source: IpAddr, now: Micros) {
@@ -181,7 +205,10 @@ impl Request {
             violations.push(FieldViolation::new("name", text));
         }
         if self.version.len() > 64 || self.version.chars().any(char::is_control) {
-            violations.push(FieldViolation::new("agent_version", "must be at most 64 bytes without control characters"));
+            violations.push(FieldViolation::new(
+                "agent_version",
+                "must be at most 64 bytes without control characters",
+            ));
         }
         violations
     }

@@ -67,7 +67,11 @@ pub struct Handle {
 impl Handle {
     /// Waits while the lane's queue is full; false when the controller is stopping.
     pub async fn submit(&self, lane: Lane, job: Job) -> bool {
-        let queue = if lane == Lane::Metrics { &self.metrics } else { &self.results };
+        let queue = if lane == Lane::Metrics {
+            &self.metrics
+        } else {
+            &self.results
+        };
         queue.send(job).await.is_ok()
     }
 
@@ -84,7 +88,11 @@ struct Marks(Mutex<HashMap<(AgentId, Lane), HashMap<SpoolId, u64>>>);
 impl Marks {
     fn get(&self, agent: AgentId, lane: Lane, spool: &SpoolId) -> u64 {
         let marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        marks.get(&(agent, lane)).and_then(|spools| spools.get(spool)).copied().unwrap_or(0)
+        marks
+            .get(&(agent, lane))
+            .and_then(|spools| spools.get(spool))
+            .copied()
+            .unwrap_or(0)
     }
 
     fn set(&self, agent: AgentId, lane: Lane, spool: SpoolId, seq: u64) {
@@ -130,13 +138,29 @@ impl Ingest {
         let marks = Arc::new(marks);
         let (results, results_queue) = mpsc::channel(QUEUE);
         let (metrics, metrics_queue) = mpsc::channel(QUEUE);
-        let handle = Handle { results, metrics, marks: marks.clone() };
-        Ok((Self { deps, marks, results: results_queue, metrics: metrics_queue }, handle))
+        let handle = Handle {
+            results,
+            metrics,
+            marks: marks.clone(),
+        };
+        Ok((
+            Self {
+                deps,
+                marks,
+                results: results_queue,
+                metrics: metrics_queue,
+            },
+            handle,
+        ))
     }
 
     /// Works until `shutdown`, then commits what is queued.
     pub async fn run(self, shutdown: CancellationToken) {
-        let worker = |lane| Worker { lane, deps: self.deps.clone(), marks: self.marks.clone() };
+        let worker = |lane| Worker {
+            lane,
+            deps: self.deps.clone(),
+            marks: self.marks.clone(),
+        };
         tokio::join!(
             worker(Lane::Results).run(self.results, shutdown.clone()),
             worker(Lane::Metrics).run(self.metrics, shutdown),
@@ -211,7 +235,10 @@ impl Worker {
                 Ok(()) => {}
                 Err(error) if error.is_about_data() => {
                     warn!(agent.id = %work.agent, seq, error = &error as &dyn std::error::Error, "record rejected");
-                    rejected.push(v1::Rejected { seq, reason: "the store cannot take it".into() });
+                    rejected.push(v1::Rejected {
+                        seq,
+                        reason: "the store cannot take it".into(),
+                    });
                 }
                 Err(error) => return self.failed(&error),
             }

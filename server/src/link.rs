@@ -50,7 +50,10 @@ impl Links {
 
     fn unregister(&self, agent: AgentId, session_id: &str) {
         let mut sessions = self.lock();
-        if sessions.get(&agent).is_some_and(|registered| registered.session_id == session_id) {
+        if sessions
+            .get(&agent)
+            .is_some_and(|registered| registered.session_id == session_id)
+        {
             sessions.remove(&agent);
         }
     }

@@ -40,14 +40,23 @@ pub async fn latest(db: &Db, agent: &Entry, query: &Query, now: Micros) -> Resul
         })?;
         for family in batch.families.iter().filter(|family| family.name == query.name) {
             for sample in &family.samples {
-                let own = sample.labels.iter().map(|label| (label.name.clone(), label.value.clone()));
+                let own = sample
+                    .labels
+                    .iter()
+                    .map(|label| (label.name.clone(), label.value.clone()));
                 let mut labels: BTreeMap<String, String> = own.collect();
                 labels.insert("job".into(), batch.job.clone());
                 labels.insert("instance".into(), agent.name.clone());
                 labels.insert("agent_id".into(), row.agent_id.clone());
                 if query.matches(&labels) {
                     let kind = family.r#type();
-                    values.push(Value { name: name.clone(), labels, value: sample.value, at: row.at, kind });
+                    values.push(Value {
+                        name: name.clone(),
+                        labels,
+                        value: sample.value,
+                        at: row.at,
+                        kind,
+                    });
                 }
             }
         }

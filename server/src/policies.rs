@@ -62,7 +62,13 @@ impl Policies {
             policies.insert(policy.key.clone(), Arc::new(policy));
         }
         let compiled = watch::Sender::new(Arc::new(Compiled::new(policies)));
-        Ok(Self { db, changes, pki, compiled, writing: tokio::sync::Mutex::new(()) })
+        Ok(Self {
+            db,
+            changes,
+            pki,
+            compiled,
+            writing: tokio::sync::Mutex::new(()),
+        })
     }
 
     /// The policies as they are now.
@@ -84,13 +90,18 @@ impl Policies {
 
         let mut next = current.policies.clone();
         if !changed.is_empty() {
-            let changes: Vec<_> =
-                changed.iter().map(|wanted| (ChangeKind::Policy, wanted.key.to_string(), Op::Put)).collect();
+            let changes: Vec<_> = changed
+                .iter()
+                .map(|wanted| (ChangeKind::Policy, wanted.key.to_string(), Op::Put))
+                .collect();
             let mut tx = self.db.begin().await?;
             let first = tx.changes_add(now, &changes).await?;
             for (index, wanted) in changed.into_iter().enumerate() {
                 let previous = tx.policy_version(&wanted.key.kind, &wanted.key.name).await?;
-                let created_at = current.policies.get(&wanted.key).map_or(now, |policy| policy.created_at);
+                let created_at = current
+                    .policies
+                    .get(&wanted.key)
+                    .map_or(now, |policy| policy.created_at);
                 let version = now.max(previous + 1);
                 let signed = self.sign(wanted, version);
                 let row = PolicyRow {
@@ -117,7 +128,10 @@ impl Policies {
             Some(policy) if policy.version == next[&wanted.key].version => Action::Unchanged,
             Some(_) => Action::Updated,
         };
-        Ok(wanted.iter().map(|wanted| (next[&wanted.key].clone(), action(wanted))).collect())
+        Ok(wanted
+            .iter()
+            .map(|wanted| (next[&wanted.key].clone(), action(wanted)))
+            .collect())
     }
 
     /// Returns the revision of the deletion.
@@ -128,7 +142,9 @@ impl Policies {
             return Err(Error::NotFound(key.clone()));
         }
         let mut tx = self.db.begin().await?;
-        let revision = tx.change_add(now, ChangeKind::Policy, &key.to_string(), Op::Delete).await?;
+        let revision = tx
+            .change_add(now, ChangeKind::Policy, &key.to_string(), Op::Delete)
+            .await?;
         tx.policy_delete(&key.kind, &key.name).await?;
         tx.commit().await?;
         self.publish(next);
@@ -188,7 +204,10 @@ fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation
             continue;
         };
         if !policy.kind.is_empty() && policy.kind != Key::CHECK {
-            violate("kind", format!("is {:?}, but the spec is that of a {}", policy.kind, Key::CHECK));
+            violate(
+                "kind",
+                format!("is {:?}, but the spec is that of a {}", policy.kind, Key::CHECK),
+            );
         }
         if !ids::name_is_valid(&metadata.name) {
             violate("metadata.name", NAME_RULE.into());
@@ -202,13 +221,24 @@ fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation
         for violation in check::validate(&complete) {
             violate(&format!("check.{}", violation.field), violation.description);
         }
-        let key = Key { kind: Key::CHECK.into(), name: metadata.name };
+        let key = Key {
+            kind: Key::CHECK.into(),
+            name: metadata.name,
+        };
         if wanted.iter().any(|wanted| wanted.key == key) {
             violate("metadata.name", format!("{key} is in this request twice"));
         }
-        wanted.push(Wanted { key, labels: metadata.labels, check });
+        wanted.push(Wanted {
+            key,
+            labels: metadata.labels,
+            check,
+        });
     }
-    if violations.is_empty() { Ok(wanted) } else { Err(violations) }
+    if violations.is_empty() {
+        Ok(wanted)
+    } else {
+        Err(violations)
+    }
 }
 
 const NAME_RULE: &str =

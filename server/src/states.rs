@@ -50,7 +50,10 @@ pub struct View {
 impl View {
     pub fn is_problem(&self) -> bool {
         self.fresh.freshness != Freshness::Fresh
-            || !matches!(self.entry.state, CheckState::Ok | CheckState::Pending | CheckState::Unspecified)
+            || !matches!(
+                self.entry.state,
+                CheckState::Ok | CheckState::Pending | CheckState::Unspecified
+            )
     }
 
     /// Worst first: the order in which somebody on duty looks at problems.
@@ -108,7 +111,12 @@ impl States {
         let own = all.get(&agent.id);
         let view = |policy: &Arc<Policy>| {
             let entry = own.and_then(|entries| entries.get(&policy.key.name));
-            self.view(agent, policy.clone(), entry.cloned().unwrap_or_else(|| Entry::pending(now)), now)
+            self.view(
+                agent,
+                policy.clone(),
+                entry.cloned().unwrap_or_else(|| Entry::pending(now)),
+                now,
+            )
         };
         set.policies.values().map(view).collect()
     }
@@ -122,13 +130,20 @@ impl States {
 
     fn view(&self, agent: &agents::Entry, policy: Arc<Policy>, entry: Entry, now: Micros) -> View {
         let fresh = freshness::judge(agent, &policy, &entry, self.agents.started_at(), now);
-        View { agent: agent.id, agent_name: agent.name.clone(), policy, entry, fresh }
+        View {
+            agent: agent.id,
+            agent_name: agent.name.clone(),
+            policy,
+            entry,
+            fresh,
+        }
     }
 
     /// The set of policies that an agent shall have now.
     pub fn assigned(&self, agent: AgentId) -> Option<Arc<PolicySet>> {
         let compiled = self.policies.current();
-        self.agents.with(agent, |agent| compiled.set_for(|key| agent.value(key)))
+        self.agents
+            .with(agent, |agent| compiled.set_for(|key| agent.value(key)))
     }
 
     // Entries are replaced whole, so a poisoned lock is taken all the same.

@@ -162,17 +162,11 @@ async fn call(
             endpoint: endpoint.clone(),
             id,
             id_file: config.agent.id_file.clone(),
-            request_id: request_id(&status),
             problem: Box::new(
                 Problem::from_status(&status)
                     .unwrap_or_else(|| Problem::new(status.code(), v1::ErrorReason::Unspecified, causes(&status))),
             ),
         })
-}
-
-fn request_id(status: &Status) -> Option<String> {
-    let header = status.metadata().get("x-request-id")?;
-    header.to_str().ok().map(|id| id.chars().take(64).collect())
 }
 
 /// Checks the answer, then writes it: trust first and identity last, since the identity is what says "enrolled".

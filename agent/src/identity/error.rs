@@ -55,7 +55,6 @@ pub enum Error {
         endpoint: Endpoint,
         id: AgentId,
         id_file: PathBuf,
-        request_id: Option<String>,
         problem: Box<Problem>,
     },
     #[error("the answer of {endpoint} cannot be used: {why}")]
@@ -164,17 +163,13 @@ impl Error {
 
     fn refusal(&self) -> Failure {
         let Error::Refused {
-            id,
-            id_file,
-            request_id,
-            problem,
-            ..
+            id, id_file, problem, ..
         } = self
         else {
             return Failure::new(Exit::Failure, self.to_string());
         };
-        let request = request_id
-            .as_ref()
+        let request = problem
+            .request_id()
             .map(|id| format!(" (request {id})"))
             .unwrap_or_default();
         let failure = Failure::new(exit(problem.code), format!("{self}{request}"))

@@ -61,7 +61,7 @@ pub fn problem(server: &str, asked: &Asked, status: &Status) -> Problem {
     let said = error::Problem::from_status(status);
     let code = code_name(status.code());
     let reason = said.as_ref().map_or(ErrorReason::Unspecified, |said| said.reason);
-    let request = request_id(status, said.as_ref());
+    let request = said.as_ref().and_then(|said| said.request_id().map(str::to_owned));
 
     let mut headline = format!("{server} says {code}");
     if reason != ErrorReason::Unspecified && error::reason_name(reason) != code {
@@ -209,12 +209,6 @@ fn caret(asked: &Asked, said: &error::Problem) -> Vec<String> {
         }
         _ => Vec::new(),
     }
-}
-
-/// Under which the controller's log has this call.
-fn request_id(status: &Status, said: Option<&error::Problem>) -> Option<String> {
-    let of_error = said.and_then(|said| said.metadata.get("request_id").cloned());
-    of_error.or_else(|| status.metadata().get("x-request-id")?.to_str().ok().map(str::to_owned))
 }
 
 /// As the gRPC specification writes it.

@@ -10,7 +10,9 @@ pub enum Caller {
     /// Without a certificate.
     Anonymous,
     Agent(AgentId),
-    User { name: String },
+    User {
+        name: String,
+    },
 }
 
 /// In the extensions of every request that was let in.

@@ -61,14 +61,25 @@ impl Guard {
         };
         match guard.access.decide(method, peer.certificate.as_ref()).await {
             Ok(caller) => {
-                request.extensions_mut().insert(OpCtx { caller, source: peer.addr, request_id });
+                request.extensions_mut().insert(OpCtx {
+                    caller,
+                    source: peer.addr,
+                    request_id,
+                });
                 let response = next.run(request).await;
-                let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0");
+                let code = response
+                    .headers()
+                    .get("grpc-status")
+                    .and_then(|code| code.to_str().ok())
+                    .unwrap_or("0");
                 guard.access.telemetry.api_request(method.path, code_name(code));
                 response
             }
             Err(problem) => {
-                guard.access.telemetry.api_request(method.path, code_name(&(problem.code as i32).to_string()));
+                guard
+                    .access
+                    .telemetry
+                    .api_request(method.path, code_name(&(problem.code as i32).to_string()));
                 guard.refuse(&peer, problem, is_grpc, &request_id)
             }
         }
@@ -85,7 +96,7 @@ impl Guard {
         if self.listener == Listener::Agents {
             peer.connection.close();
         }
-        let problem = problem.with_metadata("request_id", request_id);
+        let problem = problem.with_request_id(request_id);
         if is_grpc {
             return tonic::Status::from(problem).into_http::<Body>();
         }
@@ -120,7 +131,10 @@ impl Access {
             (Who::Newcomer, _) => Err(Problem::new(
                 Code::PermissionDenied,
                 ErrorReason::MethodNotAllowed,
-                format!("this call is for machines without a certificate; {} has one", certificate.identity),
+                format!(
+                    "this call is for machines without a certificate; {} has one",
+                    certificate.identity
+                ),
             )),
             _ => Err(Problem::new(
                 Code::PermissionDenied,
@@ -131,7 +145,9 @@ impl Access {
     }
 
     fn agent(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Caller, Problem> {
-        let on_file = self.agents.with(id, |entry| entry.certificate.serial == certificate.serial);
+        let on_file = self
+            .agents
+            .with(id, |entry| entry.certificate.serial == certificate.serial);
         let standing = match Standing::of(Some(certificate), SystemTime::now()) {
             Standing::Valid if on_file != Some(true) => Standing::Unknown,
             standing => standing,
@@ -140,7 +156,10 @@ impl Access {
             Standing::Valid => return Ok(Caller::Agent(id)),
             Standing::Expired => (
                 ErrorReason::CertificateExpired,
-                format!("the certificate of agent {id} expired at {}", clock::to_text(clock::from_system(certificate.not_after))),
+                format!(
+                    "the certificate of agent {id} expired at {}",
+                    clock::to_text(clock::from_system(certificate.not_after))
+                ),
             ),
             Standing::None | Standing::Unknown => (
                 ErrorReason::CertificateUnknown,
@@ -148,13 +167,20 @@ impl Access {
             ),
         };
         let problem = Problem::new(Code::Unauthenticated, reason, text);
-        Err(problem.with_metadata("standing", standing.to_string()).with_metadata("serial", &certificate.serial))
+        Err(problem
+            .with_metadata("standing", standing.to_string())
+            .with_metadata("serial", &certificate.serial))
     }
 
     async fn user(&self, name: &str, certificate: &PeerCertificate) -> Result<Caller, Problem> {
         if certificate.is_expired(SystemTime::now()) {
-            let text = format!("the certificate of user {name} has expired; `muster-server admin create` makes a new one");
-            return Err(Problem::new(Code::Unauthenticated, ErrorReason::CertificateExpired, text));
+            let text =
+                format!("the certificate of user {name} has expired; `muster-server admin create` makes a new one");
+            return Err(Problem::new(
+                Code::Unauthenticated,
+                ErrorReason::CertificateExpired,
+                text,
+            ));
         }
         match self.db.user_by_certificate(name, &certificate.serial).await {
             Ok(Some(user)) => Ok(Caller::User { name: user.name }),

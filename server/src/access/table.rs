@@ -27,11 +27,19 @@ pub struct Method {
 }
 
 const fn agents(path: &'static str, who: Who) -> Method {
-    Method { path, listener: Listener::Agents, who }
+    Method {
+        path,
+        listener: Listener::Agents,
+        who,
+    }
 }
 
 const fn api(path: &'static str, who: Who) -> Method {
-    Method { path, listener: Listener::Api, who }
+    Method {
+        path,
+        listener: Listener::Api,
+        who,
+    }
 }
 
 /// Every method of both listeners. REST routes that are not gRPC stand here by their path.
@@ -51,7 +59,10 @@ pub const METHODS: &[Method] = &[
     api("/muster.v1.StateService/WatchStates", Who::Admin),
     api("/muster.v1.TokenService/CreateToken", Who::Admin),
     api("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Who::Admin),
-    api("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Who::Admin),
+    api(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Who::Admin,
+    ),
     api("/grpc.health.v1.Health/Check", Who::Anyone),
     api("/grpc.health.v1.Health/Watch", Who::Anyone),
     api("/grpc.health.v1.Health/List", Who::Anyone),
@@ -61,7 +72,9 @@ pub const METHODS: &[Method] = &[
 
 /// The row of a path, if the listener serves it.
 pub fn find(listener: Listener, path: &str) -> Option<&'static Method> {
-    METHODS.iter().find(|method| method.path == path && method.listener == listener)
+    METHODS
+        .iter()
+        .find(|method| method.path == path && method.listener == listener)
 }
 
 #[cfg(test)]
@@ -72,7 +85,10 @@ mod tests {
 
     #[test]
     fn every_method_of_the_contract_has_exactly_one_row() {
-        for service in descriptor_pool().services().filter(|service| service.package_name() == "muster.v1") {
+        for service in descriptor_pool()
+            .services()
+            .filter(|service| service.package_name() == "muster.v1")
+        {
             for method in service.methods() {
                 let path = format!("/{}/{}", service.full_name(), method.name());
                 let rows = METHODS.iter().filter(|row| row.path == path).count();

@@ -70,7 +70,11 @@ pub struct Report {
 
 impl Entry {
     pub(super) fn from_row(row: AgentRow) -> Result<Self, store::Error> {
-        let corrupt = |problem: String| store::Error::Corrupt { table: "agents", id: row.id.clone(), problem };
+        let corrupt = |problem: String| store::Error::Corrupt {
+            table: "agents",
+            id: row.id.clone(),
+            problem,
+        };
         let json = |text: &str| serde_json::from_str::<Labels>(text).map_err(|error| corrupt(error.to_string()));
         let facts = json(&row.facts)?;
         Ok(Self {
@@ -90,7 +94,10 @@ impl Entry {
             policy_status: PolicyStatus::decode(row.policy_status.as_slice())
                 .map_err(|error| corrupt(error.to_string()))?,
             enrolled_at: row.enrolled_at,
-            certificate: Certificate { serial: row.serial.clone(), not_after: row.not_after },
+            certificate: Certificate {
+                serial: row.serial.clone(),
+                not_after: row.not_after,
+            },
             connection: None,
             revision: row.revision,
             heard: false,
@@ -112,13 +119,20 @@ impl Entry {
         }
         labels
             .into_iter()
-            .map(|(key, (value, source))| Label { key: key.into(), value: value.into(), source: source as i32 })
+            .map(|(key, (value, source))| Label {
+                key: key.into(),
+                value: value.into(),
+                source: source as i32,
+            })
             .collect()
     }
 
     /// The labels that do not rest on the agent's word.
     pub fn authoritative_labels(&self) -> Vec<Label> {
-        self.labels().into_iter().filter(|label| label.source != LabelSource::Agent as i32).collect()
+        self.labels()
+            .into_iter()
+            .filter(|label| label.source != LabelSource::Agent as i32)
+            .collect()
     }
 
     /// The value a selector sees for a key: a label or, under `fact.`, a fact.
@@ -192,9 +206,15 @@ pub(super) const STATUS_NAMES: [(AgentStatus, &str); 4] = [
 ];
 
 pub(super) fn status_name(status: AgentStatus) -> &'static str {
-    STATUS_NAMES.into_iter().find(|(known, _)| *known == status).map_or("pending", |(_, name)| name)
+    STATUS_NAMES
+        .into_iter()
+        .find(|(known, _)| *known == status)
+        .map_or("pending", |(_, name)| name)
 }
 
 fn parse_status(text: &str) -> Option<AgentStatus> {
-    STATUS_NAMES.into_iter().find(|(_, name)| *name == text).map(|(status, _)| status)
+    STATUS_NAMES
+        .into_iter()
+        .find(|(_, name)| *name == text)
+        .map(|(status, _)| status)
 }

@@ -62,11 +62,21 @@ impl Rules {
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules { heartbeat: 30 * SECOND, started_at: 1_000 * SECOND };
+    const RULES: Rules = Rules {
+        heartbeat: 30 * SECOND,
+        started_at: 1_000 * SECOND,
+    };
 
     fn after(silence: i64, status: AgentStatus, heard: bool, since_start: i64) -> AgentStatus {
         let now = RULES.started_at + since_start * SECOND;
-        RULES.status(Signs { status, last_seen: now - silence * SECOND, heard }, now)
+        RULES.status(
+            Signs {
+                status,
+                last_seen: now - silence * SECOND,
+                heard,
+            },
+            now,
+        )
     }
 
     #[test]
@@ -79,7 +89,11 @@ mod tests {
             (120, AgentStatus::Offline),
         ];
         for (silence, expected) in cases {
-            assert_eq!(after(silence, AgentStatus::Online, true, 5_000), expected, "after {silence} s");
+            assert_eq!(
+                after(silence, AgentStatus::Online, true, 5_000),
+                expected,
+                "after {silence} s"
+            );
         }
     }
 
@@ -97,7 +111,10 @@ mod tests {
     #[test]
     fn nobody_is_declared_offline_while_the_fleet_may_still_come_back() {
         for since_start in [0, 60, 179] {
-            assert_eq!(after(9_999, AgentStatus::Online, false, since_start), AgentStatus::Online);
+            assert_eq!(
+                after(9_999, AgentStatus::Online, false, since_start),
+                AgentStatus::Online
+            );
         }
         assert_eq!(after(9_999, AgentStatus::Online, false, 180), AgentStatus::Offline);
     }

@@ -44,7 +44,10 @@ impl Agents {
                 () = self.persist.notified() => {}
             }
             if let Err(error) = self.flush().await {
-                warn!(error = &error as &dyn std::error::Error, "failed to write the inventory; trying again");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to write the inventory; trying again"
+                );
                 tokio::select! {
                     () = shutdown.cancelled() => break,
                     () = tokio::time::sleep(Duration::from_secs(1)) => self.persist.notify_one(),
@@ -52,7 +55,10 @@ impl Agents {
             }
         }
         if let Err(error) = self.flush().await {
-            warn!(error = &error as &dyn std::error::Error, "failed to write the inventory at the end");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to write the inventory at the end"
+            );
         }
     }
 
@@ -60,7 +66,11 @@ impl Agents {
     pub fn review_liveness(&self, rules: Rules, now: Micros) {
         let mut changes = Vec::new();
         self.each(|entry| {
-            let signs = Signs { status: entry.status, last_seen: entry.last_seen, heard: entry.heard };
+            let signs = Signs {
+                status: entry.status,
+                last_seen: entry.last_seen,
+                heard: entry.heard,
+            };
             let status = rules.status(signs, now);
             if status != entry.status {
                 let reason = match status {
@@ -94,7 +104,12 @@ impl Agents {
         loop {
             let batch: BTreeSet<AgentId> = {
                 let mut dirty = self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let rest = dirty.iter().nth(BATCH).copied().map(|id| dirty.split_off(&id)).unwrap_or_default();
+                let rest = dirty
+                    .iter()
+                    .nth(BATCH)
+                    .copied()
+                    .map(|id| dirty.split_off(&id))
+                    .unwrap_or_default();
                 std::mem::replace(&mut dirty, rest)
             };
             if batch.is_empty() {
@@ -102,7 +117,10 @@ impl Agents {
             }
             let transitions = std::mem::take(&mut *self.lock_transitions());
             if let Err(error) = self.write_batch(&batch, &transitions).await {
-                self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(batch);
+                self.dirty
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner())
+                    .extend(batch);
                 self.lock_transitions().splice(0..0, transitions);
                 return Err(error);
             }
@@ -126,7 +144,10 @@ impl Agents {
             let entries = self.read();
             batch.iter().filter_map(|id| entries.get(id)).map(to_update).collect()
         };
-        let changes: Vec<_> = rows.iter().map(|row| (ChangeKind::Agent, row.id.clone(), Op::Put)).collect();
+        let changes: Vec<_> = rows
+            .iter()
+            .map(|row| (ChangeKind::Agent, row.id.clone(), Op::Put))
+            .collect();
         let events: Vec<EventRow> = transitions.iter().map(|transition| to_event(transition, now)).collect();
         if changes.is_empty() {
             return Ok(());

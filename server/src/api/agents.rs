@@ -55,13 +55,25 @@ impl AgentService for Api {
         let (keys, next_page_token) = paging::page(keys, size, &request.page_token, Clone::clone, write, read)
             .map_err(|error| status(&ctx, error))?;
         let view = Viewer::of(self, clock::now());
-        let items = keys.into_iter().filter_map(|(_, id)| Some(view.agent(&self.agents.get(id)?))).collect();
-        Ok(Response::new(ListAgentsResponse { items, revision, next_page_token, total_size, fleet_size }))
+        let items = keys
+            .into_iter()
+            .filter_map(|(_, id)| Some(view.agent(&self.agents.get(id)?)))
+            .collect();
+        Ok(Response::new(ListAgentsResponse {
+            items,
+            revision,
+            next_page_token,
+            total_size,
+            fleet_size,
+        }))
     }
 
     async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<GetAgentResponse>, Status> {
         let ctx = context(&request)?;
-        let id = self.agents.find(&request.into_inner().agent).map_err(|error| status(&ctx, error))?;
+        let id = self
+            .agents
+            .find(&request.into_inner().agent)
+            .map_err(|error| status(&ctx, error))?;
         let entry = self.agents.get(id).ok_or_else(|| status(&ctx, gone(id)))?;
         let mut agent = Viewer::of(self, clock::now()).agent(&entry);
         if let Some(policies) = &mut agent.policies {
@@ -134,7 +146,11 @@ struct Viewer<'a> {
 
 impl<'a> Viewer<'a> {
     fn of(api: &'a Api, now: Micros) -> Self {
-        Self { states: &api.states, compiled: api.policies.current(), now }
+        Self {
+            states: &api.states,
+            compiled: api.policies.current(),
+            now,
+        }
     }
 
     fn agent(&self, entry: &Entry) -> v1::Agent {
@@ -184,7 +200,9 @@ fn applied(entry: &Entry, set: &PolicySet) -> usize {
     let is_applied = |report: &&v1::PolicyReport| {
         report.outcome() == PolicyOutcome::Applied
             && report.kind == crate::policies::Key::CHECK
-            && set.check(&report.name).is_some_and(|policy| policy.version == report.version)
+            && set
+                .check(&report.name)
+                .is_some_and(|policy| policy.version == report.version)
     };
     entry.policy_status.policies.iter().filter(is_applied).count()
 }
@@ -218,9 +236,17 @@ impl AgentWatch {
         if let Some(shown) = &mut self.shown {
             shown.insert(entry.id);
         }
-        let view = Viewer { states: &self.states, compiled: self.policies.current(), now: clock::now() };
+        let view = Viewer {
+            states: &self.states,
+            compiled: self.policies.current(),
+            now: clock::now(),
+        };
         let agent = Some(view.agent(entry));
-        WatchAgentsResponse { r#type: WatchEventType::Put as i32, agent, revision }
+        WatchAgentsResponse {
+            r#type: WatchEventType::Put as i32,
+            agent,
+            revision,
+        }
     }
 }
 
@@ -250,11 +276,22 @@ impl Watch for AgentWatch {
         if !self.shown.as_mut().is_none_or(|shown| shown.remove(&id)) {
             return None;
         }
-        let agent = Some(v1::Agent { id: id.to_string(), ..v1::Agent::default() });
-        Some(WatchAgentsResponse { r#type: WatchEventType::Delete as i32, agent, revision: change.revision })
+        let agent = Some(v1::Agent {
+            id: id.to_string(),
+            ..v1::Agent::default()
+        });
+        Some(WatchAgentsResponse {
+            r#type: WatchEventType::Delete as i32,
+            agent,
+            revision: change.revision,
+        })
     }
 
     fn synced(&self, revision: i64) -> WatchAgentsResponse {
-        WatchAgentsResponse { r#type: WatchEventType::Synced as i32, agent: None, revision }
+        WatchAgentsResponse {
+            r#type: WatchEventType::Synced as i32,
+            agent: None,
+            revision,
+        }
     }
 }

@@ -23,7 +23,12 @@ impl EnrollmentService for Api {
             "" => None,
             text => match text.parse::<AgentId>() {
                 Ok(id) => Some(id),
-                Err(_) => return Err(problem::status(&ctx, problem::invalid_field("agent_id", "is not a UUID"))),
+                Err(_) => {
+                    return Err(problem::status(
+                        &ctx,
+                        problem::invalid_field("agent_id", "is not a UUID"),
+                    ));
+                }
             },
         };
         let request = enroll::Request {
@@ -37,7 +42,8 @@ impl EnrollmentService for Api {
         };
         match Arc::clone(&self.enroller).enroll(request, clock::now()).await {
             Ok(enrolled) => {
-                self.telemetry.enrollment(if enrolled.is_new { "created" } else { "repeated" });
+                self.telemetry
+                    .enrollment(if enrolled.is_new { "created" } else { "repeated" });
                 info!(
                     agent.id = %enrolled.agent_id,
                     agent.name = enrolled.name,

@@ -44,7 +44,14 @@ impl LinkService for Api {
                 }
             }
         });
-        let link = link::run(self.link.clone(), agent, ctx.source.to_string(), inbound, outbound, on_active);
+        let link = link::run(
+            self.link.clone(),
+            agent,
+            ctx.source.to_string(),
+            inbound,
+            outbound,
+            on_active,
+        );
         self.tasks.spawn(async move {
             link.await;
             // A connection outside of the limits is there for its link alone.
@@ -66,9 +73,11 @@ impl LinkService for Api {
 fn to_problem(close: Close) -> Option<Problem> {
     Some(match close {
         Close::Goodbye | Close::Ended => return None,
-        Close::Timeout => {
-            Problem::new(Code::DeadlineExceeded, ErrorReason::Unavailable, "nothing was heard of the agent for too long")
-        }
+        Close::Timeout => Problem::new(
+            Code::DeadlineExceeded,
+            ErrorReason::Unavailable,
+            "nothing was heard of the agent for too long",
+        ),
         Close::Replaced => Problem::new(
             Code::Aborted,
             ErrorReason::SessionReplaced,

@@ -1,8 +1,6 @@
 //! `MetricService`.
 
-use muster_proto::v1::{
-    MetricValue, QueryMetricsRequest, QueryMetricsResponse, metric_service_server::MetricService,
-};
+use muster_proto::v1::{MetricValue, QueryMetricsRequest, QueryMetricsResponse, metric_service_server::MetricService};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -49,8 +47,9 @@ impl MetricService for Api {
         for agent in agents {
             let id = agent.id.to_string();
             let skip = if id == after { skip } else { 0 };
-            let values =
-                metrics::latest(&self.db, &agent, &query, clock::now()).await.map_err(|error| status(&ctx, error))?;
+            let values = metrics::latest(&self.db, &agent, &query, clock::now())
+                .await
+                .map_err(|error| status(&ctx, error))?;
             let room = size - items.len();
             let rest = values.len().saturating_sub(skip);
             items.extend(values.into_iter().skip(skip).take(room).map(to_value));
@@ -59,7 +58,11 @@ impl MetricService for Api {
                 break;
             }
         }
-        Ok(Response::new(QueryMetricsResponse { items, revision, next_page_token }))
+        Ok(Response::new(QueryMetricsResponse {
+            items,
+            revision,
+            next_page_token,
+        }))
     }
 }
 

@@ -9,7 +9,10 @@ pub fn size(asked: i32, default: usize, max: usize) -> Result<usize, Problem> {
     match usize::try_from(asked) {
         Ok(0) => Ok(default),
         Ok(size) if size <= max => Ok(size),
-        _ => Err(invalid_field("page_size", format!("must be from 1 to {max}, or 0 for {default}"))),
+        _ => Err(invalid_field(
+            "page_size",
+            format!("must be from 1 to {max}, or 0 for {default}"),
+        )),
     }
 }
 
@@ -40,7 +43,15 @@ mod tests {
     use super::*;
 
     fn pages(items: Vec<u32>, size: usize, token: &str) -> (Vec<u32>, String) {
-        page(items, size, token, |item| *item, ToString::to_string, |text| text.parse().ok()).expect("a page")
+        page(
+            items,
+            size,
+            token,
+            |item| *item,
+            ToString::to_string,
+            |text| text.parse().ok(),
+        )
+        .expect("a page")
     }
 
     #[test]
@@ -55,7 +66,17 @@ mod tests {
 
     #[test]
     fn a_foreign_token_and_a_wrong_size_are_refused() {
-        assert!(page(vec![1], 1, "x", |i| *i, ToString::to_string, |text| text.parse::<u32>().ok()).is_err());
+        assert!(
+            page(
+                vec![1],
+                1,
+                "x",
+                |i| *i,
+                ToString::to_string,
+                |text| text.parse::<u32>().ok()
+            )
+            .is_err()
+        );
         assert!(size(-1, 5, 10).is_err() && size(11, 5, 10).is_err());
         assert_eq!(size(0, 5, 10).expect("default"), 5);
     }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use muster_proto::v1::{
     self, AppliedPolicy, ApplyAction, ApplyPoliciesRequest, ApplyPoliciesResponse, DeletePolicyRequest,
-    DeletePolicyResponse, GetPolicyRequest, GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse,
-    PolicyCounts, PolicyMetadata, PolicyOutcome, policy::Spec, policy_service_server::PolicyService,
+    DeletePolicyResponse, GetPolicyRequest, GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, PolicyCounts,
+    PolicyMetadata, PolicyOutcome, policy::Spec, policy_service_server::PolicyService,
 };
 use tonic::{Request, Response, Status};
 use tracing::info;
@@ -36,7 +36,11 @@ impl PolicyService for Api {
             info!(policy = %policy.key, version = policy.version, ?action, user = ctx.user(), request.id = ctx.request_id, "policy applied");
         }
         let counts = self.counts(applied.iter().map(|(policy, _)| policy));
-        let revision = applied.iter().map(|(policy, _)| policy.revision).max().unwrap_or_default();
+        let revision = applied
+            .iter()
+            .map(|(policy, _)| policy.revision)
+            .max()
+            .unwrap_or_default();
         let results = applied
             .iter()
             .map(|(policy, action)| AppliedPolicy {
@@ -63,7 +67,9 @@ impl PolicyService for Api {
             .cloned()
             .ok_or_else(|| status(&ctx, Error::NotFound(key.clone())))?;
         let counts = self.counts([&policy]);
-        Ok(Response::new(GetPolicyResponse { policy: Some(to_policy(&policy, counts.get(&key))) }))
+        Ok(Response::new(GetPolicyResponse {
+            policy: Some(to_policy(&policy, counts.get(&key))),
+        }))
     }
 
     async fn list_policies(
@@ -83,15 +89,26 @@ impl PolicyService for Api {
         let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
         let read = |token: &str| {
             let (kind, name) = token.split_once('/')?;
-            Some(Key { kind: kind.into(), name: name.into() })
+            Some(Key {
+                kind: kind.into(),
+                name: name.into(),
+            })
         };
         let write = |policy: &Arc<Policy>| policy.key.to_string();
         let (page, next_page_token) =
             paging::page(all, size, &request.page_token, |policy| policy.key.clone(), write, read)
                 .map_err(|error| status(&ctx, error))?;
         let counts = self.counts(&page);
-        let items = page.iter().map(|policy| to_policy(policy, counts.get(&policy.key))).collect();
-        Ok(Response::new(ListPoliciesResponse { items, revision, next_page_token, total_size }))
+        let items = page
+            .iter()
+            .map(|policy| to_policy(policy, counts.get(&policy.key)))
+            .collect();
+        Ok(Response::new(ListPoliciesResponse {
+            items,
+            revision,
+            next_page_token,
+            total_size,
+        }))
     }
 
     async fn delete_policy(
@@ -101,7 +118,11 @@ impl PolicyService for Api {
         let ctx = context(&request)?;
         let request = request.into_inner();
         let key = key(&ctx, request.kind, request.name)?;
-        let revision = self.policies.delete(&key, clock::now()).await.map_err(|error| status(&ctx, error))?;
+        let revision = self
+            .policies
+            .delete(&key, clock::now())
+            .await
+            .map_err(|error| status(&ctx, error))?;
         info!(policy = %key, user = ctx.user(), request.id = ctx.request_id, "policy deleted");
         Ok(Response::new(DeletePolicyResponse { revision }))
     }
@@ -111,8 +132,10 @@ impl Api {
     /// How far each of the policies has come in the fleet.
     fn counts<'a>(&self, policies: impl IntoIterator<Item = &'a Arc<Policy>>) -> BTreeMap<Key, PolicyCounts> {
         let mut counts: BTreeMap<Key, PolicyCounts> = BTreeMap::new();
-        let versions: BTreeMap<Key, i64> =
-            policies.into_iter().map(|policy| (policy.key.clone(), policy.version)).collect();
+        let versions: BTreeMap<Key, i64> = policies
+            .into_iter()
+            .map(|policy| (policy.key.clone(), policy.version))
+            .collect();
         let compiled = self.policies.current();
         self.agents.each(|agent| {
             let set = compiled.set_for(|key| agent.value(key));
@@ -120,7 +143,10 @@ impl Api {
                 counts.entry(key.clone()).or_default().assigned += 1;
             }
             for report in &agent.policy_status.policies {
-                let key = Key { kind: report.kind.clone(), name: report.name.clone() };
+                let key = Key {
+                    kind: report.kind.clone(),
+                    name: report.name.clone(),
+                };
                 if versions.get(&key) != Some(&report.version) || !set.policies.contains_key(&key) {
                     continue;
                 }
@@ -140,7 +166,10 @@ fn check_kind(ctx: &OpCtx, kind: &str) -> Result<(), Status> {
     if kind == Key::CHECK {
         return Ok(());
     }
-    Err(status(ctx, invalid_field("kind", format!("is {kind:?}; the only kind is {}", Key::CHECK))))
+    Err(status(
+        ctx,
+        invalid_field("kind", format!("is {kind:?}; the only kind is {}", Key::CHECK)),
+    ))
 }
 
 fn key(ctx: &OpCtx, kind: String, name: String) -> Result<Key, Status> {

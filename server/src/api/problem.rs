@@ -13,13 +13,23 @@ use crate::{access::OpCtx, agents, changes, enroll, policies, store, tokens};
 
 /// The context that the door has put into every request.
 pub fn context<T>(request: &tonic::Request<T>) -> Result<OpCtx, Status> {
-    let missing = || Problem::new(Code::Internal, ErrorReason::Internal, "the request did not come through the door");
-    request.extensions().get::<OpCtx>().cloned().ok_or_else(|| missing().into())
+    let missing = || {
+        Problem::new(
+            Code::Internal,
+            ErrorReason::Internal,
+            "the request did not come through the door",
+        )
+    };
+    request
+        .extensions()
+        .get::<OpCtx>()
+        .cloned()
+        .ok_or_else(|| missing().into())
 }
 
 /// A status with the request's id.
 pub fn status(ctx: &OpCtx, problem: impl Into<Problem>) -> Status {
-    problem.into().with_metadata("request_id", &ctx.request_id).into()
+    problem.into().with_request_id(&ctx.request_id).into()
 }
 
 /// The selector of a request; empty is every agent.
@@ -28,10 +38,7 @@ pub fn selector(ctx: &OpCtx, text: &str) -> Result<Selector, Status> {
         return Ok(Selector::all());
     }
     Selector::parse(text).map_err(|error| {
-        let problem = Problem::new(Code::InvalidArgument, ErrorReason::InvalidSelector, error.to_string())
-            .with_metadata("position", error.position.to_string())
-            .with_metadata("selector", text)
-            .with_field("selector", error.to_string());
+        let problem = Problem::invalid_selector("selector", &error).with_metadata("selector", text);
         status(ctx, problem)
     })
 }
@@ -43,51 +50,67 @@ pub fn invalid_field(field: &str, text: impl Into<String>) -> Problem {
 /// The operator is not told what broke, the log is.
 fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
     error!(error, "call failed");
-    Problem::new(Code::Internal, ErrorReason::Internal, "the controller failed; its log tells more under this request id")
+    Problem::new(
+        Code::Internal,
+        ErrorReason::Internal,
+        "the controller failed; its log tells more under this request id",
+    )
 }
 
 fn of_store(error: &store::Error) -> Problem {
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
     error!(error = error as &dyn std::error::Error, cause, "the database failed");
-    Problem::new(Code::Unavailable, ErrorReason::Unavailable, "the database does not answer as it should; try again later")
+    Problem::new(
+        Code::Unavailable,
+        ErrorReason::Unavailable,
+        "the database does not answer as it should; try again later",
+    )
 }
 
 impl From<agents::Error> for Problem {
     fn from(error: agents::Error) -> Self {
         match error {
-        agents::Error::NotFound(name) => {
-            Problem::new(Code::NotFound, ErrorReason::NotFound, format!("there is no agent {name}"))
+            agents::Error::NotFound(name) => Problem::new(
+                Code::NotFound,
+                ErrorReason::NotFound,
+                format!("there is no agent {name}"),
+            ),
+            agents::Error::Ambiguous { ref name, ref ids } => {
+                let list = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+                let text = format!(
+                    "the name {name} belongs to {} agents; give a UUID: {}",
+                    ids.len(),
+                    list.replace(',', ", ")
+                );
+                Problem::new(Code::FailedPrecondition, ErrorReason::AmbiguousName, text).with_metadata("ids", list)
+            }
+            agents::Error::Store(error) => of_store(&error),
         }
-        agents::Error::Ambiguous { ref name, ref ids } => {
-            let list = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            let text = format!("the name {name} belongs to {} agents; give a UUID: {}", ids.len(), list.replace(',', ", "));
-            Problem::new(Code::FailedPrecondition, ErrorReason::AmbiguousName, text).with_metadata("ids", list)
-        }
-        agents::Error::Store(error) => of_store(&error),
-    }
     }
 }
 
 impl From<policies::Error> for Problem {
     fn from(error: policies::Error) -> Self {
         match error {
-        policies::Error::Invalid(fields) => Problem::invalid_fields(fields),
-        policies::Error::NotFound(key) => {
-            Problem::new(Code::NotFound, ErrorReason::NotFound, format!("there is no policy {key}"))
+            policies::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            policies::Error::NotFound(key) => Problem::new(
+                Code::NotFound,
+                ErrorReason::NotFound,
+                format!("there is no policy {key}"),
+            ),
+            policies::Error::Store(error) => of_store(&error),
         }
-        policies::Error::Store(error) => of_store(&error),
-    }
     }
 }
 
 impl From<tokens::Error> for Problem {
     fn from(error: tokens::Error) -> Self {
         match error {
-        tokens::Error::Invalid(fields) => Problem::invalid_fields(fields),
-        tokens::Error::Refused => token_refused(),
-        tokens::Error::Random(error) => internal(&error),
-        tokens::Error::Store(error) => of_store(&error),
-    }
+            tokens::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            tokens::Error::Refused => token_refused(),
+            tokens::Error::Random(error) => internal(&error),
+            tokens::Error::Store(error) => of_store(&error),
+        }
     }
 }
 
@@ -122,12 +145,14 @@ impl From<enroll::Error> for Problem {
 impl From<changes::Error> for Problem {
     fn from(error: changes::Error) -> Self {
         match error {
-        changes::Error::Gone(_) | changes::Error::TooSlow(_) => {
-            Problem::new(Code::OutOfRange, ErrorReason::RevisionGone, format!("{error}; list again and watch from there"))
+            changes::Error::Gone(_) | changes::Error::TooSlow(_) => Problem::new(
+                Code::OutOfRange,
+                ErrorReason::RevisionGone,
+                format!("{error}; list again and watch from there"),
+            ),
+            changes::Error::Closed => shutting_down(),
+            changes::Error::Store(error) => of_store(&error),
         }
-        changes::Error::Closed => shutting_down(),
-        changes::Error::Store(error) => of_store(&error),
-    }
     }
 }
 
@@ -146,5 +171,9 @@ fn token_refused() -> Problem {
 }
 
 pub fn shutting_down() -> Problem {
-    Problem::new(Code::Unavailable, ErrorReason::ShuttingDown, "the controller is shutting down; connect again")
+    Problem::new(
+        Code::Unavailable,
+        ErrorReason::ShuttingDown,
+        "the controller is shutting down; connect again",
+    )
 }

@@ -6,8 +6,8 @@ use muster_proto::{
     ids::AgentId,
     selector::Selector,
     v1::{
-        self, CheckState, Freshness, ListStatesRequest, ListStatesResponse, StateCounts, StateType,
-        WatchEventType, WatchStatesRequest, WatchStatesResponse, state_service_server::StateService,
+        self, CheckState, Freshness, ListStatesRequest, ListStatesResponse, StateCounts, StateType, WatchEventType,
+        WatchStatesRequest, WatchStatesResponse, state_service_server::StateService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -34,7 +34,14 @@ impl StateService for Api {
     async fn list_states(&self, request: Request<ListStatesRequest>) -> Result<Response<ListStatesResponse>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
-        let filter = Filter::of(self, &ctx, &request.selector, &request.agent, request.check, request.problems)?;
+        let filter = Filter::of(
+            self,
+            &ctx,
+            &request.selector,
+            &request.agent,
+            request.check,
+            request.problems,
+        )?;
         let size = paging::size(request.page_size, 500, 1_000).map_err(|error| status(&ctx, error))?;
         let revision = self.changes.revision();
         let (now, compiled) = (clock::now(), self.policies.current());
@@ -57,11 +64,23 @@ impl StateService for Api {
         views.sort_by(|a, b| a.0.cmp(&b.0));
         let total_size = i32::try_from(views.len()).unwrap_or(i32::MAX);
         let write = |(place, _): &(Place, View)| format!("{} {} {} {}", place.0.0, place.2, place.3, place.1);
-        let (page, next_page_token) =
-            paging::page(views, size, &request.page_token, |(place, _)| place.clone(), write, read_place)
-                .map_err(|error| status(&ctx, error))?;
+        let (page, next_page_token) = paging::page(
+            views,
+            size,
+            &request.page_token,
+            |(place, _)| place.clone(),
+            write,
+            read_place,
+        )
+        .map_err(|error| status(&ctx, error))?;
         let items = page.iter().map(|(_, view)| to_state(view)).collect();
-        Ok(Response::new(ListStatesResponse { items, revision, next_page_token, total_size, counts: Some(counts) }))
+        Ok(Response::new(ListStatesResponse {
+            items,
+            revision,
+            next_page_token,
+            total_size,
+            counts: Some(counts),
+        }))
     }
 
     type WatchStatesStream = Events<WatchStatesResponse>;
@@ -72,7 +91,14 @@ impl StateService for Api {
     ) -> Result<Response<Self::WatchStatesStream>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
-        let filter = Filter::of(self, &ctx, &request.selector, &request.agent, request.check, request.problems)?;
+        let filter = Filter::of(
+            self,
+            &ctx,
+            &request.selector,
+            &request.agent,
+            request.check,
+            request.problems,
+        )?;
         let watch = StateWatch {
             filter,
             agents: self.agents.clone(),
@@ -94,19 +120,17 @@ struct Filter {
 }
 
 impl Filter {
-    fn of(
-        api: &Api,
-        ctx: &OpCtx,
-        selector: &str,
-        agent: &str,
-        check: String,
-        problems: bool,
-    ) -> Result<Self, Status> {
+    fn of(api: &Api, ctx: &OpCtx, selector: &str, agent: &str, check: String, problems: bool) -> Result<Self, Status> {
         let agent = match agent {
             "" => None,
             text => Some(api.agents.find(text).map_err(|error| status(ctx, error))?),
         };
-        Ok(Self { selector: problem::selector(ctx, selector)?, agent, check, problems })
+        Ok(Self {
+            selector: problem::selector(ctx, selector)?,
+            agent,
+            check,
+            problems,
+        })
     }
 
     fn takes_agent(&self, agent: &Entry) -> bool {
@@ -124,7 +148,12 @@ impl Filter {
 
 fn place(view: &View, worst_first: bool) -> Place {
     let severity = if worst_first { view.severity() } else { 0 };
-    (Reverse(severity), view.agent_name.clone(), view.agent, view.policy.key.name.clone())
+    (
+        Reverse(severity),
+        view.agent_name.clone(),
+        view.agent,
+        view.policy.key.name.clone(),
+    )
 }
 
 fn read_place(token: &str) -> Option<Place> {
@@ -191,13 +220,19 @@ impl StateWatch {
         if let Some(shown) = &mut self.shown {
             shown.insert(format!("{}/{}", view.agent, view.policy.key.name));
         }
-        WatchStatesResponse { r#type: WatchEventType::Put as i32, state: Some(to_state(view)), revision }
+        WatchStatesResponse {
+            r#type: WatchEventType::Put as i32,
+            state: Some(to_state(view)),
+            revision,
+        }
     }
 
     /// The state of a change, if it is there and asked for.
     fn view(&self, agent: AgentId, check: &str) -> Option<View> {
         let agent = self.agents.get(agent).filter(|agent| self.filter.takes_agent(agent))?;
-        let view = self.states.view_of(&agent, check, &self.policies.current(), clock::now())?;
+        let view = self
+            .states
+            .view_of(&agent, check, &self.policies.current(), clock::now())?;
         (self.filter.takes_check(check) && self.filter.takes_state(&view)).then_some(view)
     }
 }
@@ -230,7 +265,11 @@ impl Watch for StateWatch {
         if !self.shown.as_mut().is_none_or(|shown| shown.remove(&change.id)) {
             return None;
         }
-        let state = v1::State { agent_id: agent.into(), check: check.into(), ..v1::State::default() };
+        let state = v1::State {
+            agent_id: agent.into(),
+            check: check.into(),
+            ..v1::State::default()
+        };
         Some(WatchStatesResponse {
             r#type: WatchEventType::Delete as i32,
             state: Some(state),
@@ -239,6 +278,10 @@ impl Watch for StateWatch {
     }
 
     fn synced(&self, revision: i64) -> WatchStatesResponse {
-        WatchStatesResponse { r#type: WatchEventType::Synced as i32, state: None, revision }
+        WatchStatesResponse {
+            r#type: WatchEventType::Synced as i32,
+            state: None,
+            revision,
+        }
     }
 }

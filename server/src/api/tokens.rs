@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use muster_proto::v1::{
-    CreateTokenRequest, CreateTokenResponse, Token, token_service_server::TokenService,
-};
+use muster_proto::v1::{CreateTokenRequest, CreateTokenResponse, Token, token_service_server::TokenService};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
@@ -28,8 +26,9 @@ impl TokenService for Api {
         let request = request.into_inner();
         let ttl = match request.ttl {
             None => tokens::DEFAULT_TTL,
-            Some(ttl) => Duration::try_from(ttl)
-                .map_err(|_| status(&ctx, invalid_field("ttl", "must not be negative")))?,
+            Some(ttl) => {
+                Duration::try_from(ttl).map_err(|_| status(&ctx, invalid_field("ttl", "must not be negative")))?
+            }
         };
         let new = NewToken {
             ttl,
@@ -41,7 +40,12 @@ impl TokenService for Api {
         let (row, token) = tokens::create(&self.db, &self.changes, new, clock::now())
             .await
             .map_err(|error| status(&ctx, error))?;
-        info!(token.id = row.id, user = ctx.user(), request.id = ctx.request_id, "token created");
+        info!(
+            token.id = row.id,
+            user = ctx.user(),
+            request.id = ctx.request_id,
+            "token created"
+        );
         Ok(Response::new(CreateTokenResponse {
             token: Some(to_token(row, request.labels)),
             secret: token.expose().to_string(),

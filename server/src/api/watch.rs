@@ -37,8 +37,17 @@ impl Api {
     ) -> Result<Response<Events<W::Event>>, Status> {
         let mut follower = match revision {
             0 => self.changes.follow(),
-            1.. => self.changes.follow_after(revision).await.map_err(|error| problem::status(&ctx, error))?,
-            _ => return Err(problem::status(&ctx, problem::invalid_field("revision", "must not be negative"))),
+            1.. => self
+                .changes
+                .follow_after(revision)
+                .await
+                .map_err(|error| problem::status(&ctx, error))?,
+            _ => {
+                return Err(problem::status(
+                    &ctx,
+                    problem::invalid_field("revision", "must not be negative"),
+                ));
+            }
         };
         let (sender, events) = mpsc::channel(BACKLOG);
         let shutdown = self.shutdown.clone();

@@ -75,7 +75,10 @@ impl Work {
 
     /// It has been committed.
     pub fn finish(&mut self) {
-        self.done = Some(Done { through_seq: self.through_seq, rejected: std::mem::take(&mut self.rejected) });
+        self.done = Some(Done {
+            through_seq: self.through_seq,
+            rejected: std::mem::take(&mut self.rejected),
+        });
     }
 }
 
@@ -167,9 +170,15 @@ impl<'a> Plan<'a> {
             result: encoded.to_vec(),
         });
         // A check that is no longer assigned has a history, but no state.
-        let Some(policy) = set.and_then(|set| set.check(&result.check)) else { return };
+        let Some(policy) = set.and_then(|set| set.check(&result.check)) else {
+            return;
+        };
         let key = (work.agent, result.check.clone());
-        let known = self.entries.get(&key).cloned().or_else(|| self.states.get(work.agent, &result.check));
+        let known = self
+            .entries
+            .get(&key)
+            .cloned()
+            .or_else(|| self.states.get(work.agent, &result.check));
         let is_new = known.is_none();
         let known = known.unwrap_or_else(|| Entry::pending(work.received_at));
         let (generation, place) = (work.spool.generation(), i64::try_from(seq).unwrap_or(i64::MAX));
@@ -208,7 +217,10 @@ impl<'a> Plan<'a> {
     }
 
     pub fn state_rows(&self) -> Vec<crate::store::StateRow> {
-        self.entries.iter().map(|((agent, check), entry)| entry.to_row(*agent, check)).collect()
+        self.entries
+            .iter()
+            .map(|((agent, check), entry)| entry.to_row(*agent, check))
+            .collect()
     }
 
     pub fn mark_rows(&self) -> Vec<MarkRow> {
@@ -227,6 +239,8 @@ impl<'a> Plan<'a> {
     }
 
     pub fn into_entries(self) -> impl Iterator<Item = (AgentId, String, Entry)> {
-        self.entries.into_iter().map(|((agent, check), entry)| (agent, check, entry))
+        self.entries
+            .into_iter()
+            .map(|((agent, check), entry)| (agent, check, entry))
     }
 }

@@ -30,7 +30,10 @@ impl FromStr for SpoolId {
             return Err(Invalid);
         }
         let generation = generation.parse().map_err(|_| Invalid)?;
-        Ok(Self { generation, random: random.to_owned() })
+        Ok(Self {
+            generation,
+            random: random.to_owned(),
+        })
     }
 }
 
@@ -53,7 +56,18 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "1", "1-", "-a", "0-a", "01-a", "+1-a", "1-a b", "1-\u{e4}", "99999999999999999999-a"] {
+        for text in [
+            "",
+            "1",
+            "1-",
+            "-a",
+            "0-a",
+            "01-a",
+            "+1-a",
+            "1-a b",
+            "1-\u{e4}",
+            "99999999999999999999-a",
+        ] {
             assert_eq!(text.parse::<SpoolId>(), Err(Invalid), "{text:?}");
         }
     }

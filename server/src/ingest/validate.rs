@@ -67,7 +67,10 @@ fn check_event(event: &v1::AgentEvent, bytes: usize) -> Result<(), String> {
 fn check_metrics(batch: &v1::MetricBatch) -> Result<(), String> {
     let samples: usize = batch.families.iter().map(|family| family.samples.len()).sum();
     if batch.families.len() > MAX_FAMILIES || samples > MAX_SAMPLES {
-        return Err(format!("{samples} samples in {} families are too many", batch.families.len()));
+        return Err(format!(
+            "{samples} samples in {} families are too many",
+            batch.families.len()
+        ));
     }
     for family in &batch.families {
         if !is_metric_name(&family.name) {
@@ -79,7 +82,10 @@ fn check_metrics(batch: &v1::MetricBatch) -> Result<(), String> {
             }
         }
         if family.samples.iter().any(|sample| sample.labels.len() > MAX_LABELS) {
-            return Err(format!("{} has a sample with more than {MAX_LABELS} labels", family.name));
+            return Err(format!(
+                "{} has a sample with more than {MAX_LABELS} labels",
+                family.name
+            ));
         }
     }
     Ok(())
@@ -107,12 +113,20 @@ mod tests {
     use super::*;
 
     fn record(body: Body) -> v1::Record {
-        v1::Record { time_unix_micros: 1, body: Some(body) }
+        v1::Record {
+            time_unix_micros: 1,
+            body: Some(body),
+        }
     }
 
     fn result(output: &str, state: CheckState) -> Body {
         let output = output.to_owned();
-        Body::CheckResult(v1::CheckResult { check: "disk".into(), state: state as i32, output, ..Default::default() })
+        Body::CheckResult(v1::CheckResult {
+            check: "disk".into(),
+            state: state as i32,
+            output,
+            ..Default::default()
+        })
     }
 
     #[test]
@@ -122,10 +136,21 @@ mod tests {
 
     #[test]
     fn what_no_store_can_take_is_refused_with_the_reason() {
-        let event = |reason: &str| Body::Event(v1::AgentEvent { reason: reason.into(), ..Default::default() });
+        let event = |reason: &str| {
+            Body::Event(v1::AgentEvent {
+                reason: reason.into(),
+                ..Default::default()
+            })
+        };
         let metrics = |name: &str| {
-            let families = vec![v1::MetricFamily { name: name.into(), ..Default::default() }];
-            Body::Metrics(v1::MetricBatch { job: "node".into(), families })
+            let families = vec![v1::MetricFamily {
+                name: name.into(),
+                ..Default::default()
+            }];
+            Body::Metrics(v1::MetricBatch {
+                job: "node".into(),
+                families,
+            })
         };
         let cases = [
             (Lane::Results, result("a\0b", CheckState::Ok), "NUL"),
@@ -140,7 +165,14 @@ mod tests {
             let refused = check(lane, &record(body)).expect_err(reason);
             assert!(refused.contains(reason), "{refused}");
         }
-        let nothing = v1::Record { time_unix_micros: 1, body: None };
-        assert!(check(Lane::Results, &nothing).expect_err("unknown kind").contains("not known"));
+        let nothing = v1::Record {
+            time_unix_micros: 1,
+            body: None,
+        };
+        assert!(
+            check(Lane::Results, &nothing)
+                .expect_err("unknown kind")
+                .contains("not known")
+        );
     }
 }

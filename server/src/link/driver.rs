@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::{BoxStream, FuturesOrdered}};
+use futures_util::{
+    FutureExt as _, StreamExt as _,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesOrdered},
+};
 use muster_proto::{
     ids::AgentId,
     v1::{AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane},
@@ -138,7 +142,13 @@ impl Link {
                         Some(admitted) => events.push_back(Event::Admitted(Box::new(admitted))),
                         None => return Some(Close::Protocol("the agent is not on file".into())),
                     },
-                    Effect::Ingest { lane, spool, first_seq, records, bytes } => {
+                    Effect::Ingest {
+                        lane,
+                        spool,
+                        first_seq,
+                        records,
+                        bytes,
+                    } => {
                         let (done, wait) = oneshot::channel();
                         let received_at = clock::now();
                         let job = Job {
@@ -159,7 +169,11 @@ impl Link {
                             telemetry.ack_latency(ingest::lane_name(lane), took);
                             (lane, spool, bytes, done)
                         });
-                        let queue = if lane == Lane::Metrics { &mut self.metrics } else { &mut self.results };
+                        let queue = if lane == Lane::Metrics {
+                            &mut self.metrics
+                        } else {
+                            &mut self.results
+                        };
                         queue.push_back(pending.boxed());
                     }
                     Effect::Facts(facts) => {
@@ -201,16 +215,22 @@ impl Link {
             })
             .collect();
         let (config, policies) = self.current()?;
-        let (facts_digest, policy_status_digest) = self
-            .deps
-            .agents
-            .with(self.agent, |entry| (entry.facts_digest.clone(), entry.policy_status.digest.clone()))?;
+        let (facts_digest, policy_status_digest) = self.deps.agents.with(self.agent, |entry| {
+            (entry.facts_digest.clone(), entry.policy_status.digest.clone())
+        })?;
         if let Some(on_active) = self.on_active.take() {
             on_active();
         }
         info!(agent.id = %self.agent, session.id = self.session_id, remote = self.remote, "agent connected");
         let session_id = self.session_id.clone();
-        Some(Admitted { session_id, acked, facts_digest, policy_status_digest, config, policies })
+        Some(Admitted {
+            session_id,
+            acked,
+            facts_digest,
+            policy_status_digest,
+            config,
+            policies,
+        })
     }
 
     /// What the inventory and the policies say of the agent now.
@@ -224,14 +244,19 @@ impl Link {
     /// False when the agent does not read.
     async fn send(&mut self, frame: ConnectResponse) -> bool {
         let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
-        matches!(tokio::time::timeout(patience, self.outbound.send(Ok(frame))).await, Ok(Ok(())))
+        matches!(
+            tokio::time::timeout(patience, self.outbound.send(Ok(frame))).await,
+            Ok(Ok(()))
+        )
     }
 
     async fn end(self, close: Close) {
         if self.registered.is_some() {
             self.deps.links.unregister(self.agent, &self.session_id);
             self.deps.telemetry.link_closed();
-            self.deps.agents.disconnected(self.agent, &self.session_id, close.status_reason(), clock::now());
+            self.deps
+                .agents
+                .disconnected(self.agent, &self.session_id, close.status_reason(), clock::now());
             info!(agent.id = %self.agent, session.id = self.session_id, reason = ?close, "agent disconnected");
         } else {
             debug!(agent.id = %self.agent, reason = ?close, "link ended before it was active");
@@ -245,12 +270,21 @@ impl Link {
 }
 
 fn to_config(entry: &Entry) -> AgentConfig {
-    AgentConfig { name: entry.name.clone(), labels: entry.authoritative_labels(), revision: entry.revision }
+    AgentConfig {
+        name: entry.name.clone(),
+        labels: entry.authoritative_labels(),
+        revision: entry.revision,
+    }
 }
 
 fn to_event((lane, spool, bytes, done): (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)) -> Event {
     match done {
-        Ok(done) => Event::Committed { lane, spool, bytes, done },
+        Ok(done) => Event::Committed {
+            lane,
+            spool,
+            bytes,
+            done,
+        },
         Err(_) => Event::StoreFailed,
     }
 }

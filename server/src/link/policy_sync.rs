@@ -11,16 +11,25 @@ const INLINE: usize = 512 << 10;
 /// `base` is the set that the agent is known to hold; without one it gets the full list.
 pub(super) fn frames(base: Option<&PolicySet>, target: &PolicySet) -> Vec<ConnectResponse> {
     let is_held = |key, version| {
-        base.and_then(|base| base.policies.get(key)).is_some_and(|policy| policy.version == version)
+        base.and_then(|base| base.policies.get(key))
+            .is_some_and(|policy| policy.version == version)
     };
     let mut frames = Vec::new();
     let mut added: Vec<Signed> = Vec::new();
     let mut bytes = 0;
-    for policy in target.policies.values().filter(|policy| !is_held(&policy.key, policy.version)) {
+    for policy in target
+        .policies
+        .values()
+        .filter(|policy| !is_held(&policy.key, policy.version))
+    {
         let size = policy.signed.encoded_len() + 8;
         if bytes + size > INLINE {
-            let body = PolicyBody { policy: Some(policy.signed.clone()) };
-            frames.push(ConnectResponse { frame: Some(Frame::PolicyBody(body)) });
+            let body = PolicyBody {
+                policy: Some(policy.signed.clone()),
+            };
+            frames.push(ConnectResponse {
+                frame: Some(Frame::PolicyBody(body)),
+            });
         } else {
             bytes += size;
             added.push(policy.signed.clone());
@@ -30,10 +39,20 @@ pub(super) fn frames(base: Option<&PolicySet>, target: &PolicySet) -> Vec<Connec
         .into_iter()
         .flat_map(|base| base.policies.keys())
         .filter(|key| !target.policies.contains_key(key))
-        .map(|key| PolicyRef { kind: key.kind.clone(), name: key.name.clone() })
+        .map(|key| PolicyRef {
+            kind: key.kind.clone(),
+            name: key.name.clone(),
+        })
         .collect();
     let base_digest = base.map(|base| base.digest.clone()).unwrap_or_default();
-    let sync = PolicySync { base_digest, set_digest: target.digest.clone(), added, removed };
-    frames.push(ConnectResponse { frame: Some(Frame::PolicySync(sync)) });
+    let sync = PolicySync {
+        base_digest,
+        set_digest: target.digest.clone(),
+        added,
+        removed,
+    };
+    frames.push(ConnectResponse {
+        frame: Some(Frame::PolicySync(sync)),
+    });
     frames
 }

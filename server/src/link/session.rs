@@ -41,7 +41,12 @@ pub enum Event {
     /// The register has taken the session; what it needs for `Welcome`.
     Admitted(Box<Admitted>),
     /// Records were committed.
-    Committed { lane: Lane, spool: SpoolId, bytes: u64, done: Done },
+    Committed {
+        lane: Lane,
+        spool: SpoolId,
+        bytes: u64,
+        done: Done,
+    },
     /// Records could not be stored: without an acknowledgement the link has to begin anew.
     StoreFailed,
     /// The set the agent shall have, when it may have changed.
@@ -70,7 +75,13 @@ pub enum Effect {
     Send(ConnectResponse),
     /// Register the agent and answer with `Event::Admitted`.
     Admit(Box<Admission>),
-    Ingest { lane: Lane, spool: SpoolId, first_seq: u64, records: Vec<v1::Record>, bytes: u64 },
+    Ingest {
+        lane: Lane,
+        spool: SpoolId,
+        first_seq: u64,
+        records: Vec<v1::Record>,
+        bytes: u64,
+    },
     Facts(v1::Facts),
     PolicyStatus(v1::PolicyStatus),
     Report(Report),
@@ -97,7 +108,9 @@ pub enum Close {
     Replaced,
     ShuttingDown,
     StoreFailed,
-    Version { wanted: u32 },
+    Version {
+        wanted: u32,
+    },
     Protocol(String),
 }
 
@@ -116,7 +129,10 @@ impl Close {
 enum State {
     Handshake,
     /// `Hello` was accepted, the register has not answered yet. Frames that come early wait.
-    Admitting { held_digest: String, early: Vec<ConnectRequest> },
+    Admitting {
+        held_digest: String,
+        early: Vec<ConnectRequest>,
+    },
     Active(Active),
     Closed,
 }
@@ -141,7 +157,13 @@ pub struct Session {
 
 impl Session {
     pub fn new(agent: AgentId, config: Config, now: Micros) -> Self {
-        Self { agent, config, state: State::Handshake, last_heard: now, ignored_frames: 0 }
+        Self {
+            agent,
+            config,
+            state: State::Handshake,
+            last_heard: now,
+            ignored_frames: 0,
+        }
     }
 
     /// Frames of a kind that is not known here.
@@ -159,7 +181,12 @@ impl Session {
                 self.frame(*frame, now)
             }
             Event::Admitted(admitted) => self.admitted(*admitted, now),
-            Event::Committed { lane, spool, bytes, done } => self.committed(lane, &spool, bytes, done),
+            Event::Committed {
+                lane,
+                spool,
+                bytes,
+                done,
+            } => self.committed(lane, &spool, bytes, done),
             Event::StoreFailed => vec![Effect::Close(Close::StoreFailed)],
             Event::Policies(policies) => self.policies(policies),
             Event::Inventory(config) => self.inventory(config),
@@ -215,7 +242,9 @@ impl Session {
 
     fn hello(&mut self, hello: v1::Hello) -> Vec<Effect> {
         if hello.protocol_version != PROTOCOL_VERSION {
-            return vec![Effect::Close(Close::Version { wanted: hello.protocol_version })];
+            return vec![Effect::Close(Close::Version {
+                wanted: hello.protocol_version,
+            })];
         }
         if hello.agent_id.parse() != Ok(self.agent) {
             return protocol("the agent id of Hello is not that of the certificate");
@@ -233,8 +262,15 @@ impl Session {
                 Err(error) => return protocol(&error.to_string()),
             }
         }
-        self.state = State::Admitting { held_digest: hello.policy_set_digest, early: Vec::new() };
-        let hello = Hello { version: hello.agent_version, labels: hello.labels, warnings: hello.warnings };
+        self.state = State::Admitting {
+            held_digest: hello.policy_set_digest,
+            early: Vec::new(),
+        };
+        let hello = Hello {
+            version: hello.agent_version,
+            labels: hello.labels,
+            warnings: hello.warnings,
+        };
         vec![Effect::Admit(Box::new(Admission { hello, spools }))]
     }
 
@@ -242,7 +278,10 @@ impl Session {
         let State::Admitting { held_digest, early } = std::mem::replace(&mut self.state, State::Closed) else {
             return Vec::new();
         };
-        let window = |lane: Lane| LaneWindow { lane: lane as i32, window_bytes: WINDOW_BYTES };
+        let window = |lane: Lane| LaneWindow {
+            lane: lane as i32,
+            window_bytes: WINDOW_BYTES,
+        };
         let welcome = v1::Welcome {
             session_id: admitted.session_id,
             heartbeat_interval_micros: self.config.heartbeat,
@@ -255,7 +294,10 @@ impl Session {
             controller_version: env!("CARGO_PKG_VERSION").into(),
             controller_name: self.config.controller_name.clone(),
         };
-        let mut effects = vec![send(Frame::Welcome(welcome)), send(Frame::AgentConfig(admitted.config.clone()))];
+        let mut effects = vec![
+            send(Frame::Welcome(welcome)),
+            send(Frame::AgentConfig(admitted.config.clone())),
+        ];
         let is_held = held_digest == admitted.policies.digest;
         self.state = State::Active(Active {
             policies: is_held.then(|| admitted.policies.clone()),
@@ -271,7 +313,9 @@ impl Session {
     }
 
     fn committed(&mut self, lane: Lane, spool: &SpoolId, bytes: u64, done: Done) -> Vec<Effect> {
-        let State::Active(active) = &mut self.state else { return Vec::new() };
+        let State::Active(active) = &mut self.state else {
+            return Vec::new();
+        };
         let unacked = active.unacked.entry(lane as i32).or_default();
         *unacked = unacked.saturating_sub(bytes);
         vec![send(Frame::Ack(v1::Ack {
@@ -284,17 +328,29 @@ impl Session {
     }
 
     fn policies(&mut self, policies: Arc<PolicySet>) -> Vec<Effect> {
-        let State::Active(active) = &mut self.state else { return Vec::new() };
-        if active.policies.as_ref().is_some_and(|sent| sent.digest == policies.digest) {
+        let State::Active(active) = &mut self.state else {
+            return Vec::new();
+        };
+        if active
+            .policies
+            .as_ref()
+            .is_some_and(|sent| sent.digest == policies.digest)
+        {
             return Vec::new();
         }
         let frames = policy_sync::frames(active.policies.as_deref(), &policies);
         active.policies = Some(policies);
-        frames.into_iter().map(Effect::Send).chain([Effect::PolicySyncSent]).collect()
+        frames
+            .into_iter()
+            .map(Effect::Send)
+            .chain([Effect::PolicySyncSent])
+            .collect()
     }
 
     fn inventory(&mut self, config: AgentConfig) -> Vec<Effect> {
-        let State::Active(active) = &mut self.state else { return Vec::new() };
+        let State::Active(active) = &mut self.state else {
+            return Vec::new();
+        };
         if active.config.name == config.name && active.config.labels == config.labels {
             return Vec::new();
         }
@@ -309,7 +365,9 @@ impl Session {
         match &mut self.state {
             State::Active(active) if now - active.last_sent >= self.config.heartbeat => {
                 active.last_sent = now;
-                vec![send(Frame::Heartbeat(v1::ControllerHeartbeat { time_unix_micros: now }))]
+                vec![send(Frame::Heartbeat(v1::ControllerHeartbeat {
+                    time_unix_micros: now,
+                }))]
             }
             _ => Vec::new(),
         }
@@ -338,7 +396,13 @@ impl Active {
             return protocol("more records than the window allows");
         }
         *unacked += bytes;
-        vec![Effect::Ingest { lane, spool, first_seq: records.first_seq, records: records.records, bytes }]
+        vec![Effect::Ingest {
+            lane,
+            spool,
+            first_seq: records.first_seq,
+            records: records.records,
+            bytes,
+        }]
     }
 }
 
@@ -348,7 +412,11 @@ fn report(heartbeat: v1::Heartbeat, now: Micros) -> Report {
     let skew = round_trip.map(|round_trip| heartbeat.time_unix_micros - (now - round_trip / 2));
     let mut lanes = heartbeat.lanes;
     lanes.truncate(8);
-    Report { round_trip, skew, lanes }
+    Report {
+        round_trip,
+        skew,
+        lanes,
+    }
 }
 
 fn send(frame: Frame) -> Effect {

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use muster_proto::{
     ids::AgentId,
-    v1::{
-        self, AgentConfig, ConnectRequest, ConnectResponse, Lane, PolicySync, connect_request, connect_response,
-    },
+    v1::{self, AgentConfig, ConnectRequest, ConnectResponse, Lane, PolicySync, connect_request, connect_response},
 };
 
 use super::{
@@ -26,7 +24,10 @@ fn agent() -> AgentId {
 }
 
 fn session() -> Session {
-    let config = Config { heartbeat: HEARTBEAT, controller_name: "c1".into() };
+    let config = Config {
+        heartbeat: HEARTBEAT,
+        controller_name: "c1".into(),
+    };
     Session::new(agent(), config, 0)
 }
 
@@ -35,7 +36,11 @@ fn frame(frame: connect_request::Frame) -> Event {
 }
 
 fn hello() -> v1::Hello {
-    v1::Hello { agent_id: agent().to_string(), protocol_version: 1, ..v1::Hello::default() }
+    v1::Hello {
+        agent_id: agent().to_string(),
+        protocol_version: 1,
+        ..v1::Hello::default()
+    }
 }
 
 fn admitted(policies: &Arc<PolicySet>) -> Event {
@@ -44,7 +49,10 @@ fn admitted(policies: &Arc<PolicySet>) -> Event {
         acked: Vec::new(),
         facts_digest: String::new(),
         policy_status_digest: String::new(),
-        config: AgentConfig { name: "db-01".into(), ..AgentConfig::default() },
+        config: AgentConfig {
+            name: "db-01".into(),
+            ..AgentConfig::default()
+        },
         policies: policies.clone(),
     }))
 }
@@ -58,7 +66,10 @@ fn active() -> Session {
 }
 
 fn records(first_seq: u64, count: usize) -> connect_request::Frame {
-    let record = v1::Record { time_unix_micros: 1, body: None };
+    let record = v1::Record {
+        time_unix_micros: 1,
+        body: None,
+    };
     connect_request::Frame::Records(v1::Records {
         lane: Lane::Results as i32,
         spool_id: "1-abc".into(),
@@ -93,7 +104,10 @@ fn policy(name: &str, version: i64, payload: usize) -> Arc<Policy> {
         selector: muster_proto::selector::Selector::all(),
         timings: muster_proto::check::timings(&check),
         check,
-        signed: v1::Signed { payload: vec![7; payload].into(), ..v1::Signed::default() },
+        signed: v1::Signed {
+            payload: vec![7; payload].into(),
+            ..v1::Signed::default()
+        },
         created_at: 0,
         updated_at: 0,
         revision: 1,
@@ -101,8 +115,14 @@ fn policy(name: &str, version: i64, payload: usize) -> Arc<Policy> {
 }
 
 fn set(digest: &str, policies: &[Arc<Policy>]) -> Arc<PolicySet> {
-    let policies = policies.iter().map(|policy| (policy.key.clone(), policy.clone())).collect();
-    Arc::new(PolicySet { digest: digest.into(), policies })
+    let policies = policies
+        .iter()
+        .map(|policy| (policy.key.clone(), policy.clone()))
+        .collect();
+    Arc::new(PolicySet {
+        digest: digest.into(),
+        policies,
+    })
 }
 
 #[test]
@@ -118,11 +138,20 @@ fn nothing_but_hello_opens_a_link_and_only_once() {
 
 #[test]
 fn hello_must_name_the_agent_of_the_certificate_and_a_version_that_is_spoken() {
-    let other = v1::Hello { agent_id: AgentId::random().to_string(), ..hello() };
+    let other = v1::Hello {
+        agent_id: AgentId::random().to_string(),
+        ..hello()
+    };
     let effects = session().handle(frame(connect_request::Frame::Hello(other)), 0);
-    assert!(matches!(closes(&effects), Some(Close::Protocol(text)) if text.contains("certificate")), "{effects:?}");
+    assert!(
+        matches!(closes(&effects), Some(Close::Protocol(text)) if text.contains("certificate")),
+        "{effects:?}"
+    );
 
-    let newer = v1::Hello { protocol_version: 2, ..hello() };
+    let newer = v1::Hello {
+        protocol_version: 2,
+        ..hello()
+    };
     let effects = session().handle(frame(connect_request::Frame::Hello(newer)), 0);
     assert_eq!(closes(&effects), Some(&Close::Version { wanted: 2 }));
 }
@@ -132,11 +161,19 @@ fn welcome_is_the_first_answer_and_frames_that_came_early_follow_it() {
     let mut session = session();
     let effects = session.handle(frame(connect_request::Frame::Hello(hello())), 0);
     assert!(matches!(effects[..], [Effect::Admit(_)]), "{effects:?}");
-    assert!(session.handle(frame(records(1, 2)), 0).is_empty(), "waits for the register");
+    assert!(
+        session.handle(frame(records(1, 2)), 0).is_empty(),
+        "waits for the register"
+    );
 
     let effects = session.handle(admitted(&Arc::new(PolicySet::default())), 0);
     assert!(matches!(sent(&effects)[0], connect_response::Frame::Welcome(welcome) if welcome.session_id == "s1"));
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ingest { first_seq: 1, .. })), "{effects:?}");
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Ingest { first_seq: 1, .. })),
+        "{effects:?}"
+    );
 }
 
 #[test]
@@ -145,9 +182,23 @@ fn records_are_acknowledged_only_when_they_are_committed() {
     let effects = session.handle(frame(records(5, 3)), 1);
     assert!(sent(&effects).is_empty(), "no answer before the commit: {effects:?}");
     let spool: SpoolId = "1-abc".parse().expect("a spool");
-    let rejected = vec![v1::Rejected { seq: 6, reason: "too large".into() }];
-    let done = Done { through_seq: 7, rejected: rejected.clone() };
-    let effects = session.handle(Event::Committed { lane: Lane::Results, spool, bytes: 10, done }, 2);
+    let rejected = vec![v1::Rejected {
+        seq: 6,
+        reason: "too large".into(),
+    }];
+    let done = Done {
+        through_seq: 7,
+        rejected: rejected.clone(),
+    };
+    let effects = session.handle(
+        Event::Committed {
+            lane: Lane::Results,
+            spool,
+            bytes: 10,
+            done,
+        },
+        2,
+    );
     match sent(&effects)[..] {
         [connect_response::Frame::Ack(ack)] => {
             assert_eq!((ack.through_seq, &ack.rejected), (7, &rejected));
@@ -164,7 +215,10 @@ fn a_store_that_fails_ends_the_link_without_an_acknowledgement() {
     let effects = session.handle(Event::StoreFailed, 2);
     assert!(sent(&effects).is_empty());
     assert_eq!(closes(&effects), Some(&Close::StoreFailed));
-    assert!(session.handle(Event::Tick, 3).is_empty(), "a closed session says nothing more");
+    assert!(
+        session.handle(Event::Tick, 3).is_empty(),
+        "a closed session says nothing more"
+    );
 }
 
 #[test]
@@ -172,7 +226,10 @@ fn an_agent_that_ignores_its_window_is_cut() {
     let mut session = active();
     let big = v1::Record {
         time_unix_micros: 1,
-        body: Some(v1::record::Body::CheckResult(v1::CheckResult { output: "x".repeat(900_000), ..Default::default() })),
+        body: Some(v1::record::Body::CheckResult(v1::CheckResult {
+            output: "x".repeat(900_000),
+            ..Default::default()
+        })),
     };
     let mut frames = 0;
     let cut = loop {
@@ -198,10 +255,19 @@ fn heartbeats_go_out_on_time_and_silence_ends_the_link() {
     let mut session = active();
     assert!(session.handle(Event::Tick, HEARTBEAT - 1).is_empty());
     let effects = session.handle(Event::Tick, HEARTBEAT);
-    assert!(matches!(sent(&effects)[..], [connect_response::Frame::Heartbeat(_)]), "{effects:?}");
-    session.handle(frame(connect_request::Frame::Heartbeat(v1::Heartbeat::default())), HEARTBEAT);
+    assert!(
+        matches!(sent(&effects)[..], [connect_response::Frame::Heartbeat(_)]),
+        "{effects:?}"
+    );
+    session.handle(
+        frame(connect_request::Frame::Heartbeat(v1::Heartbeat::default())),
+        HEARTBEAT,
+    );
     assert_eq!(closes(&session.handle(Event::Tick, 5 * HEARTBEAT - 1)), None);
-    assert_eq!(closes(&session.handle(Event::Tick, 5 * HEARTBEAT)), Some(&Close::Timeout));
+    assert_eq!(
+        closes(&session.handle(Event::Tick, 5 * HEARTBEAT)),
+        Some(&Close::Timeout)
+    );
 }
 
 #[test]
@@ -226,10 +292,18 @@ fn a_heartbeat_tells_round_trip_and_skew() {
 fn an_agent_that_holds_the_set_already_is_sent_nothing() {
     let mut session = session();
     let policies = set("sha256:held", &[policy("disk", 1, 10)]);
-    let held = v1::Hello { policy_set_digest: "sha256:held".into(), ..hello() };
+    let held = v1::Hello {
+        policy_set_digest: "sha256:held".into(),
+        ..hello()
+    };
     session.handle(frame(connect_request::Frame::Hello(held)), 0);
     let effects = session.handle(admitted(&policies), 0);
-    assert!(!sent(&effects).iter().any(|frame| matches!(frame, connect_response::Frame::PolicySync(_))), "{effects:?}");
+    assert!(
+        !sent(&effects)
+            .iter()
+            .any(|frame| matches!(frame, connect_response::Frame::PolicySync(_))),
+        "{effects:?}"
+    );
 }
 
 #[test]
@@ -239,7 +313,14 @@ fn a_change_travels_as_a_difference_to_what_was_sent() {
     session.handle(Event::Policies(set("one", &[disk.clone(), load])), 1);
     let effects = session.handle(Event::Policies(set("two", &[disk, policy("memory", 1, 10)])), 2);
     match sent(&effects)[..] {
-        [connect_response::Frame::PolicySync(PolicySync { base_digest, set_digest, added, removed })] => {
+        [
+            connect_response::Frame::PolicySync(PolicySync {
+                base_digest,
+                set_digest,
+                added,
+                removed,
+            }),
+        ] => {
             assert_eq!((base_digest.as_str(), set_digest.as_str()), ("one", "two"));
             assert_eq!(added.len(), 1);
             assert_eq!(removed[0].name, "load");
@@ -264,7 +345,11 @@ fn no_frame_of_a_large_set_comes_near_the_limit() {
 #[test]
 fn unknown_frames_are_ignored_and_counted() {
     let mut session = active();
-    assert!(session.handle(Event::Frame(Box::new(ConnectRequest { frame: None })), 1).is_empty());
+    assert!(
+        session
+            .handle(Event::Frame(Box::new(ConnectRequest { frame: None })), 1)
+            .is_empty()
+    );
     assert_eq!(session.ignored_frames(), 1);
 }
 
@@ -274,5 +359,8 @@ fn a_goodbye_is_told_from_a_cut() {
     let effects = session.handle(frame(connect_request::Frame::Goodbye(v1::Goodbye::default())), 1);
     assert_eq!(closes(&effects).map(Close::status_reason), Some("goodbye"));
     let mut session = active();
-    assert_eq!(closes(&session.handle(Event::Ended, 1)).map(Close::status_reason), Some("eof"));
+    assert_eq!(
+        closes(&session.handle(Event::Ended, 1)).map(Close::status_reason),
+        Some("eof")
+    );
 }

@@ -30,11 +30,16 @@ pub struct Invalid {
 impl Query {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text.len() > MAX_LENGTH {
-            return Err(Invalid { position: MAX_LENGTH, message: "the query is too long".into() });
+            return Err(Invalid {
+                position: MAX_LENGTH,
+                message: "the query is too long".into(),
+            });
         }
         let mut cursor = Cursor { text, at: 0 };
         cursor.skip_space();
-        let name = cursor.take(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':').to_owned();
+        let name = cursor
+            .take(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+            .to_owned();
         if !is_metric_name(&name) {
             return cursor.fail("a metric name is expected, such as node_load1");
         }
@@ -109,7 +114,11 @@ impl<'a> Cursor<'a> {
         if !equal && !self.eat("!=") {
             return self.fail("\"=\" or \"!=\" is expected");
         }
-        Ok(Matcher { label, value: self.string()?, equal })
+        Ok(Matcher {
+            label,
+            value: self.string()?,
+            equal,
+        })
     }
 
     fn string(&mut self) -> Result<String, Invalid> {
@@ -137,7 +146,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn fail<T>(&self, message: &str) -> Result<T, Invalid> {
-        Err(Invalid { position: self.at, message: message.into() })
+        Err(Invalid {
+            position: self.at,
+            message: message.into(),
+        })
     }
 }
 
@@ -146,7 +158,10 @@ mod tests {
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]

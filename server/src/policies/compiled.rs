@@ -31,7 +31,10 @@ impl Key {
     pub const CHECK: &str = "Check";
 
     pub fn check(name: &str) -> Self {
-        Self { kind: Self::CHECK.into(), name: name.into() }
+        Self {
+            kind: Self::CHECK.into(),
+            name: name.into(),
+        }
     }
 }
 
@@ -59,8 +62,15 @@ pub struct Policy {
 
 impl Policy {
     pub(super) fn from_row(row: PolicyRow) -> Result<Self, store::Error> {
-        let key = Key { kind: row.kind, name: row.name };
-        let corrupt = |problem: String| store::Error::Corrupt { table: "policies", id: key.to_string(), problem };
+        let key = Key {
+            kind: row.kind,
+            name: row.name,
+        };
+        let corrupt = |problem: String| store::Error::Corrupt {
+            table: "policies",
+            id: key.to_string(),
+            problem,
+        };
         let payload = v1::PolicyPayload::decode(row.payload.as_slice()).map_err(|error| corrupt(error.to_string()))?;
         let check = v1::Check::decode(payload.body.as_slice()).map_err(|error| corrupt(error.to_string()))?;
         Ok(Self {
@@ -69,7 +79,11 @@ impl Policy {
             selector: Selector::parse(&payload.selector).map_err(|error| corrupt(error.to_string()))?,
             timings: check::timings(&check),
             check,
-            signed: v1::Signed { payload: row.payload.into(), key_id: row.key_id, signature: row.signature },
+            signed: v1::Signed {
+                payload: row.payload.into(),
+                key_id: row.key_id,
+                signature: row.signature,
+            },
             created_at: row.created_at,
             updated_at: row.updated_at,
             revision: row.revision,
@@ -87,11 +101,14 @@ pub struct PolicySet {
 
 impl PolicySet {
     fn new(policies: BTreeMap<Key, Arc<Policy>>) -> Self {
-        let digest = policy_set::digest(
-            policies.values().map(|policy| {
-                (policy.key.kind.as_str(), policy.key.name.as_str(), policy.version, policy.signed.payload.as_ref())
-            }),
-        );
+        let digest = policy_set::digest(policies.values().map(|policy| {
+            (
+                policy.key.kind.as_str(),
+                policy.key.name.as_str(),
+                policy.version,
+                policy.signed.payload.as_ref(),
+            )
+        }));
         Self { digest, policies }
     }
 
@@ -118,8 +135,16 @@ const MAX_SETS: usize = 4_096;
 
 impl Compiled {
     pub(super) fn new(policies: BTreeMap<Key, Arc<Policy>>) -> Self {
-        let keys = policies.values().flat_map(|policy| policy.selector.keys()).map(str::to_owned).collect();
-        Self { policies, keys, sets: Mutex::default() }
+        let keys = policies
+            .values()
+            .flat_map(|policy| policy.selector.keys())
+            .map(str::to_owned)
+            .collect();
+        Self {
+            policies,
+            keys,
+            sets: Mutex::default(),
+        }
     }
 
     /// The set for an agent with the labels and facts that `value` gives.
@@ -131,7 +156,9 @@ impl Compiled {
         }
         let matches = |policy: &Policy| policy.selector.matches(&value);
         let policies = self.policies.iter().filter(|(_, policy)| matches(policy));
-        let set = Arc::new(PolicySet::new(policies.map(|(key, policy)| (key.clone(), policy.clone())).collect()));
+        let set = Arc::new(PolicySet::new(
+            policies.map(|(key, policy)| (key.clone(), policy.clone())).collect(),
+        ));
         if sets.len() >= MAX_SETS {
             sets.clear();
         }

@@ -88,9 +88,17 @@ impl Entry {
             state,
             hard: next.hard,
             attempt: next.attempt,
-            state_since: if state != self.state { arrival.received_at } else { self.state_since },
+            state_since: if state != self.state {
+                arrival.received_at
+            } else {
+                self.state_since
+            },
             freshness: Freshness::Fresh,
-            freshness_since: if refreshed { arrival.received_at } else { self.freshness_since },
+            freshness_since: if refreshed {
+                arrival.received_at
+            } else {
+                self.freshness_since
+            },
             last_run: arrival.at,
             last_received: arrival.received_at,
             generation: arrival.generation,
@@ -108,7 +116,10 @@ impl Entry {
             problem,
         };
         let number = |number: i64| i32::try_from(number).map_err(|error| corrupt(error.to_string()));
-        let agent = row.agent_id.parse().map_err(|_| corrupt("the agent's id is not a UUID".into()))?;
+        let agent = row
+            .agent_id
+            .parse()
+            .map_err(|_| corrupt("the agent's id is not a UUID".into()))?;
         let entry = Self {
             state: CheckState::try_from(number(row.state)?).map_err(|error| corrupt(error.to_string()))?,
             hard: row.hard,
@@ -168,7 +179,10 @@ mod tests {
     }
 
     fn result(state: CheckState) -> CheckResult {
-        CheckResult { state: state as i32, ..CheckResult::default() }
+        CheckResult {
+            state: state as i32,
+            ..CheckResult::default()
+        }
     }
 
     #[test]
@@ -182,7 +196,10 @@ mod tests {
             seen.push((next.attempt, next.hard, transition));
             entry = next;
         }
-        assert_eq!(seen, [(1, false, true), (2, false, true), (3, true, true), (3, true, false)]);
+        assert_eq!(
+            seen,
+            [(1, false, true), (2, false, true), (3, true, true), (3, true, false)]
+        );
         assert_eq!(entry.state_since, 205, "since the first critical result");
     }
 

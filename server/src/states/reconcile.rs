@@ -39,7 +39,10 @@ impl States {
                 changed = policies.changed() => if changed.is_err() { return },
             }
             if let Err(error) = self.reconcile_once(clock::now()).await {
-                warn!(error = &error as &dyn std::error::Error, "failed to write states; trying again");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to write states; trying again"
+                );
             }
         }
     }
@@ -78,7 +81,10 @@ impl States {
                     steps.push(Step::Put(agent.id, name.clone(), entry));
                 }
             }
-            let gone = own.into_iter().flat_map(|entries| entries.keys()).filter(|name| set.check(name).is_none());
+            let gone = own
+                .into_iter()
+                .flat_map(|entries| entries.keys())
+                .filter(|name| set.check(name).is_none());
             steps.extend(gone.map(|name| Step::Remove(agent.id, name.clone())));
         });
         steps.truncate(BATCH);

@@ -89,7 +89,9 @@ impl Tx {
         now: i64,
     ) -> Result<(), Error> {
         let sql = "INSERT INTO agent_certificates (serial, agent_id, not_after, created_at) VALUES ($1, $2, $3, $4)";
-        self.execute(sql, args![serial, agent_id, not_after, now]).await.map(|_| ())
+        self.execute(sql, args![serial, agent_id, not_after, now])
+            .await
+            .map(|_| ())
     }
 
     /// Writes all that changes during an agent's life, except what operators set.
@@ -133,7 +135,11 @@ impl Db {
     pub async fn agent_flush_last_seen(&self, seen: &[(String, i64)]) -> Result<(), Error> {
         let mut tx = self.begin_control().await?;
         for (id, at) in seen {
-            tx.execute("UPDATE agents SET last_seen = $2 WHERE id = $1 AND last_seen < $2", args![id, *at]).await?;
+            tx.execute(
+                "UPDATE agents SET last_seen = $2 WHERE id = $1 AND last_seen < $2",
+                args![id, *at],
+            )
+            .await?;
         }
         tx.commit().await
     }

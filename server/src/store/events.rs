@@ -1,6 +1,9 @@
 //! Things that happened, for people to read.
 
-use super::{Error, Tx, pool::{Arg, args}};
+use super::{
+    Error, Tx,
+    pool::{Arg, args},
+};
 
 #[derive(Clone, Debug)]
 pub struct EventRow {

@@ -4,7 +4,10 @@
 use muster_proto::v1::Lane;
 use sqlx::FromRow;
 
-use super::{Db, Error, Tx, pool::{Arg, args}};
+use super::{
+    Db, Error, Tx,
+    pool::{Arg, args},
+};
 
 #[derive(Clone, Debug, FromRow)]
 pub struct MarkRow {
@@ -16,8 +19,10 @@ pub struct MarkRow {
 impl Tx {
     /// `lane` says which part of the database the transaction is on.
     pub async fn mark_put_all(&mut self, lane: Lane, rows: &[MarkRow], now: i64) -> Result<(), Error> {
-        let values: Vec<Vec<Arg>> =
-            rows.iter().map(|row| args![&row.agent_id, &row.spool_id, row.seq, now]).collect();
+        let values: Vec<Vec<Arg>> = rows
+            .iter()
+            .map(|row| args![&row.agent_id, &row.spool_id, row.seq, now])
+            .collect();
         let tail = "ON CONFLICT (agent_id, spool_id) DO UPDATE SET seq = excluded.seq, used_at = excluded.used_at";
         let head = match lane {
             Lane::Metrics => "INSERT INTO metric_marks (agent_id, spool_id, seq, used_at)",
@@ -31,10 +36,14 @@ impl Db {
     pub async fn mark_list(&self, lane: Lane) -> Result<Vec<MarkRow>, Error> {
         match lane {
             Lane::Metrics => {
-                self.history.fetch_all("SELECT agent_id, spool_id, seq FROM metric_marks", args![]).await
+                self.history
+                    .fetch_all("SELECT agent_id, spool_id, seq FROM metric_marks", args![])
+                    .await
             }
             Lane::Results | Lane::Unspecified => {
-                self.control.fetch_all("SELECT agent_id, spool_id, seq FROM result_marks", args![]).await
+                self.control
+                    .fetch_all("SELECT agent_id, spool_id, seq FROM result_marks", args![])
+                    .await
             }
         }
     }
@@ -50,10 +59,12 @@ impl Db {
     /// Forgets marks that were last used before `at`.
     pub async fn mark_trim(&self, at: i64) -> Result<(), Error> {
         let mut tx = self.control.begin().await?;
-        tx.execute("DELETE FROM result_marks WHERE used_at < $1", args![at]).await?;
+        tx.execute("DELETE FROM result_marks WHERE used_at < $1", args![at])
+            .await?;
         tx.commit().await?;
         let mut tx = self.history.begin().await?;
-        tx.execute("DELETE FROM metric_marks WHERE used_at < $1", args![at]).await?;
+        tx.execute("DELETE FROM metric_marks WHERE used_at < $1", args![at])
+            .await?;
         tx.commit().await
     }
 }

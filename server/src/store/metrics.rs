@@ -2,7 +2,10 @@
 
 use sqlx::FromRow;
 
-use super::{Db, Error, Tx, pool::{Arg, args}};
+use super::{
+    Db, Error, Tx,
+    pool::{Arg, args},
+};
 
 #[derive(Clone, Debug, FromRow)]
 pub struct MetricRow {
@@ -19,7 +22,13 @@ impl Tx {
             return Ok(());
         }
         let values = rows.iter().map(|row| -> Vec<Arg> {
-            args![&row.agent_id, row.at, row.received_at, row.payload.as_slice(), row.payload.len() as i64]
+            args![
+                &row.agent_id,
+                row.at,
+                row.received_at,
+                row.payload.as_slice(),
+                row.payload.len() as i64
+            ]
         });
         let head = "INSERT INTO metric_batches (agent_id, at, received_at, payload, bytes)";
         self.insert_rows(head, values.collect(), "").await?;

@@ -29,7 +29,10 @@ impl Tx {
     /// The highest version ever signed for the name; 0: none.
     pub async fn policy_version(&mut self, kind: &str, name: &str) -> Result<i64, Error> {
         let sql = "SELECT version FROM policy_versions WHERE kind = $1 AND name = $2";
-        Ok(self.fetch_optional::<VersionRow>(sql, args![kind, name]).await?.map_or(0, |row| row.version))
+        Ok(self
+            .fetch_optional::<VersionRow>(sql, args![kind, name])
+            .await?
+            .map_or(0, |row| row.version))
     }
 
     pub async fn policy_put(&mut self, row: &PolicyRow) -> Result<(), Error> {
@@ -51,11 +54,16 @@ impl Tx {
         self.execute(sql, args).await?;
         let version = "INSERT INTO policy_versions (kind, name, version) VALUES ($1, $2, $3) \
                        ON CONFLICT (kind, name) DO UPDATE SET version = $3";
-        self.execute(version, args![&row.kind, &row.name, row.version]).await.map(|_| ())
+        self.execute(version, args![&row.kind, &row.name, row.version])
+            .await
+            .map(|_| ())
     }
 
     pub async fn policy_delete(&mut self, kind: &str, name: &str) -> Result<bool, Error> {
-        Ok(self.execute("DELETE FROM policies WHERE kind = $1 AND name = $2", args![kind, name]).await? == 1)
+        Ok(self
+            .execute("DELETE FROM policies WHERE kind = $1 AND name = $2", args![kind, name])
+            .await?
+            == 1)
     }
 }
 

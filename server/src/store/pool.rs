@@ -7,7 +7,9 @@ use sqlx::{
     AssertSqlSafe, FromRow, Postgres, Sqlite, Transaction,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
-    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
 };
 
 /// Both databases take at least this many parameters in one statement.
@@ -30,7 +32,11 @@ pub enum Error {
     #[error("database call failed")]
     Query(#[from] sqlx::Error),
     #[error("row {id} of {table} cannot be read: {problem}")]
-    Corrupt { table: &'static str, id: String, problem: String },
+    Corrupt {
+        table: &'static str,
+        id: String,
+        problem: String,
+    },
 }
 
 impl Error {
@@ -136,7 +142,10 @@ macro_rules! bind {
 #[derive(Clone, Debug)]
 pub enum Pool {
     /// SQLite has one writer at a time; readers do not wait for it (WAL).
-    Sqlite { write: sqlx::SqlitePool, read: sqlx::SqlitePool },
+    Sqlite {
+        write: sqlx::SqlitePool,
+        read: sqlx::SqlitePool,
+    },
     Postgres(sqlx::PgPool),
 }
 
@@ -149,7 +158,10 @@ impl Pool {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY);
-        let open = |source| Error::Open { name: file.display().to_string(), source };
+        let open = |source| Error::Open {
+            name: file.display().to_string(),
+            source,
+        };
         // For its owner alone, whatever the umask; SQLite gives the files beside it the same mode.
         OpenOptions::new()
             .append(true)
@@ -166,7 +178,12 @@ impl Pool {
             .max_connections(4)
             .min_connections(1)
             // Without the settings of the file: a read-only connection cannot make them.
-            .connect_with(SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY))
+            .connect_with(
+                SqliteConnectOptions::new()
+                    .filename(file)
+                    .read_only(true)
+                    .busy_timeout(BUSY),
+            )
             .await
             .map_err(open)?;
         Ok(Self::Sqlite { write, read })
@@ -175,9 +192,16 @@ impl Pool {
     pub(super) async fn postgres(url: &str) -> Result<Self, Error> {
         // The URL may hold a password, so an error names the host and the database only.
         let options = PgConnectOptions::from_str(url)
-            .map_err(|source| Error::Open { name: "given as a PostgreSQL URL".into(), source })?
+            .map_err(|source| Error::Open {
+                name: "given as a PostgreSQL URL".into(),
+                source,
+            })?
             .options([("synchronous_commit", "on")]);
-        let name = format!("{} on {}", options.get_database().unwrap_or("(default)"), options.get_host());
+        let name = format!(
+            "{} on {}",
+            options.get_database().unwrap_or("(default)"),
+            options.get_host()
+        );
         let pool = PgPoolOptions::new()
             .max_connections(12)
             .acquire_timeout(Duration::from_secs(10))
@@ -224,8 +248,16 @@ impl Pool {
 
     pub(super) async fn fetch_optional<T: Row>(&self, sql: &'static str, args: Vec<Arg>) -> Result<Option<T>, Error> {
         Ok(match self {
-            Self::Sqlite { read, .. } => bind!(sqlx::query_as::<Sqlite, T>(sql), args).fetch_optional(read).await?,
-            Self::Postgres(pool) => bind!(sqlx::query_as::<Postgres, T>(sql), args).fetch_optional(pool).await?,
+            Self::Sqlite { read, .. } => {
+                bind!(sqlx::query_as::<Sqlite, T>(sql), args)
+                    .fetch_optional(read)
+                    .await?
+            }
+            Self::Postgres(pool) => {
+                bind!(sqlx::query_as::<Postgres, T>(sql), args)
+                    .fetch_optional(pool)
+                    .await?
+            }
         })
     }
 
@@ -268,8 +300,16 @@ impl Tx {
         args: Vec<Arg>,
     ) -> Result<Option<T>, Error> {
         Ok(match self {
-            Self::Sqlite(tx) => bind!(sqlx::query_as::<Sqlite, T>(sql), args).fetch_optional(&mut **tx).await?,
-            Self::Postgres(tx) => bind!(sqlx::query_as::<Postgres, T>(sql), args).fetch_optional(&mut **tx).await?,
+            Self::Sqlite(tx) => {
+                bind!(sqlx::query_as::<Sqlite, T>(sql), args)
+                    .fetch_optional(&mut **tx)
+                    .await?
+            }
+            Self::Postgres(tx) => {
+                bind!(sqlx::query_as::<Postgres, T>(sql), args)
+                    .fetch_optional(&mut **tx)
+                    .await?
+            }
         })
     }
 
@@ -280,7 +320,9 @@ impl Tx {
         rows: Vec<Vec<Arg>>,
         tail: &'static str,
     ) -> Result<(), Error> {
-        let Some(width) = rows.first().map(Vec::len) else { return Ok(()) };
+        let Some(width) = rows.first().map(Vec::len) else {
+            return Ok(());
+        };
         let per_statement = (MAX_PARAMETERS / width).max(1);
         let mut rows = rows.into_iter();
         loop {
@@ -293,10 +335,14 @@ impl Tx {
             let args = chunk.into_iter().flatten();
             match self {
                 Self::Sqlite(tx) => {
-                    bind!(sqlx::query(sql).persistent(false), args).execute(&mut **tx).await?;
+                    bind!(sqlx::query(sql).persistent(false), args)
+                        .execute(&mut **tx)
+                        .await?;
                 }
                 Self::Postgres(tx) => {
-                    bind!(sqlx::query(sql).persistent(false), args).execute(&mut **tx).await?;
+                    bind!(sqlx::query(sql).persistent(false), args)
+                        .execute(&mut **tx)
+                        .await?;
                 }
             }
         }

@@ -35,17 +35,30 @@ struct Statements {
 macro_rules! statements {
     ($table:literal, $kind:literal, $usage:literal) => {
         Statements {
-            usage: concat!("SELECT row_count, byte_count FROM ", $usage, " WHERE kind = '", $kind, "'"),
+            usage: concat!(
+                "SELECT row_count, byte_count FROM ",
+                $usage,
+                " WHERE kind = '",
+                $kind,
+                "'"
+            ),
             step_end: concat!(
-                "SELECT received_at FROM ", $table, " WHERE received_at < $1 ORDER BY received_at LIMIT 1 OFFSET $2"
+                "SELECT received_at FROM ",
+                $table,
+                " WHERE received_at < $1 ORDER BY received_at LIMIT 1 OFFSET $2"
             ),
             measure: concat!(
-                "SELECT COUNT(*) AS row_count, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS byte_count FROM ", $table,
+                "SELECT COUNT(*) AS row_count, CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS byte_count FROM ",
+                $table,
                 " WHERE received_at <= $1"
             ),
             remove: concat!("DELETE FROM ", $table, " WHERE received_at <= $1"),
             subtract: concat!(
-                "UPDATE ", $usage, " SET row_count = row_count - $1, byte_count = byte_count - $2 WHERE kind = '", $kind, "'"
+                "UPDATE ",
+                $usage,
+                " SET row_count = row_count - $1, byte_count = byte_count - $2 WHERE kind = '",
+                $kind,
+                "'"
             ),
         }
     };
@@ -68,7 +81,11 @@ struct Time {
 
 impl Db {
     pub async fn history_usage(&self, history: History) -> Result<Usage, Error> {
-        Ok(self.history_pool(history).fetch_optional(history.statements().usage, args![]).await?.unwrap_or_default())
+        Ok(self
+            .history_pool(history)
+            .fetch_optional(history.statements().usage, args![])
+            .await?
+            .unwrap_or_default())
     }
 
     /// Removes up to some thousand of the oldest rows received before `before`; returns what was removed, nothing when
@@ -84,7 +101,8 @@ impl Db {
         let removed: Usage = tx.fetch_optional(sql.measure, args![end]).await?.unwrap_or_default();
         if removed.row_count > 0 {
             tx.execute(sql.remove, args![end]).await?;
-            tx.execute(sql.subtract, args![removed.row_count, removed.byte_count]).await?;
+            tx.execute(sql.subtract, args![removed.row_count, removed.byte_count])
+                .await?;
         }
         tx.commit().await?;
         Ok(removed)

@@ -28,7 +28,9 @@ impl ChangeKind {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Agent, Self::Policy, Self::State, Self::Token].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Agent, Self::Policy, Self::State, Self::Token]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
     }
 }
 
@@ -80,7 +82,8 @@ impl Tx {
                 args![first + index as i64, now, kind.as_str(), id, op]
             })
             .collect();
-        self.insert_rows("INSERT INTO changes (revision, at, kind, id, op)", rows, "").await?;
+        self.insert_rows("INSERT INTO changes (revision, at, kind, id, op)", rows, "")
+            .await?;
         Ok(first)
     }
 
@@ -92,14 +95,22 @@ impl Tx {
 
 impl Db {
     pub async fn revision_current(&self) -> Result<i64, Error> {
-        let row = self.control.fetch_optional::<Number>("SELECT n FROM revision WHERE id = 1", args![]).await?;
+        let row = self
+            .control
+            .fetch_optional::<Number>("SELECT n FROM revision WHERE id = 1", args![])
+            .await?;
         Ok(row.ok_or_else(missing_revision)?.n)
     }
 
     /// The oldest revision of which the change is still on file; one above the current revision when there is none.
     pub async fn changes_oldest(&self) -> Result<i64, Error> {
         let sql = "SELECT COALESCE(MIN(revision), (SELECT n + 1 FROM revision WHERE id = 1)) AS n FROM changes";
-        Ok(self.control.fetch_optional::<Number>(sql, args![]).await?.ok_or_else(missing_revision)?.n)
+        Ok(self
+            .control
+            .fetch_optional::<Number>(sql, args![])
+            .await?
+            .ok_or_else(missing_revision)?
+            .n)
     }
 
     /// Changes after `revision`, oldest first.
@@ -112,7 +123,12 @@ impl Db {
             .filter_map(|row| {
                 let kind = ChangeKind::parse(&row.kind)?;
                 let op = if row.op == "delete" { Op::Delete } else { Op::Put };
-                Some(Change { revision: row.revision, kind, id: row.id, op })
+                Some(Change {
+                    revision: row.revision,
+                    kind,
+                    id: row.id,
+                    op,
+                })
             })
             .collect())
     }
@@ -131,5 +147,9 @@ impl Db {
 }
 
 fn missing_revision() -> Error {
-    Error::Corrupt { table: "revision", id: "1".into(), problem: "the row is missing".into() }
+    Error::Corrupt {
+        table: "revision",
+        id: "1".into(),
+        problem: "the row is missing".into(),
+    }
 }

@@ -2,7 +2,10 @@
 
 use sqlx::FromRow;
 
-use super::{Db, Error, Tx, pool::{Arg, args}};
+use super::{
+    Db, Error, Tx,
+    pool::{Arg, args},
+};
 
 #[derive(Clone, Debug, FromRow)]
 pub struct StateRow {

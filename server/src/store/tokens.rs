@@ -62,13 +62,17 @@ impl Tx {
     ) -> Result<(), Error> {
         let sql = "INSERT INTO redemptions (token_id, public_key, agent_id, certificate, created_at) \
                    VALUES ($1, $2, $3, $4, $5)";
-        self.execute(sql, args![token_id, public_key, agent_id, certificate, now]).await.map(|_| ())
+        self.execute(sql, args![token_id, public_key, agent_id, certificate, now])
+            .await
+            .map(|_| ())
     }
 }
 
 impl Db {
     pub async fn token_get(&self, id: &str) -> Result<Option<TokenRow>, Error> {
-        self.control.fetch_optional("SELECT * FROM tokens WHERE id = $1", args![id]).await
+        self.control
+            .fetch_optional("SELECT * FROM tokens WHERE id = $1", args![id])
+            .await
     }
 
     pub async fn redemption_get(&self, token_id: &str, public_key: &str) -> Result<Option<RedemptionRow>, Error> {

@@ -21,9 +21,11 @@ impl Db {
         now: i64,
     ) -> Result<(), Error> {
         let mut tx = self.begin_control().await?;
-        let user = "INSERT INTO users (name, role, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET role = $2";
+        let user =
+            "INSERT INTO users (name, role, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET role = $2";
         tx.execute(user, args![name, role, now]).await?;
-        let certificate = "INSERT INTO user_certificates (serial, user_name, not_after, created_at) VALUES ($1, $2, $3, $4)";
+        let certificate =
+            "INSERT INTO user_certificates (serial, user_name, not_after, created_at) VALUES ($1, $2, $3, $4)";
         tx.execute(certificate, args![serial, name, not_after, now]).await?;
         tx.commit().await
     }

@@ -14,7 +14,10 @@ use crate::{
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 
 pub async fn run(agents: Arc<Agents>, heartbeat: Duration, shutdown: CancellationToken) {
-    let rules = Rules { heartbeat: clock::from_duration(heartbeat), started_at: agents.started_at() };
+    let rules = Rules {
+        heartbeat: clock::from_duration(heartbeat),
+        started_at: agents.started_at(),
+    };
     let mut ticks = tokio::time::interval((heartbeat / 4).clamp(Duration::from_millis(50), Duration::from_secs(5)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut flushed = Instant::now();
@@ -34,6 +37,9 @@ pub async fn run(agents: Arc<Agents>, heartbeat: Duration, shutdown: Cancellatio
 
 async fn flush(agents: &Agents) {
     if let Err(error) = agents.flush_last_seen().await {
-        warn!(error = &error as &dyn std::error::Error, "failed to write when agents were last heard of");
+        warn!(
+            error = &error as &dyn std::error::Error,
+            "failed to write when agents were last heard of"
+        );
     }
 }

@@ -28,7 +28,10 @@ pub async fn run(db: Db, retention: Retention, shutdown: CancellationToken) {
             _ = ticks.tick() => {}
         }
         if let Err(error) = round(&db, &retention, clock::now(), &shutdown).await {
-            warn!(error = &error as &dyn std::error::Error, "failed to remove old history; trying again");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to remove old history; trying again"
+            );
         }
     }
 }
@@ -68,7 +71,11 @@ async fn trim(
         }
         let is_too_much = db.history_usage(history).await?.byte_count > limit;
         // What is too much goes oldest first, whatever its age.
-        let before = if is_too_much { now + 1 } else { now - clock::from_duration(keep.age) };
+        let before = if is_too_much {
+            now + 1
+        } else {
+            now - clock::from_duration(keep.age)
+        };
         let step = db.history_trim(history, before).await?;
         if step.row_count == 0 {
             break;

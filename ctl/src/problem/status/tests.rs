@@ -78,11 +78,8 @@ fn whatever_goes_wrong_has_what_why_and_do() {
 
 #[test]
 fn the_headline_names_controller_code_reason_and_request() {
-    let mut status = status(Code::Internal, ErrorReason::Internal);
-    status
-        .metadata_mut()
-        .insert("x-request-id", MetadataValue::from_static("01JD5R8Q"));
-    let problem = seen(&status);
+    let status = error::Problem::new(Code::Internal, ErrorReason::Internal, "it broke").with_request_id("01JD5R8Q");
+    let problem = seen(&status.into());
     assert_eq!(problem.headline, "127.0.0.1:9443 says INTERNAL (request 01JD5R8Q)");
     assert!(problem.steps[0].contains("grep 01JD5R8Q"));
     let problem = seen(&self::status(Code::Unauthenticated, ErrorReason::CertificateExpired));
