@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tonic::metadata::MetadataValue;
 
 use super::*;
 
