@@ -12,10 +12,9 @@ use std::{
 
 use muster_certs::{pin::Pin, token::Token};
 
-pub use self::endpoint::Endpoint;
 pub(crate) use self::read::check_name;
+pub use muster_proto::endpoint::Endpoint;
 
-mod endpoint;
 mod read;
 
 pub const DEFAULT_PATH: &str = "/etc/muster/agent.yaml";

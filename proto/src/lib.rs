@@ -6,6 +6,7 @@ pub mod check;
 pub mod digest;
 pub mod document;
 pub mod duration;
+pub mod endpoint;
 pub mod error;
 mod excerpt;
 pub mod ids;

@@ -245,7 +245,7 @@ fn dial_failure(error: &dial::Error) -> Failure {
 
 /// "ALREADY_EXISTS AGENT_ALREADY_ENROLLED".
 fn name(problem: &Problem) -> String {
-    let code = code_name(problem.code);
+    let code = muster_proto::error::code_name(problem.code);
     match problem.reason {
         ErrorReason::Unspecified => code.to_owned(),
         reason => format!("{code} {}", reason_name(reason)),
@@ -260,27 +260,5 @@ fn exit(code: Code) -> Exit {
         Code::InvalidArgument => Exit::Usage,
         Code::NotFound => Exit::NotFound,
         _ => Exit::Failure,
-    }
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

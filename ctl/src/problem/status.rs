@@ -59,7 +59,7 @@ impl Asked {
 /// `server` is how the context calls the controller.
 pub fn problem(server: &str, asked: &Asked, status: &Status) -> Problem {
     let said = error::Problem::from_status(status);
-    let code = code_name(status.code());
+    let code = error::code_name(status.code());
     let reason = said.as_ref().map_or(ErrorReason::Unspecified, |said| said.reason);
     let request = said.as_ref().and_then(|said| said.request_id().map(str::to_owned));
 
@@ -132,7 +132,7 @@ fn why(status: &Status) -> String {
     if !status.message().is_empty() {
         return status.message().to_owned();
     }
-    format!("the controller gave no more than {}", code_name(status.code()))
+    format!("the controller gave no more than {}", error::code_name(status.code()))
 }
 
 fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, request: Option<&str>) -> Vec<String> {
@@ -208,29 +208,6 @@ fn caret(asked: &Asked, said: &error::Problem) -> Vec<String> {
             vec![format!("    {text}\n    {}^", " ".repeat(column))]
         }
         _ => Vec::new(),
-    }
-}
-
-/// As the gRPC specification writes it.
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

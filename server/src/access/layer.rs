@@ -15,7 +15,7 @@ use muster_certs::{
     tls::{PeerCertificate, Standing},
 };
 use muster_proto::{
-    error::{ErrorReason, Problem},
+    error::{ErrorReason, Problem, code_name},
     ids::AgentId,
 };
 use tonic::Code;
@@ -72,14 +72,14 @@ impl Guard {
                     .get("grpc-status")
                     .and_then(|code| code.to_str().ok())
                     .unwrap_or("0");
-                guard.access.telemetry.api_request(method.path, code_name(code));
-                response
-            }
-            Err(problem) => {
                 guard
                     .access
                     .telemetry
-                    .api_request(method.path, code_name(&(problem.code as i32).to_string()));
+                    .api_request(method.path, code_name(Code::from_bytes(code.as_bytes())));
+                response
+            }
+            Err(problem) => {
+                guard.access.telemetry.api_request(method.path, code_name(problem.code));
                 guard.refuse(&peer, problem, is_grpc, &request_id)
             }
         }
@@ -195,28 +195,5 @@ impl Access {
                 Err(Problem::new(Code::Unavailable, ErrorReason::Unavailable, text))
             }
         }
-    }
-}
-
-/// The name of a gRPC code from its number.
-fn code_name(number: &str) -> &'static str {
-    match Code::from_bytes(number.as_bytes()) {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

@@ -2,27 +2,17 @@
 
 use std::net::SocketAddr;
 
+use muster_proto::{endpoint::Endpoint, threshold::Amount};
+
 /// `512MiB`, `10GB`: one whole number with a unit.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
-    let units = [
-        ("B", 1),
-        ("kB", 1_000),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("TB", 1_000_000_000_000),
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("TiB", 1 << 40),
-    ];
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    units
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .and_then(|(_, factor)| number.parse::<u64>().ok()?.checked_mul(*factor))
-        .ok_or_else(|| format!("`{}` is not a size; write it like 512MiB or 10GiB", shown(text)))
+    match text.parse() {
+        Ok(Amount::Bytes(bytes)) => Ok(bytes),
+        _ => Err(format!(
+            "`{}` is not a size; write it like 512MiB or 10GiB",
+            shown(text)
+        )),
+    }
 }
 
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
@@ -34,27 +24,12 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// `host:port`, where the host is a name, an IPv4 address or an IPv6 address in brackets.
+/// `host:port`, as an agent is told it.
 pub fn check_endpoint(text: &str) -> Result<(), String> {
-    let wrong = || {
-        format!(
-            "`{}` is not host:port; write it like controller.example.com:8443",
-            shown(text)
-        )
-    };
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    if port.parse::<u16>().ok().filter(|port| *port != 0).is_none() || port.starts_with('+') {
-        return Err(wrong());
+    match text.parse::<Endpoint>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("`{}` is no address of a controller: {error}", shown(text))),
     }
-    let good = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            (1..=253).contains(&host.len())
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-                && host.starts_with(|c: char| c.is_ascii_alphanumeric())
-        }
-    };
-    if good { Ok(()) } else { Err(wrong()) }
 }
 
 /// As much of an input as belongs into a message.

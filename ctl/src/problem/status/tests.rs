@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 use super::*;
 
 fn status(code: Code, reason: ErrorReason) -> Status {

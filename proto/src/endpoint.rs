@@ -66,6 +66,7 @@ impl fmt::Display for Endpoint {
 /// Letters, digits, dots, hyphens and, as some resolvers allow, underscores.
 fn is_name(host: &str) -> bool {
     (1..=253).contains(&host.len())
+        && !host.starts_with('-')
         && host
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
@@ -103,6 +104,7 @@ mod tests {
             ("::1:8443", Error::Host),
             ("[127.0.0.1]:8443", Error::Host),
             ("a b:8443", Error::Host),
+            ("-v:8443", Error::Host),
         ] {
             assert_eq!(text.parse::<Endpoint>(), Err(error), "{text}");
         }
