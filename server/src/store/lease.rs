@@ -59,9 +59,11 @@ mod tests {
     /// The PostgreSQL that the tests may use, if there is one; no controller runs on this database itself.
     #[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
     fn postgres_url() -> Option<String> {
-        std::env::var("MUSTER_TEST_POSTGRES_URL")
-            .ok()
-            .filter(|url| !url.is_empty())
+        let url = std::env::var("MUSTER_TEST_POSTGRES_URL").ok();
+        if url.is_none() {
+            eprintln!("SKIPPED: the lease on PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
+        }
+        url.filter(|url| !url.is_empty())
     }
 
     #[tokio::test]
