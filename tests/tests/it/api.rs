@@ -93,8 +93,9 @@ fn a_certificate_of_another_muster_is_refused_in_the_handshake() {
     let Some(clients) = Clients::new() else { return };
     let other = Controller::start();
     let refused = clients.call("admin", &other.api(), LIST_AGENTS, "{}");
-    assert_ne!(refused.code, 0, "{refused}");
-    assert!(refused.stderr.contains("tls"), "{refused}");
+    // Whether buf reads the alert or finds the connection closed is a matter of time; it never gets as far as an answer.
+    assert!(refused.code != 0 && refused.stdout.is_empty(), "{refused}");
+    assert!(!refused.stderr.contains("ErrorInfo"), "{refused}");
 }
 
 #[test]
