@@ -8,15 +8,18 @@ seconds=$2
 policies=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../deploy/policies" && pwd)
 
 dir=$(mktemp -d)
+port=$((10000 + RANDOM % 20000))
+agents=127.0.0.1:$port
+api=127.0.0.1:$((port + 1))
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null || true; wait; rm -rf "$dir"' EXIT
 cd "$dir"
 ctl() { "$bin/musterctl" --config data/admin.yaml "$@"; }
 
 "$bin/muster-server" init --data-dir "$dir/data" --name controller1 --trust-domain example.muster \
-  --advertise 127.0.0.1:18443 >/dev/null
-sed -i 's/0\.0\.0\.0:8443/127.0.0.1:18443/; s/127\.0\.0\.1:9443/127.0.0.1:19443/' data/server.yaml
-sed -i 's/127\.0\.0\.1:9443/127.0.0.1:19443/' data/admin.yaml
+  --advertise $agents >/dev/null
+sed -i "s/0\.0\.0\.0:8443/$agents/; s/127\.0\.0\.1:9443/$api/" data/server.yaml
+sed -i "s/127\.0\.0\.1:9443/$api/" data/admin.yaml
 "$bin/muster-server" run --config data/server.yaml >server.log 2>&1 &
 server=$!
 pids+=("$server")
@@ -24,12 +27,16 @@ until ctl agent list -o json >/dev/null 2>&1; do
   kill -0 "$server" 2>/dev/null || { cat server.log; exit 1; }
   sleep 0.2
 done
-ctl apply -f "$policies" >/dev/null
+mkdir policies
+for policy in "$policies"/*.yaml; do
+  sed "s/127\.0\.0\.1:8443/$agents/; s/127\.0\.0\.1:9443/$api/" "$policy" >"policies/${policy##*/}"
+done
+ctl apply -f policies >/dev/null 2>&1
 
 (umask 077 && ctl token create -o name >join-token)
 pin=$(ctl token create -o json | grep -o 'sha256:[0-9a-f]\{64\}' | head -n 1)
 cat >agent.yaml <<END
-server: { endpoints: ["127.0.0.1:18443"], ca_pin: ["$pin"], token_file: $dir/join-token }
+server: { endpoints: ["$agents"], ca_pin: ["$pin"], token_file: $dir/join-token }
 agent: { id_file: $dir/agent-id, state_dir: $dir/state, name: footprint, labels: { role: controller } }
 END
 "$bin/muster-agent" run --config agent.yaml >agent.log 2>&1 &

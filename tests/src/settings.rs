@@ -8,9 +8,9 @@ pub fn binary_dir() -> Option<PathBuf> {
     env::var_os("MUSTER_TEST_BIN_DIR").map(PathBuf::from)
 }
 
-/// A database of this PostgreSQL in which others may be created. Empty or absent: SQLite.
+/// A database of the PostgreSQL in which others may be created. Empty: SQLite, and PostgreSQL has a run of its own.
 pub fn postgres_url() -> Option<String> {
-    env::var("MUSTER_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty())
+    env::var("MUSTER_TEST_POSTGRES_URL").ok()
 }
 
 /// The cargo that runs the test.

@@ -366,7 +366,7 @@ async fn old_history_goes_in_steps_and_the_usage_stays_exact() {
     let mut steps = 0;
     while fresh
         .db
-        .history_trim(History::Results, 5_500)
+        .history_trim(History::Results, 5_500, i64::MAX)
         .await
         .expect("trim")
         .row_count
@@ -427,7 +427,7 @@ async fn events_and_metrics_have_their_own_usage() {
     assert_eq!(
         fresh
             .db
-            .history_trim(History::Metrics, 15)
+            .history_trim(History::Metrics, 15, i64::MAX)
             .await
             .expect("trim")
             .row_count,
