@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::text;
+
 /// A list as every `-o json` and `-o yaml` prints it.
 pub fn list(items: Vec<Value>, revision: i64) -> Value {
     json!({ "items": items, "revision": revision.to_string() })
@@ -9,12 +11,28 @@ pub fn list(items: Vec<Value>, revision: i64) -> Value {
 
 /// Indented, ends with a line break.
 pub fn json(value: &Value) -> String {
-    format!("{value:#}\n")
+    inert(&format!("{value:#}\n"))
 }
 
 /// On one line: an object of a stream.
 pub fn json_line(value: &Value) -> String {
-    format!("{value}\n")
+    inert(&format!("{value}\n"))
+}
+
+/// The same document with what a terminal would act on escaped. JSON asks for that below U+0020 only, but U+009B begins a
+/// command to a terminal just as well. Outside of strings there is nothing of the kind.
+fn inert(document: &str) -> String {
+    let mut inert = String::with_capacity(document.len());
+    for character in document.chars() {
+        match character {
+            '\n' => inert.push(character),
+            _ if character.is_control() || text::reorders(character) => {
+                inert.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            _ => inert.push(character),
+        }
+    }
+    inert
 }
 
 /// Long texts are not folded: a line of a value is a line of the output.
@@ -52,6 +70,19 @@ mod tests {
         });
         let back: Value = serde_saphyr::from_str(&yaml(&value)).unwrap();
         assert_eq!(back, value);
+    }
+
+    #[test]
+    fn what_a_terminal_would_act_on_is_escaped_and_means_the_same() {
+        let value = json!({ "output": "a\u{1b}[2J\u{7f}\u{9b}31m\u{202e}b é\t\n日" });
+        for document in [json(&value), json_line(&value), yaml(&value)] {
+            let acts = |c: char| c != '\n' && c.is_control();
+            assert!(!document.contains(acts), "{document:?}");
+            let back: Value = serde_saphyr::from_str(&document).unwrap();
+            assert_eq!(back, value);
+        }
+        assert!(!json(&value).contains(text::reorders));
+        assert_eq!(serde_json::from_str::<Value>(&json(&value)).unwrap(), value);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn shorten(text: &str, limit: usize) -> String {
 }
 
 /// Marks and overrides of direction: with them a text can be shown in another order than it is written.
-fn reorders(character: char) -> bool {
+pub(super) fn reorders(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
