@@ -15,7 +15,7 @@ use muster_certs::tokio_rustls::TlsAcceptor;
 use muster_certs::tokio_rustls::server::TlsStream;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -27,6 +27,9 @@ use crate::telemetry::ListenerMetrics;
 
 /// How long to wait when the system has no more file descriptors or memory for a connection.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a handshake keeps its turn. Peers that begin handshakes and go silent make the others wait for at most this, as
+/// often as `max_handshakes` goes into `max_connections`: 8 s of the 10 s of a handshake, unless configured otherwise.
+const TURN: Duration = Duration::from_millis(500);
 
 /// Serves a listener until `shutdown`, then lets requests that are under way end within the grace.
 pub async fn serve<S, B>(listener: Listener, service: S, shutdown: CancellationToken)
@@ -219,10 +222,16 @@ async fn handshake(shared: &Shared, stream: TcpStream) -> Result<TlsStream<TcpSt
         http::tune(&stream).map_err(Failure::Io)?;
         // A peer that sends nothing takes no turn from those that do.
         stream.readable().await.map_err(Failure::Io)?;
-        let Ok(_turn) = shared.handshakes.acquire().await else {
+        let Ok(turn) = shared.handshakes.acquire().await else {
             return Err(Failure::TimedOut);
         };
-        shared.acceptor.accept(stream).await.map_err(Failure::Io)
+        let mut accepted = std::pin::pin!(shared.acceptor.accept(stream));
+        // One that waits for its peer all this time has had the work it needs, and must not keep the others waiting.
+        if let Ok(accepted) = timeout(TURN, accepted.as_mut()).await {
+            return accepted.map_err(Failure::Io);
+        }
+        drop(turn);
+        accepted.await.map_err(Failure::Io)
     };
     timeout_at(deadline, handshake).await.unwrap_or(Err(Failure::TimedOut))
 }

@@ -231,6 +231,31 @@ async fn a_peer_that_does_not_finish_its_handshake_is_cut() {
 }
 
 #[tokio::test]
+async fn peers_that_begin_handshakes_and_go_silent_do_not_keep_others_waiting() {
+    // With a patience this long, a turn that is only given back at the time-out is given back too late for this test.
+    let patience = Duration::from_secs(3600);
+    let rig = Rig::start(
+        Limits {
+            max_handshakes: 2,
+            handshake_timeout: patience,
+            ..quick()
+        },
+        hello(),
+    );
+    let mut stalled = Vec::new();
+    for _ in 0..6 {
+        let mut slow = rig.tcp().await;
+        slow.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
+        stalled.push(slow);
+    }
+    let served = async { ask(&mut rig.http2(None).await, "/").await.unwrap().status() };
+    let status = tokio::time::timeout(Duration::from_secs(60), served).await;
+    assert_eq!(status.expect("it gets its turn"), StatusCode::OK);
+    drop(stalled);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_without_tls_is_turned_away_and_others_are_served() {
     let rig = Rig::start(quick(), hello());
     let mut plain = rig.tcp().await;
