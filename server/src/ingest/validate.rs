@@ -12,6 +12,10 @@ const MAX_EVENT: usize = 16 << 10;
 const MAX_FAMILIES: usize = 2_000;
 const MAX_SAMPLES: usize = 10_000;
 const MAX_LABELS: usize = 64;
+/// Values of one result's performance data; an agent keeps 500.
+const MAX_PERFDATA: usize = 1_000;
+/// The end of the year 9999, which is the last that a timestamp of the API can say.
+const MAX_TIME: i64 = 253_402_300_799_999_999;
 
 /// Why a record cannot be stored.
 pub fn check(lane: Lane, record: &v1::Record) -> Result<(), String> {
@@ -19,7 +23,7 @@ pub fn check(lane: Lane, record: &v1::Record) -> Result<(), String> {
     if bytes > MAX_RECORD {
         return Err(format!("it has {bytes} bytes, more than {MAX_RECORD}"));
     }
-    if record.time_unix_micros <= 0 {
+    if !(1..=MAX_TIME).contains(&record.time_unix_micros) {
         return Err("it has no time".into());
     }
     match (&record.body, lane) {
@@ -38,6 +42,9 @@ fn check_result(result: &v1::CheckResult) -> Result<(), String> {
     match CheckState::try_from(result.state) {
         Ok(CheckState::Ok | CheckState::Warning | CheckState::Critical | CheckState::Unknown) => {}
         _ => return Err("it has no state".into()),
+    }
+    if result.metrics.len() > MAX_PERFDATA {
+        return Err(format!("it has more than {MAX_PERFDATA} performance values"));
     }
     if result.duration_micros < 0 {
         return Err("its duration is negative".into());
@@ -165,6 +172,19 @@ mod tests {
             let refused = check(lane, &record(body)).expect_err(reason);
             assert!(refused.contains(reason), "{refused}");
         }
+        for time in [i64::MIN, 0, i64::MAX] {
+            let mut record = record(result("", CheckState::Ok));
+            record.time_unix_micros = time;
+            assert_eq!(check(Lane::Results, &record), Err("it has no time".into()), "{time}");
+        }
+        let crowded = v1::CheckResult {
+            check: "disk".into(),
+            state: CheckState::Ok as i32,
+            metrics: vec![v1::Perfdata::default(); 100_000],
+            ..Default::default()
+        };
+        let refused = check(Lane::Results, &record(Body::CheckResult(crowded))).expect_err("too many values");
+        assert!(refused.contains("performance values"), "{refused}");
         let nothing = v1::Record {
             time_unix_micros: 1,
             body: None,

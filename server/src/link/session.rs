@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use muster_proto::{
     ids::AgentId,
+    label,
     v1::{
         self, AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane, LaneWindow, connect_request,
         connect_response::Frame,
@@ -28,6 +29,16 @@ const WINDOW_BYTES: u64 = 1 << 20;
 const MAX_SPOOLS: usize = 64;
 const MAX_FACTS: usize = 1_000;
 const MAX_WARNINGS: usize = 32;
+const MAX_WARNING: usize = 1_024;
+/// Of an agent's version; digests are "sha256:<hex>".
+const MAX_VERSION: usize = 64;
+const MAX_DIGEST: usize = 128;
+/// Encoded; lists of agents hold the facts of each.
+const MAX_FACTS_BYTES: usize = 64 << 10;
+/// Records of one frame; an agent's frame of 64 KiB holds far fewer.
+const MAX_RECORDS: usize = 8_192;
+/// What a record counts in the window beside its bytes: an empty one is two bytes on the wire and hundreds in memory.
+const RECORD_COST: u64 = 32;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -230,9 +241,18 @@ impl Session {
             Frame::Hello(_) => {}
             Frame::Heartbeat(heartbeat) => effects.push(Effect::Report(report(heartbeat, now))),
             Frame::Records(records) => effects.extend(active.records(records)),
+            Frame::PolicyStatus(status) if status.digest.len() > MAX_DIGEST => {
+                return protocol("the digest of the policy status is not one");
+            }
             Frame::PolicyStatus(status) => effects.push(Effect::PolicyStatus(status)),
-            Frame::Facts(facts) if facts.facts.len() > MAX_FACTS => {
-                return protocol(&format!("more than {MAX_FACTS} facts"));
+            Frame::Facts(facts) if facts.facts.len() > MAX_FACTS || facts.encoded_len() > MAX_FACTS_BYTES => {
+                return protocol(&format!(
+                    "more than {MAX_FACTS} facts, or than {} KiB of them",
+                    MAX_FACTS_BYTES >> 10
+                ));
+            }
+            Frame::Facts(facts) if facts.digest.len() > MAX_DIGEST => {
+                return protocol("the digest of the facts is not one");
             }
             Frame::Facts(facts) => effects.push(Effect::Facts(facts)),
             Frame::Goodbye(_) => effects.push(Effect::Close(Close::Goodbye)),
@@ -252,7 +272,8 @@ impl Session {
         if hello.spools.len() > MAX_SPOOLS || hello.warnings.len() > MAX_WARNINGS {
             return protocol("Hello has too many spools or warnings");
         }
-        if !tokens::label_violations("labels", &hello.labels).is_empty() || hello.agent_version.len() > 64 {
+        let has_version = hello.agent_version.len() <= MAX_VERSION && label::value_is_valid(&hello.agent_version);
+        if !tokens::label_violations("labels", &hello.labels).is_empty() || !has_version {
             return protocol("the labels or the version of Hello are not valid");
         }
         let mut spools = Vec::new();
@@ -269,7 +290,7 @@ impl Session {
         let hello = Hello {
             version: hello.agent_version,
             labels: hello.labels,
-            warnings: hello.warnings,
+            warnings: hello.warnings.into_iter().map(|text| cut(text, MAX_WARNING)).collect(),
         };
         vec![Effect::Admit(Box::new(Admission { hello, spools }))]
     }
@@ -389,7 +410,10 @@ impl Active {
         if records.first_seq == 0 || records.first_seq.checked_add(records.records.len() as u64).is_none() {
             return protocol("sequence numbers are from 1 to 2^64 - 1");
         }
-        let bytes = records.encoded_len() as u64;
+        if records.records.len() > MAX_RECORDS {
+            return protocol(&format!("more than {MAX_RECORDS} records in one frame"));
+        }
+        let bytes = records.encoded_len() as u64 + RECORD_COST * records.records.len() as u64;
         let unacked = self.unacked.entry(lane as i32).or_default();
         // A frame may lie over the edge of the window, but not windows of them.
         if *unacked > 2 * WINDOW_BYTES {
@@ -407,9 +431,14 @@ impl Active {
 }
 
 fn report(heartbeat: v1::Heartbeat, now: Micros) -> Report {
+    // What an agent says of time may be anything, so nothing here may overflow.
     let has_echo = heartbeat.echo_unix_micros > 0 && heartbeat.echo_age_micros >= 0;
-    let round_trip = has_echo.then(|| (now - heartbeat.echo_unix_micros - heartbeat.echo_age_micros).max(0));
-    let skew = round_trip.map(|round_trip| heartbeat.time_unix_micros - (now - round_trip / 2));
+    let round_trip = has_echo.then(|| {
+        now.saturating_sub(heartbeat.echo_unix_micros)
+            .saturating_sub(heartbeat.echo_age_micros)
+            .max(0)
+    });
+    let skew = round_trip.map(|round_trip| heartbeat.time_unix_micros.saturating_sub(now - round_trip / 2));
     let mut lanes = heartbeat.lanes;
     lanes.truncate(8);
     Report {
@@ -417,6 +446,12 @@ fn report(heartbeat: v1::Heartbeat, now: Micros) -> Report {
         skew,
         lanes,
     }
+}
+
+/// At most `max` bytes of a text.
+fn cut(mut text: String, max: usize) -> String {
+    text.truncate(text.floor_char_boundary(max));
+    text
 }
 
 fn send(frame: Frame) -> Effect {

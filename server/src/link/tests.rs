@@ -364,3 +364,93 @@ fn a_goodbye_is_told_from_a_cut() {
         Some("eof")
     );
 }
+
+#[test]
+fn a_heartbeat_with_impossible_times_is_no_more_than_a_strange_report() {
+    for (echo_unix_micros, echo_age_micros, time_unix_micros) in [
+        (i64::MAX, i64::MAX, i64::MIN),
+        (1, i64::MAX, i64::MAX),
+        (1, 0, i64::MIN),
+        (i64::MIN, i64::MIN, 0),
+    ] {
+        let heartbeat = v1::Heartbeat {
+            echo_unix_micros,
+            echo_age_micros,
+            time_unix_micros,
+            lanes: Vec::new(),
+        };
+        let effects = active().handle(
+            frame(connect_request::Frame::Heartbeat(heartbeat)),
+            1_700_000_000_000_000,
+        );
+        assert!(
+            effects.iter().any(|effect| matches!(effect, Effect::Report(_))),
+            "{effects:?}"
+        );
+    }
+}
+
+#[test]
+fn what_an_agent_says_of_itself_is_bounded() {
+    use connect_request::Frame;
+    let long = "x".repeat(60_000);
+    let facts = |value: &str| v1::Facts {
+        facts: (0..2).map(|n| (format!("fact{n}"), value.to_owned())).collect(),
+        digest: String::new(),
+    };
+    let refused = [
+        Frame::Facts(facts(&long)),
+        Frame::Facts(v1::Facts {
+            digest: long.clone(),
+            ..v1::Facts::default()
+        }),
+        Frame::PolicyStatus(v1::PolicyStatus {
+            digest: long.clone(),
+            ..v1::PolicyStatus::default()
+        }),
+    ];
+    for said in refused {
+        let effects = active().handle(frame(said), 1);
+        assert!(matches!(closes(&effects), Some(Close::Protocol(_))), "{effects:?}");
+    }
+    assert_eq!(closes(&active().handle(frame(Frame::Facts(facts("debian"))), 1)), None);
+
+    // PostgreSQL takes no NUL, and one row that it refuses would hold up those of all the others.
+    let version = v1::Hello {
+        agent_version: "1\0".into(),
+        ..hello()
+    };
+    let effects = session().handle(frame(Frame::Hello(version)), 0);
+    assert!(matches!(closes(&effects), Some(Close::Protocol(_))), "{effects:?}");
+
+    let warned = v1::Hello {
+        warnings: vec![long],
+        ..hello()
+    };
+    let effects = session().handle(frame(Frame::Hello(warned)), 0);
+    let [Effect::Admit(admission)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(
+        admission.hello.warnings[0].len(),
+        1_024,
+        "cut, since it is only for people"
+    );
+}
+
+#[test]
+fn records_of_no_bytes_count_in_the_window_all_the_same() {
+    let effects = active().handle(frame(records(1, 500_000)), 1);
+    assert!(
+        matches!(closes(&effects), Some(Close::Protocol(text)) if text.contains("in one frame")),
+        "{:?}",
+        closes(&effects)
+    );
+
+    let mut session = active();
+    let mut first_seq = 1;
+    while closes(&session.handle(frame(records(first_seq, 8_000)), 1)).is_none() {
+        first_seq += 8_000;
+        assert!(first_seq < 100_000, "never cut");
+    }
+}
