@@ -27,6 +27,9 @@ use super::{
 };
 use crate::{agents::Agents, clock, net::Peer, store::Db, telemetry::Telemetry};
 
+/// Of a path that is not served: as much as a message repeats.
+const MAX_PATH: usize = 100;
+
 /// What decides on callers.
 #[derive(Clone, Debug)]
 pub struct Access {
@@ -55,6 +58,8 @@ impl Guard {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
         let Some(method) = table::find(guard.listener, path) else {
+            // It goes into the log, which is not for strangers to fill.
+            let path: String = path.chars().take(MAX_PATH).collect();
             let text = format!("there is no method {path} here");
             let problem = Problem::new(Code::Unimplemented, ErrorReason::MethodNotAllowed, text);
             return guard.refuse(&peer, problem, is_grpc, &request_id);
