@@ -8,7 +8,7 @@ use std::{
 };
 
 use muster_certs::csr;
-use muster_proto::{error::FieldViolation, ids::AgentId};
+use muster_proto::{error::FieldViolation, ids::AgentId, label};
 
 use crate::{
     agents::{Agents, Certificate, Entry},
@@ -19,7 +19,7 @@ use crate::{
     tokens,
 };
 
-const MAX_NAME: usize = 253;
+const MAX_NAME: usize = label::MAX_VALUE;
 /// Refused attempts of one source within a minute before it has to wait; successes do not count, since a whole fleet behind
 /// one address may boot at once.
 const FAILURES_PER_MINUTE: u32 = 30;
@@ -200,15 +200,14 @@ impl Enroller {
 impl Request {
     fn violations(&self) -> Vec<FieldViolation> {
         let mut violations = tokens::label_violations("labels", &self.labels);
-        if self.name.is_empty() || self.name.len() > MAX_NAME || self.name.chars().any(char::is_control) {
-            let text = format!("must be 1 to {MAX_NAME} bytes without control characters");
+        // As for values of labels: nothing that a terminal or a table would act on, and not blanks alone.
+        if self.name.is_empty() || !label::value_is_valid(&self.name) {
+            let text = format!("must be 1 to {MAX_NAME} bytes without control characters and without blanks at its ends");
             violations.push(FieldViolation::new("name", text));
         }
-        if self.version.len() > 64 || self.version.chars().any(char::is_control) {
-            violations.push(FieldViolation::new(
-                "agent_version",
-                "must be at most 64 bytes without control characters",
-            ));
+        if self.version.len() > 64 || !label::value_is_valid(&self.version) {
+            let text = "must be at most 64 bytes without control characters";
+            violations.push(FieldViolation::new("agent_version", text));
         }
         violations
     }
