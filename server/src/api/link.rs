@@ -34,7 +34,10 @@ impl LinkService for Api {
             return Err(problem::status(&ctx, protocol("only an agent holds a link")));
         };
         let connection = request.extensions().get::<Peer>().map(|peer| peer.connection.clone());
-        let inbound = request.into_inner().map(|frame| frame.map_err(|_| ())).boxed();
+        let inbound = request
+            .into_inner()
+            .map(|frame| frame.map_err(|status| what_is_wrong(&status)))
+            .boxed();
         let (outbound, frames) = mpsc::channel(OUTBOUND);
         let on_active = Box::new({
             let connection = connection.clone();
@@ -67,6 +70,12 @@ impl LinkService for Api {
         });
         Ok(Response::new(Box::pin(frames)))
     }
+}
+
+/// Of a frame that cannot be read. An error that has a cause is one of the connection.
+fn what_is_wrong(status: &Status) -> Option<String> {
+    let is_of_frame = std::error::Error::source(status).is_none();
+    is_of_frame.then(|| status.message().to_owned())
 }
 
 /// None: the stream ends well.

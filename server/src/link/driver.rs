@@ -39,8 +39,9 @@ pub struct Deps {
     pub shutdown: CancellationToken,
 }
 
-/// The frames of the agent; an error is the end of the stream, whatever its cause.
-pub type Inbound = BoxStream<'static, Result<ConnectRequest, ()>>;
+/// The frames of the agent; an error is the end of the stream. It says what is wrong with a frame that cannot be read, and
+/// nothing when it is the connection that broke.
+pub type Inbound = BoxStream<'static, Result<ConnectRequest, Option<String>>>;
 
 /// The answer to one frame of records, when it is committed.
 type Pending = BoxFuture<'static, (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)>;
@@ -117,7 +118,8 @@ impl Link {
                 },
                 frame = inbound.next() => match frame {
                     Some(Ok(frame)) => Event::Frame(Box::new(frame)),
-                    Some(Err(())) | None => Event::Ended,
+                    Some(Err(Some(what))) => Event::Unreadable(what),
+                    Some(Err(None)) | None => Event::Ended,
                 },
                 _ = ticks.tick() => Event::Tick,
             };

@@ -65,6 +65,8 @@ pub enum Event {
     /// What the inventory says of the agent, when it may have changed.
     Inventory(AgentConfig),
     Tick,
+    /// A frame came that is no frame, or is too large for one; nothing can come after it.
+    Unreadable(String),
     /// The stream has ended.
     Ended,
     Replaced,
@@ -202,6 +204,7 @@ impl Session {
             Event::Policies(policies) => self.policies(policies),
             Event::Inventory(config) => self.inventory(config),
             Event::Tick => self.tick(now),
+            Event::Unreadable(what) => protocol(&format!("a frame cannot be read: {what}")),
             Event::Ended => vec![Effect::Close(Close::Ended)],
             Event::Replaced => vec![Effect::Close(Close::Replaced)],
             Event::ShuttingDown => vec![Effect::Close(Close::ShuttingDown)],
