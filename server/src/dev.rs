@@ -264,9 +264,9 @@ fn announce(dir: &Path, agents: SocketAddr, api: SocketAddr) -> Result<(), Error
            everything is in     {dir}\n\n\
          In another terminal:\n\n  \
            export MUSTER_CONFIG={dir}/admin.yaml\n  \
-           cargo run --release -p musterctl -- agent list\n  \
-           cargo run --release -p musterctl -- state list\n  \
-           cargo run --release -p musterctl -- metric query node_load1\n\n\
+           cargo run --release --bin musterctl -- agent list\n  \
+           cargo run --release --bin musterctl -- state list\n  \
+           cargo run --release --bin musterctl -- metric query node_load1\n\n\
          Ctrl-C stops it."
     );
     Ok(())
