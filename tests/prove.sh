@@ -16,7 +16,7 @@ system_tests() {
   MUSTER_TEST_BIN_DIR="$PWD/target/release" cargo test --workspace --locked --test it -- --show-output "$1::"
 }
 
-release() { cargo build --release --locked -p muster-server && cargo build --release --locked -p muster-agent -p musterctl; }
+release() { cargo build --release --workspace --bins --locked; }
 
 footprint() {
   release

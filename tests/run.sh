@@ -51,9 +51,9 @@ step_postgres() {
   MUSTER_TEST_POSTGRES_URL="$POSTGRES_URL" cargo test --workspace --locked --no-fail-fast -- --show-output
 }
 
-# The binaries that users run, on the way that users go.
+# The binaries that users run, on the way that users go. Built as one selection, so that no dependency is built twice.
 step_release() {
-  cargo build --release --locked -p muster-server && cargo build --release --locked -p muster-agent -p musterctl &&
+  cargo build --release --workspace --bins --locked &&
     MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" \
       cargo test --workspace --locked --test it -- --show-output main_job:: by_hand:: plugins::
 }

@@ -17,6 +17,7 @@ pub mod binaries;
 pub mod controller;
 pub mod ctl;
 pub mod dev;
+pub mod dial;
 pub mod link;
 pub mod poll;
 mod ports;

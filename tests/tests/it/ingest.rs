@@ -30,6 +30,8 @@ struct Part {
     policies: Arc<Policies>,
     states: Arc<States>,
     handle: Handle,
+    /// Of the one link that all records come by.
+    lost: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -61,6 +63,7 @@ impl Part {
             policies,
             states,
             handle,
+            lost: CancellationToken::new(),
             stop,
             tasks,
         }
@@ -94,6 +97,7 @@ impl Part {
             bytes: 100 * records.len(),
             records,
             received_at: NOW,
+            lost: self.lost.clone(),
             done,
         };
         assert!(self.handle.submit(Lane::Results, job).await);
@@ -124,12 +128,12 @@ fn result(at: i64, output: &str, state: CheckState) -> v1::Record {
     }
 }
 
-fn pki(folder: &std::path::Path) -> Arc<Pki> {
+pub fn pki(folder: &std::path::Path) -> Arc<Pki> {
     let domain = "test.muster".parse().expect("a trust domain");
     Arc::new(Pki::create(&folder.join("pki"), &domain, std::time::SystemTime::now()).expect("keys"))
 }
 
-fn policy() -> v1::Policy {
+pub fn policy() -> v1::Policy {
     let run = v1::Run {
         memory: Some(v1::MemoryRun::default()),
         ..Default::default()
@@ -256,4 +260,37 @@ async fn the_state_follows_the_newest_place_in_the_spools_and_not_the_clock() {
         "clock set back",
         "the database says the same"
     );
+}
+
+#[tokio::test]
+async fn what_follows_a_lost_record_in_its_link_is_not_stored_either() {
+    let (fresh, folder) = (fresh().await, tempfile::tempdir().expect("a folder"));
+    let (agent, pki) = (enroll(&fresh.db, "db-01").await, pki(folder.path()));
+    let mut part = Part::start(&fresh.db, pki.clone()).await;
+    // The database goes away, and with it what is on its way.
+    fresh.db.close().await;
+    let first = part
+        .send_later(agent, "1-a", 1, vec![result(1, "one", CheckState::Ok)])
+        .await;
+    assert!(first.await.is_err(), "nothing is acknowledged");
+    let lost = part.lost.clone();
+    part.stop().await;
+
+    // It is back before the link has noticed, and the next frame is stored: its mark would speak for the first.
+    let db = Db::open(&fresh.source).await.expect("opens again");
+    part = Part::start(&db, pki).await;
+    let link = std::mem::replace(&mut part.lost, lost);
+    let second = part
+        .send_later(agent, "1-a", 2, vec![result(2, "two", CheckState::Ok)])
+        .await;
+    assert!(second.await.is_err(), "nothing is acknowledged");
+    let spool = "1-a".parse().expect("a spool id");
+    assert_eq!(part.handle.mark(agent, Lane::Results, &spool), 0, "what Welcome says");
+
+    part.lost = link;
+    let both = vec![result(1, "one", CheckState::Ok), result(2, "two", CheckState::Ok)];
+    assert_eq!(part.send(agent, "1-a", 1, both).await.through_seq, 2);
+    assert_eq!(part.stored(agent).await, ["one", "two"]);
+    part.stop().await;
+    db.close().await;
 }

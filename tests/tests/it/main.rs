@@ -8,6 +8,7 @@ mod durability;
 mod freshness;
 mod house;
 mod ingest;
+mod inventory;
 mod listeners;
 mod main_job;
 mod operator;

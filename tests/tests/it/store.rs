@@ -1,13 +1,18 @@
 //! The store on the database of this run: SQLite or, when one is given, PostgreSQL. What holds here holds on both.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use muster_proto::{ids::AgentId, v1::Lane};
-use muster_server::store::{
-    AgentUpdate, Change, ChangeKind, Db, EventRow, History, MarkRow, MetricRow, NewAgent, Op, PolicyRow, ResultRow,
-    Source, StateRow, TokenRow,
+use muster_server::{
+    config::{Keep, Retention},
+    store::{
+        AgentUpdate, Change, ChangeKind, Db, EventRow, History, MarkRow, MetricRow, NewAgent, Op, PolicyRow, ResultRow,
+        Source, StateRow, TokenRow, Usage,
+    },
+    tasks::retention,
 };
 use muster_tests::postgres::Database;
+use tokio_util::sync::CancellationToken;
 
 /// A fresh database, and what has to live as long as it.
 pub struct Fresh {
@@ -181,6 +186,22 @@ async fn trimmed_changes_are_known_to_be_gone() {
         4,
         "one above the current revision"
     );
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_leaves_no_hole_in_the_changes() {
+    let fresh = fresh().await;
+    for at in [1_000, 10, 20, 30] {
+        let mut tx = fresh.db.begin().await.expect("begin");
+        tx.change_add(at, ChangeKind::Policy, "Check/a", Op::Put)
+            .await
+            .expect("change");
+        tx.commit().await.expect("commit");
+    }
+    // The first is the oldest, whatever the clock said then.
+    fresh.db.changes_trim(30).await.expect("trim");
+    let left = fresh.db.changes_after(0, 10).await.expect("changes");
+    assert_eq!(left.iter().map(|change| change.revision).collect::<Vec<_>>(), [4]);
 }
 
 #[tokio::test]
@@ -380,6 +401,88 @@ async fn old_history_goes_in_steps_and_the_usage_stays_exact() {
     assert_eq!((usage.row_count, usage.byte_count), (1_000, 100_000));
     assert_eq!(fresh.db.result_list("a", "disk").await.expect("results").len(), 1_000);
     fresh.db.history_release().await.expect("release");
+}
+
+#[tokio::test]
+async fn what_is_too_much_goes_and_no_more_than_that() {
+    let fresh = fresh().await;
+    let rows: Vec<ResultRow> = (0..1_000).map(result).collect();
+    let mut tx = fresh.db.begin().await.expect("begin");
+    tx.result_insert_all(&rows).await.expect("insert");
+    tx.commit().await.expect("commit");
+    let keep = |bytes| Keep {
+        age: Duration::from_secs(1_000),
+        bytes,
+    };
+    let retention = Retention {
+        results: keep(90_000),
+        events: keep(1),
+        metrics: keep(1),
+    };
+    retention::round(&fresh.db, &retention, 1_000, &CancellationToken::new())
+        .await
+        .expect("a round");
+    let left = fresh.db.history_usage(History::Results).await.expect("usage").row_count;
+    assert!((890..=900).contains(&left), "{left} rows of 100 bytes are left");
+}
+
+#[tokio::test]
+async fn the_usage_stays_exact_while_rows_come_and_go_at_once() {
+    let fresh = fresh().await;
+    let mut set = tokio::task::JoinSet::new();
+    for n in 0..200_i64 {
+        let db = fresh.db.clone();
+        set.spawn(async move {
+            if n % 4 == 0 {
+                db.history_trim(History::Results, i64::MAX, i64::MAX)
+                    .await
+                    .expect("trim");
+                return;
+            }
+            let mut tx = db.begin().await.expect("begin");
+            let rows: Vec<ResultRow> = (0..20).map(|k| result(n + k)).collect();
+            tx.result_insert_all(&rows).await.expect("insert");
+            tx.commit().await.expect("commit");
+        });
+    }
+    set.join_all().await;
+    fresh
+        .db
+        .history_trim(History::Results, i64::MAX, i64::MAX)
+        .await
+        .expect("trim");
+    assert_eq!(
+        fresh.db.history_usage(History::Results).await.expect("usage"),
+        Usage::default(),
+        "nothing is left"
+    );
+}
+
+#[tokio::test]
+async fn the_latest_metrics_are_those_that_came_last_whatever_the_agents_clock_said() {
+    let fresh = fresh().await;
+    let metric = |at: i64, received_at: i64| MetricRow {
+        agent_id: "a".into(),
+        at,
+        received_at,
+        payload: vec![1; 50],
+    };
+    let latest = async |since| -> Vec<i64> {
+        let rows = fresh.db.metric_latest("a", since).await.expect("latest");
+        rows.iter().map(|row| row.at).collect()
+    };
+    let mut tx = fresh.db.begin_lane(Lane::Metrics).await.expect("begin");
+    // The clock was a day ahead, then set right, then far behind.
+    for row in [metric(90_000, 10), metric(20, 20), metric(20, 21)] {
+        tx.metric_insert_all(&[row]).await.expect("metrics");
+    }
+    tx.commit().await.expect("commit");
+    assert_eq!(latest(15).await, [20, 20]);
+    let mut tx = fresh.db.begin_lane(Lane::Metrics).await.expect("begin");
+    tx.metric_insert_all(&[metric(1, 30)]).await.expect("metrics");
+    tx.commit().await.expect("commit");
+    assert_eq!(latest(15).await, [1]);
+    assert!(latest(31).await.is_empty(), "too old");
 }
 
 #[tokio::test]
