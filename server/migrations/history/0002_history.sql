@@ -7,7 +7,7 @@ CREATE TABLE metric_batches (
     payload BYTEA NOT NULL,
     bytes BIGINT NOT NULL
 );
-CREATE INDEX metric_batches_by_agent ON metric_batches (agent_id, at);
+CREATE INDEX metric_batches_by_agent ON metric_batches (agent_id, received_at, at);
 CREATE INDEX metric_batches_by_received ON metric_batches (received_at);
 
 CREATE TABLE metric_marks (

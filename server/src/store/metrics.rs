@@ -43,10 +43,12 @@ impl Tx {
 }
 
 impl Db {
-    /// The batches of an agent's newest moment at or after `since`.
+    /// The batches of the moment that an agent reported last, if that came at or after `since`. What came last is newest,
+    /// whatever the agent's clock says.
     pub async fn metric_latest(&self, agent_id: &str, since: i64) -> Result<Vec<MetricRow>, Error> {
-        let sql = "SELECT agent_id, at, received_at, payload FROM metric_batches WHERE agent_id = $1 AND at >= $2 \
-                   AND at = (SELECT MAX(at) FROM metric_batches WHERE agent_id = $1)";
+        let sql = "SELECT agent_id, at, received_at, payload FROM metric_batches WHERE agent_id = $1 \
+                   AND received_at >= $2 AND at = (SELECT at FROM metric_batches WHERE agent_id = $1 \
+                   ORDER BY received_at DESC, at DESC LIMIT 1)";
         self.history.fetch_all(sql, args![agent_id, since]).await
     }
 }

@@ -88,13 +88,16 @@ impl Db {
             .unwrap_or_default())
     }
 
-    /// Removes up to some thousand of the oldest rows received before `before`; returns what was removed, nothing when
-    /// there is no more.
-    pub async fn history_trim(&self, history: History, before: i64) -> Result<Usage, Error> {
+    /// Removes up to `rows`, and never more than some thousand, of the oldest rows received before `before`; returns what
+    /// was removed, nothing when there is no more.
+    pub async fn history_trim(&self, history: History, before: i64, rows: i64) -> Result<Usage, Error> {
         let sql = history.statements();
         let mut tx = self.history_pool(history).begin().await?;
+        // Who adds rows waits for this lock before the commit, so what is measured is what is removed.
+        tx.execute(sql.subtract, args![0, 0]).await?;
+        let skipped = rows.clamp(1, STEP) - 1;
         // All rows of one moment go together, so that every step makes way.
-        let end = match tx.fetch_optional::<Time>(sql.step_end, args![before, STEP - 1]).await? {
+        let end = match tx.fetch_optional::<Time>(sql.step_end, args![before, skipped]).await? {
             Some(row) => row.received_at,
             None => before - 1,
         };

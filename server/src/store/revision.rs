@@ -133,10 +133,11 @@ impl Db {
             .collect())
     }
 
-    /// Forgets changes from before `at`.
+    /// Forgets changes from before `at`, and all before those: what is left has no hole, even after a clock was set back.
     pub async fn changes_trim(&self, at: i64) -> Result<u64, Error> {
         let mut tx = self.begin_control().await?;
-        let removed = tx.execute("DELETE FROM changes WHERE at < $1", args![at]).await?;
+        let sql = "DELETE FROM changes WHERE revision <= (SELECT MAX(revision) FROM changes WHERE at < $1)";
+        let removed = tx.execute(sql, args![at]).await?;
         tx.commit().await?;
         Ok(removed)
     }

@@ -69,14 +69,16 @@ async fn trim(
         if shutdown.is_cancelled() {
             break;
         }
-        let is_too_much = db.history_usage(history).await?.byte_count > limit;
-        // What is too much goes oldest first, whatever its age.
-        let before = if is_too_much {
-            now + 1
+        let usage = db.history_usage(history).await?;
+        let excess = usage.byte_count - limit;
+        // What is too much goes oldest first, whatever its age, and about as many rows as hold it.
+        let (before, rows) = if excess > 0 {
+            let row = (usage.byte_count / usage.row_count.max(1)).max(1);
+            (now + 1, excess / row + 1)
         } else {
-            now - clock::from_duration(keep.age)
+            (now - clock::from_duration(keep.age), i64::MAX)
         };
-        let step = db.history_trim(history, before).await?;
+        let step = db.history_trim(history, before, rows).await?;
         if step.row_count == 0 {
             break;
         }
