@@ -7,6 +7,7 @@ mod persist;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::{Mutex, RwLock},
 };
 
@@ -108,6 +109,16 @@ impl Agents {
         self.read().values().for_each(&mut look);
     }
 
+    /// As `each`, from `first` on, until `look` says no.
+    pub fn each_from(&self, first: Option<AgentId>, look: impl FnMut(&Entry) -> bool) {
+        let start = first.map_or(Bound::Unbounded, Bound::Included);
+        let _ = self
+            .read()
+            .range((start, Bound::Unbounded))
+            .map(|(_, entry)| entry)
+            .all(look);
+    }
+
     /// The agent with that UUID or, when exactly one has it, that name.
     pub fn find(&self, text: &str) -> Result<AgentId, Error> {
         let entries = self.read();
@@ -148,7 +159,7 @@ impl Agents {
             changed |= entry.status != AgentStatus::Online;
             changed
         });
-        self.set_status(id, AgentStatus::Online, "", now);
+        self.set_status(id, now, |_| Some((AgentStatus::Online, "")));
     }
 
     /// A frame came.
@@ -180,7 +191,7 @@ impl Agents {
             })
             .is_some();
         if current && reason == liveness::GOODBYE {
-            self.set_status(id, AgentStatus::Offline, reason, now);
+            self.set_status(id, now, |_| Some((AgentStatus::Offline, reason)));
         }
     }
 
@@ -217,6 +228,7 @@ impl Agents {
         if labels == entry.operator_labels {
             return Ok(entry);
         }
+        let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
         let revision = tx.change_add(now, ChangeKind::Agent, &id.to_string(), Op::Put).await?;
         tx.agent_set_operator_labels(&id.to_string(), &entry::labels_to_json(&labels), revision)
@@ -234,11 +246,17 @@ impl Agents {
         Ok(entry)
     }
 
-    /// Takes `status` for the agent if it is new.
-    fn set_status(&self, id: AgentId, status: AgentStatus, reason: &'static str, now: Micros) {
+    /// Takes the status and the reason that `decide` gives, if that status is new.
+    fn set_status(
+        &self,
+        id: AgentId,
+        now: Micros,
+        decide: impl FnOnce(&mut Entry) -> Option<(AgentStatus, &'static str)>,
+    ) {
         let transition = {
             let mut entries = self.write();
             let Some(entry) = entries.get_mut(&id) else { return };
+            let Some((status, reason)) = decide(entry) else { return };
             if entry.status == status {
                 return;
             }

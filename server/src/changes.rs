@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, RwLock, RwLockReadGuard, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -23,6 +23,8 @@ pub struct Changes {
 struct Inner {
     db: Db,
     nudge: Notify,
+    /// See `hold`.
+    held: RwLock<()>,
     revision: watch::Sender<i64>,
     sender: broadcast::Sender<Arc<Change>>,
 }
@@ -46,10 +48,17 @@ impl Changes {
         let inner = Inner {
             db,
             nudge: Notify::new(),
+            held: RwLock::new(()),
             revision: watch::Sender::new(revision),
             sender,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// To be kept from before a transaction that adds changes begins until memory follows it: nobody is told of a change
+    /// that cannot be read yet, though the nudge of another commit may come between. Taken last, after every other lock.
+    pub async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.inner.held.read().await
     }
 
     /// To be called after a commit that added changes, and after what is kept in memory was brought up to date.
@@ -85,14 +94,17 @@ impl Changes {
     async fn publish(&self) -> Result<(), store::Error> {
         loop {
             let changes = self.inner.db.changes_after(self.revision(), PAGE).await?;
-            let Some(last) = changes.last().map(|change| change.revision) else {
+            if changes.is_empty() {
                 return Ok(());
-            };
+            }
+            // Whoever has committed one of these lets go when it can be read.
+            drop(self.inner.held.write().await);
             for change in changes {
+                // Before the change itself, so that who begins to follow now gets it or has it as seen.
+                self.inner.revision.send_replace(change.revision);
                 // No receiver is no error: nobody watches.
                 let _ = self.inner.sender.send(Arc::new(change));
             }
-            self.inner.revision.send_replace(last);
         }
     }
 

@@ -75,6 +75,8 @@ pub struct Enroller {
     pub pki: Arc<Pki>,
     pub agents: Arc<Agents>,
     failures: Mutex<HashMap<IpAddr, (Micros, u32)>>,
+    /// Held over an enrollment, so that a request that is repeated while it is under way gets the same answer.
+    writing: tokio::sync::Mutex<()>,
 }
 
 impl Enroller {
@@ -85,6 +87,7 @@ impl Enroller {
             pki,
             agents,
             failures: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Enroller {
         let public_key = csr::verify(&request.csr)?;
         let fingerprint = public_key.fingerprint();
 
+        let _writing = self.writing.lock().await;
         // A lost reply burns nothing: the same token with the same key gets the same certificate again.
         if let Some(row) = self.db.redemption_get(&token.id, &fingerprint).await?
             && let Some(entry) = row.agent_id.parse().ok().and_then(|id| self.agents.get(id))
@@ -132,6 +136,7 @@ impl Enroller {
         let issued = self.pki.issue_agent(id.uuid(), &public_key, clock::to_system(now))?;
         let not_after = clock::from_system(issued.not_after);
 
+        let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
         let changes = [
             (ChangeKind::Agent, id.to_string(), Op::Put),
@@ -177,20 +182,20 @@ impl Enroller {
         let failures = self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         failures
             .get(&source)
-            .filter(|(since, _)| now - since < MINUTE)
+            .filter(|(since, _)| (now - since).abs() < MINUTE)
             .map_or(0, |(_, count)| *count)
     }
 
     fn count_failure(&self, source: IpAddr, now: Micros) {
         let mut failures = self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if failures.len() >= MAX_SOURCES {
-            failures.retain(|_, (since, _)| now - *since < MINUTE);
+            failures.retain(|_, (since, _)| (now - *since).abs() < MINUTE);
             if failures.len() >= MAX_SOURCES {
                 return;
             }
         }
         let entry = failures.entry(source).or_insert((now, 0));
-        if now - entry.0 >= MINUTE {
+        if (now - entry.0).abs() >= MINUTE {
             *entry = (now, 0);
         }
         entry.1 += 1;
@@ -202,7 +207,8 @@ impl Request {
         let mut violations = tokens::label_violations("labels", &self.labels);
         // As for values of labels: nothing that a terminal or a table would act on, and not blanks alone.
         if self.name.is_empty() || !label::value_is_valid(&self.name) {
-            let text = format!("must be 1 to {MAX_NAME} bytes without control characters and without blanks at its ends");
+            let text =
+                format!("must be 1 to {MAX_NAME} bytes without control characters and without blanks at its ends");
             violations.push(FieldViolation::new("name", text));
         }
         if self.version.len() > 64 || !label::value_is_valid(&self.version) {

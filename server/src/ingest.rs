@@ -45,6 +45,9 @@ pub struct Job {
     pub received_at: Micros,
     /// Encoded size, against the limits of a commit.
     pub bytes: usize,
+    /// Of the link that the job came by: cancelled when one of its jobs is lost. Those behind it are not stored either, since
+    /// their mark would speak for it.
+    pub lost: CancellationToken,
     /// Dropped without an answer when the database fails: nothing is acknowledged then.
     pub done: oneshot::Sender<Done>,
 }
@@ -201,16 +204,22 @@ impl Worker {
 
     /// One commit for all jobs; when the data of one is refused, one commit each, so that it holds up nobody else.
     async fn commit_all(&self, jobs: Vec<Job>) {
+        let jobs = jobs.into_iter().filter(|job| !job.lost.is_cancelled());
         let (mut work, senders): (Vec<plan::Work>, Vec<oneshot::Sender<Done>>) =
-            jobs.into_iter().map(|job| plan::Work::new(self.lane, job)).unzip();
+            jobs.map(|job| plan::Work::new(self.lane, job)).unzip();
+        if work.is_empty() {
+            return;
+        }
         match self.commit(&mut work).await {
             Ok(()) => {}
             Err(error) if error.is_about_data() => {
                 for work in &mut work {
-                    self.commit_alone(work).await;
+                    if !work.lost.is_cancelled() {
+                        self.commit_alone(work).await;
+                    }
                 }
             }
-            Err(error) => self.failed(&error),
+            Err(error) => self.failed(&work, &error),
         }
         for (work, sender) in work.into_iter().zip(senders) {
             if let Some(done) = work.done {
@@ -225,7 +234,7 @@ impl Worker {
         match self.commit(std::slice::from_mut(work)).await {
             Ok(()) => return,
             Err(error) if error.is_about_data() => {}
-            Err(error) => return self.failed(&error),
+            Err(error) => return self.failed(std::slice::from_ref(work), &error),
         }
         let mut rejected = std::mem::take(&mut work.rejected);
         for record in std::mem::take(&mut work.records) {
@@ -240,13 +249,13 @@ impl Worker {
                         reason: "the store cannot take it".into(),
                     });
                 }
-                Err(error) => return self.failed(&error),
+                Err(error) => return self.failed(std::slice::from_ref(work), &error),
             }
         }
         rejected.sort_by_key(|rejected| rejected.seq);
         work.rejected = rejected;
         if let Err(error) = self.commit(std::slice::from_mut(work)).await {
-            self.failed(&error);
+            self.failed(std::slice::from_ref(work), &error);
         }
     }
 
@@ -264,9 +273,15 @@ impl Worker {
             let mark = self.marks.get(work.agent, self.lane, &work.spool);
             plan.add(work, plan.mark(work).unwrap_or(mark));
         }
+        let transitions = plan.transitions();
+        let _held = if transitions.is_empty() {
+            None
+        } else {
+            Some(self.deps.changes.hold().await)
+        };
         let mut tx = self.deps.db.begin_lane(self.lane).await?;
-        if !plan.transitions().is_empty() {
-            let first = tx.changes_add(now, &plan.transitions()).await?;
+        if !transitions.is_empty() {
+            let first = tx.changes_add(now, &transitions).await?;
             plan.set_revisions(first);
         }
         tx.state_put_all(&plan.state_rows()).await?;
@@ -282,10 +297,9 @@ impl Worker {
         for ((agent, spool), seq) in plan.marks() {
             self.marks.set(agent, self.lane, spool, seq);
         }
-        let has_transitions = !plan.transitions().is_empty();
         let counts = plan.counts;
         self.deps.states.committed(plan.into_entries());
-        if has_transitions {
+        if !transitions.is_empty() {
             self.deps.changes.committed();
         }
         for work in work {
@@ -299,7 +313,10 @@ impl Worker {
         Ok(())
     }
 
-    fn failed(&self, error: &store::Error) {
+    fn failed(&self, work: &[plan::Work], error: &store::Error) {
+        for work in work {
+            work.lost.cancel();
+        }
         warn!(
             lane = lane_name(self.lane),
             error = error as &dyn std::error::Error,

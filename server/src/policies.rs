@@ -94,6 +94,7 @@ impl Policies {
                 .iter()
                 .map(|wanted| (ChangeKind::Policy, wanted.key.to_string(), Op::Put))
                 .collect();
+            let _held = self.changes.hold().await;
             let mut tx = self.db.begin().await?;
             let first = tx.changes_add(now, &changes).await?;
             for (index, wanted) in changed.into_iter().enumerate() {
@@ -141,6 +142,7 @@ impl Policies {
         if next.remove(key).is_none() {
             return Err(Error::NotFound(key.clone()));
         }
+        let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
         let revision = tx
             .change_add(now, ChangeKind::Policy, &key.to_string(), Op::Delete)

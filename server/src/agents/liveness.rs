@@ -31,6 +31,8 @@ pub struct Signs {
     pub last_seen: Micros,
     /// Heard of since the controller's start.
     pub heard: bool,
+    /// It has an active link.
+    pub linked: bool,
 }
 
 impl Rules {
@@ -38,9 +40,10 @@ impl Rules {
         OFFLINE_AFTER * self.heartbeat
     }
 
-    /// The status that follows from silence. An agent that is offline, or has never connected, stays so until it connects.
+    /// The status that follows from silence. An agent that is offline, or has never connected, stays so until it connects;
+    /// one whose link has outlived the silence, since it was the controller that did not listen, is back when it is heard.
     pub fn status(&self, signs: Signs, now: Micros) -> AgentStatus {
-        if !matches!(signs.status, AgentStatus::Online | AgentStatus::Late) {
+        if !signs.linked && !matches!(signs.status, AgentStatus::Online | AgentStatus::Late) {
             return signs.status;
         }
         // A controller that has just started has missed the heartbeats itself.
@@ -74,6 +77,7 @@ mod tests {
                 status,
                 last_seen: now - silence * SECOND,
                 heard,
+                linked: false,
             },
             now,
         )
@@ -106,6 +110,23 @@ mod tests {
     fn offline_and_pending_stay_until_a_link_is_active() {
         assert_eq!(after(0, AgentStatus::Offline, true, 5_000), AgentStatus::Offline);
         assert_eq!(after(9_999, AgentStatus::Pending, false, 50_000), AgentStatus::Pending);
+    }
+
+    #[test]
+    fn an_offline_agent_whose_link_goes_on_is_online_when_it_is_heard() {
+        let now = RULES.started_at + 5_000 * SECOND;
+        let after = |silence: i64| {
+            let (status, last_seen) = (AgentStatus::Offline, now - silence * SECOND);
+            let signs = Signs {
+                status,
+                last_seen,
+                heard: true,
+                linked: true,
+            };
+            RULES.status(signs, now)
+        };
+        assert_eq!(after(1), AgentStatus::Online);
+        assert_eq!(after(200), AgentStatus::Offline);
     }
 
     #[test]

@@ -64,25 +64,19 @@ impl Agents {
 
     /// Declares agents late and offline.
     pub fn review_liveness(&self, rules: Rules, now: Micros) {
-        let mut changes = Vec::new();
+        let mut due = Vec::new();
         self.each(|entry| {
-            let signs = Signs {
-                status: entry.status,
-                last_seen: entry.last_seen,
-                heard: entry.heard,
-            };
-            let status = rules.status(signs, now);
-            if status != entry.status {
-                let reason = match status {
-                    AgentStatus::Online => "",
-                    _ if entry.connection.is_some() || entry.leave_reason.is_empty() => liveness::TIMEOUT,
-                    _ => entry.leave_reason,
-                };
-                changes.push((entry.id, status, reason));
+            if entry.last_seen > now || review(entry, rules, now).is_some() {
+                due.push(entry.id);
             }
         });
-        for (id, status, reason) in changes {
-            self.set_status(id, status, reason, now);
+        for id in due {
+            // Anew, since it may have been heard of meanwhile.
+            self.set_status(id, now, |entry| {
+                // The clock was set back: silence counts from here.
+                entry.last_seen = entry.last_seen.min(now);
+                review(entry, rules, now)
+            });
         }
     }
 
@@ -152,6 +146,7 @@ impl Agents {
         if changes.is_empty() {
             return Ok(());
         }
+        let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
         let first = tx.changes_add(now, &changes).await?;
         for (index, row) in rows.iter_mut().enumerate() {
@@ -171,6 +166,24 @@ impl Agents {
         self.changes.committed();
         Ok(())
     }
+}
+
+/// The status that an agent has come to, and why, if it is another.
+fn review(entry: &Entry, rules: Rules, now: Micros) -> Option<(AgentStatus, &'static str)> {
+    let linked = entry.connection.is_some();
+    let signs = Signs {
+        status: entry.status,
+        last_seen: entry.last_seen,
+        heard: entry.heard,
+        linked,
+    };
+    let status = rules.status(signs, now);
+    let reason = match status {
+        AgentStatus::Online => "",
+        _ if linked || entry.leave_reason.is_empty() => liveness::TIMEOUT,
+        _ => entry.leave_reason,
+    };
+    (status != entry.status).then_some((status, reason))
 }
 
 fn to_update(entry: &Entry) -> AgentUpdate {

@@ -10,6 +10,7 @@ use muster_proto::{
 };
 use prost::Message as _;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{Done, Job, SpoolId, validate};
 use crate::{
@@ -28,6 +29,8 @@ pub struct Work {
     pub rejected: Vec<v1::Rejected>,
     pub through_seq: u64,
     received_at: Micros,
+    /// See `Job`.
+    pub lost: CancellationToken,
     /// Set by `finish`.
     pub done: Option<Done>,
 }
@@ -48,6 +51,7 @@ impl Work {
             rejected: Vec::new(),
             through_seq: job.first_seq.saturating_add(job.records.len() as u64).saturating_sub(1),
             received_at: job.received_at,
+            lost: job.lost,
             done: None,
         };
         for (index, record) in job.records.into_iter().enumerate() {
@@ -69,6 +73,7 @@ impl Work {
             records: vec![record],
             rejected: Vec::new(),
             received_at: self.received_at,
+            lost: self.lost.clone(),
             done: None,
         }
     }

@@ -58,6 +58,8 @@ struct Link {
     /// Acknowledgements go out in order within a lane.
     results: FuturesOrdered<Pending>,
     metrics: FuturesOrdered<Pending>,
+    /// Records of this link could not be stored.
+    lost: CancellationToken,
     on_active: Option<Box<dyn FnOnce() + Send>>,
 }
 
@@ -82,6 +84,7 @@ pub async fn run(
         registered: None,
         results: FuturesOrdered::new(),
         metrics: FuturesOrdered::new(),
+        lost: CancellationToken::new(),
         on_active: Some(on_active),
     };
     let close = link.drive(inbound).await;
@@ -160,9 +163,10 @@ impl Link {
                             records,
                             received_at,
                             bytes: bytes as usize,
+                            lost: self.lost.clone(),
                             done,
                         };
-                        if !self.deps.ingest.submit(lane, job).await {
+                        if !self.submit(lane, job).await {
                             return Some(Close::ShuttingDown);
                         }
                         let telemetry = self.deps.telemetry.clone();
@@ -193,6 +197,21 @@ impl Link {
             }
         }
         None
+    }
+
+    /// False when the controller is stopping. While a full queue keeps the link from being read, the agent's silence is not
+    /// its own.
+    async fn submit(&mut self, lane: Lane, job: Job) -> bool {
+        let submitted = self.deps.ingest.submit(lane, job);
+        tokio::pin!(submitted);
+        let heartbeat = Duration::from_micros(self.deps.config.heartbeat.max(1) as u64);
+        loop {
+            tokio::select! {
+                taken = &mut submitted => return taken,
+                () = self.deps.shutdown.cancelled() => return false,
+                () = tokio::time::sleep(heartbeat) => self.deps.agents.seen(self.agent, clock::now()),
+            }
+        }
     }
 
     /// Registers first; what is read after it cannot miss a change.

@@ -16,8 +16,12 @@ use crate::{
 
 /// How often freshness is looked at when nothing else happens.
 const EVERY: Duration = Duration::from_secs(5);
-/// Entries in one commit.
+/// How long after one look the next begins at the earliest: what a connecting fleet changes meanwhile is seen at once.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Entries in one commit, give or take those of one agent.
 const BATCH: usize = 1_000;
+/// Agents looked at in one piece.
+const PIECE: usize = 500;
 
 #[derive(Debug)]
 enum Step {
@@ -38,37 +42,52 @@ impl States {
                 () = self.agents.assignments.notified() => {}
                 changed = policies.changed() => if changed.is_err() { return },
             }
-            if let Err(error) = self.reconcile_once(clock::now()).await {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to write states; trying again"
-                );
+            let look = async {
+                if let Err(error) = self.reconcile_once(clock::now()).await {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to write states; trying again"
+                    );
+                }
+                tokio::time::sleep(PAUSE).await;
+            };
+            if shutdown.run_until_cancelled(look).await.is_none() {
+                return;
             }
         }
     }
 
+    /// Goes through the inventory piece by piece, so that results and links never wait for more than one of them.
     pub async fn reconcile_once(&self, now: Micros) -> Result<(), store::Error> {
+        let mut first = None;
         loop {
-            let _writing = self.writing.lock().await;
-            let steps = self.steps(now);
-            if steps.is_empty() {
+            let writing = self.writing.lock().await;
+            let (steps, next) = self.steps(first, now);
+            if !steps.is_empty() {
+                self.write_steps(steps, now).await?;
+            }
+            drop(writing);
+            if next.is_none() {
                 return Ok(());
             }
-            let more = steps.len() == BATCH;
-            self.write_steps(steps, now).await?;
-            if !more {
-                return Ok(());
-            }
+            first = next;
+            tokio::task::yield_now().await;
         }
     }
 
-    /// The differences, at most one batch of them.
-    fn steps(&self, now: Micros) -> Vec<Step> {
+    /// The differences of one piece of the inventory, and where the next one begins.
+    fn steps(&self, first: Option<AgentId>, now: Micros) -> (Vec<Step>, Option<AgentId>) {
         let compiled = self.policies.current();
-        let all = self.read();
-        let mut steps = Vec::new();
-        self.agents.each(|agent| {
+        let (mut steps, mut looked_at, mut next) = (Vec::new(), 0, None);
+        self.agents.each_from(first, |agent| {
+            if looked_at == PIECE || steps.len() >= BATCH {
+                next = Some(agent.id);
+                return false;
+            }
+            looked_at += 1;
             let set = compiled.set_for(|key| agent.value(key));
+            // After the inventory's lock, as everywhere.
+            let all = self.read();
             let own = all.get(&agent.id);
             for policy in set.policies.values() {
                 let name = &policy.key.name;
@@ -86,9 +105,9 @@ impl States {
                 .flat_map(|entries| entries.keys())
                 .filter(|name| set.check(name).is_none());
             steps.extend(gone.map(|name| Step::Remove(agent.id, name.clone())));
+            true
         });
-        steps.truncate(BATCH);
-        steps
+        (steps, next)
     }
 
     async fn write_steps(&self, mut steps: Vec<Step>, now: Micros) -> Result<(), store::Error> {
@@ -99,6 +118,7 @@ impl States {
                 Step::Remove(agent, check) => (ChangeKind::State, format!("{agent}/{check}"), Op::Delete),
             })
             .collect();
+        let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
         let first = tx.changes_add(now, &changes).await?;
         let mut rows = Vec::new();
