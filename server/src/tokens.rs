@@ -53,6 +53,10 @@ impl NewToken {
         if self.description.len() > MAX_DESCRIPTION {
             violate("description", format!("is longer than {MAX_DESCRIPTION} bytes"));
         }
+        // Not a text that every database takes.
+        if self.description.contains('\0') {
+            violate("description", "contains a NUL".into());
+        }
         violations.extend(label_violations("labels", &self.labels));
         violations
     }
