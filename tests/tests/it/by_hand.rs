@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, fs};
 
 use muster_tests::{
-    Agent, Controller,
+    Agent, Controller, Process, binaries,
+    ctl::Outcome,
     poll::{self, SECOND},
+    process,
 };
 use serde_json::Value;
 
@@ -215,6 +217,35 @@ fn an_agent_works_on_with_the_policies_on_its_disk_while_the_controller_is_away(
         let run: usize = output.split(' ').nth(1).and_then(|run| run.parse().ok()).unwrap_or(0);
         if run >= alone { Ok(()) } else { Err(output) }
     });
+}
+
+#[test]
+fn an_agent_needs_no_config_file_and_its_token_no_file() {
+    let controller = Controller::start();
+    let token = controller.token(&["--uses", "1"]);
+    let agent = |arguments: &[&str]| {
+        let mut command = process::clean_command(binaries::path("muster-agent"), &controller.path(""));
+        command.args(arguments).arg("--state-dir").arg(controller.path("state"));
+        command
+    };
+    let mut enroll = agent(&[
+        "enroll",
+        "--server",
+        &token.endpoint,
+        "--ca-pin",
+        &token.pin,
+        "--name",
+        "bare",
+    ]);
+    enroll
+        .arg("--id-file")
+        .arg(controller.path("agent-id"))
+        .env("MUSTER_TOKEN", &token.secret);
+    Outcome::of(enroll).expect_code(0);
+
+    let mut running = Process::start("agent", agent(&["run"]), controller.path("agent.log"));
+    controller.wait_for_agent("bare", "ONLINE");
+    assert!(running.stop().success(), "{}", running.output());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use muster_proto::document;
 use muster_tests::{
     Controller, Ctl, Process, binaries,
+    ctl::Outcome,
     poll::{self, SECOND},
     process,
 };
@@ -226,6 +227,26 @@ fn a_hangup_makes_an_agent_read_its_config_again() {
         }
     });
     assert!(agent.process().is_running());
+}
+
+#[test]
+fn the_context_file_is_found_by_variable_and_at_its_usual_place() {
+    let controller = Controller::start();
+    let file = controller.path("tester.yaml");
+    let musterctl = || {
+        let mut command = process::clean_command(binaries::path("musterctl"), &controller.path("home"));
+        command.args(["agent", "list"]);
+        command
+    };
+    Outcome::of(musterctl()).expect_code(1).explains();
+    let mut by_variable = musterctl();
+    by_variable.env("MUSTER_CONFIG", &file);
+    Outcome::of(by_variable).expect_code(0);
+
+    let usual = controller.path("home").join(".config/muster");
+    fs::create_dir_all(&usual).expect("a directory");
+    fs::copy(&file, usual.join("config.yaml")).expect("a copy");
+    Outcome::of(musterctl()).expect_code(0);
 }
 
 #[test]
