@@ -65,5 +65,6 @@ cargo_deny() {
 
 cargo_deny_install() {
   cargo_deny >/dev/null && return 0
+  echo "building cargo-deny $CARGO_DENY_VERSION under target/tools; this takes some minutes, once"
   cargo install --quiet --locked --root target/tools --version "$CARGO_DENY_VERSION" cargo-deny
 }

@@ -260,6 +260,26 @@ fn a_second_admin_can_be_made_on_the_host_while_the_controller_runs() {
 }
 
 #[test]
+fn a_change_is_with_all_connected_agents_at_once() {
+    let controller = Controller::start();
+    let _agents = three_agents(&controller);
+    for name in NAMES {
+        controller.wait_for_agent(name, "ONLINE");
+    }
+    controller.apply(&counting(&controller));
+    // Within a second, by itself; the rest is for a machine that is busy with other tests.
+    poll::until("all three have the policy", 2 * SECOND, || {
+        let agents = controller.ctl().items(&["agent", "list"])?;
+        let have_it = agents.iter().filter(|agent| agent["policies"]["applied"] == 1).count();
+        if have_it == 3 {
+            Ok(())
+        } else {
+            Err(format!("{agents:?}"))
+        }
+    });
+}
+
+#[test]
 fn a_policy_reaches_the_agents_whose_labels_match_and_leaves_when_they_no_longer_do() {
     let controller = Controller::start();
     let _web = controller.agent("web-01").start();
