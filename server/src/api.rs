@@ -8,6 +8,8 @@ mod paging;
 mod policies;
 mod problem;
 mod states;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod watch;
 
@@ -18,6 +20,7 @@ use http::header;
 use muster_certs::pin::Pin;
 use muster_proto::{
     DESCRIPTORS,
+    error::Problem,
     v1::{
         agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
         link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
@@ -120,6 +123,18 @@ impl Api {
             .route("/healthz", get(async move || healthz(&db).await))
             .route("/metrics", get(async move || metrics(&telemetry, &agents)));
         Ok(self.guarded(router, Listener::Api))
+    }
+
+    /// Carries a change out to its end, even when the caller leaves halfway: what is committed has to reach memory.
+    async fn whole<T, E>(&self, change: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        E: Into<Problem> + Send + 'static,
+    {
+        match self.tasks.spawn(change).await {
+            Ok(done) => done.map_err(Into::into),
+            Err(panic) => Err(problem::internal(&panic)),
+        }
     }
 
     fn guarded(&self, router: Router, listener: Listener) -> Router {

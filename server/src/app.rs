@@ -1,10 +1,15 @@
 //! The controller as a whole: the one place that builds the graph of its parts, starts it and ends it in order. Knows every
 //! part by its constructor and none from the inside.
 
-use std::{io, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     agents::Agents,
@@ -52,6 +57,9 @@ pub enum Error {
     #[error("the lease of the database was lost; another controller may be active")]
     LeaseLost,
 }
+
+/// How long the end may take: a database that does not answer must not keep the process.
+const STOP_WITHIN: Duration = Duration::from_millis(4_500);
 
 /// A controller that listens.
 #[derive(Debug)]
@@ -174,27 +182,44 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
 }
 
 impl Controller {
-    /// Serves until `shutdown` or until the lease is lost, then ends in order: no new work, links told, all that came in
-    /// stored, the database closed.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
-        let lost = tokio::select! {
-            () = shutdown.cancelled() => false,
-            () = self.lease.lost() => true,
+    /// Serves until `shutdown`, then ends in order. A lease that is lost meanwhile ends it at once: another controller may
+    /// write already, so nothing more is stored by this one.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Self {
+            api,
+            mut lease,
+            serving,
+            served,
+            background,
+            backgrounds,
+            ..
+        } = self;
+        // No new work, links told, all that came in stored, the database closed.
+        let stop = async {
+            serving.cancel();
+            served.close();
+            served.wait().await;
+            background.cancel();
+            backgrounds.wait().await;
+            api.db.close().await;
         };
-        if lost {
-            // Another controller may write already: nothing more is stored by this one.
-            error!("the lease is lost; stopping at once");
-            return Err(Error::LeaseLost);
+        let whole = async {
+            shutdown.cancelled().await;
+            info!("stopping");
+            match tokio::time::timeout(STOP_WITHIN, stop).await {
+                Ok(()) => info!("stopped"),
+                Err(_) => {
+                    warn!("the database did not take all in time; what it did not take was not acknowledged either")
+                }
+            }
+        };
+        tokio::select! {
+            () = whole => Ok(()),
+            () = lease.lost() => {
+                error!("the lease is lost; stopping at once");
+                Err(Error::LeaseLost)
+            }
         }
-        info!("stopping");
-        self.serving.cancel();
-        self.served.close();
-        self.served.wait().await;
-        self.background.cancel();
-        self.backgrounds.wait().await;
-        self.api.db.close().await;
-        info!("stopped");
-        Ok(())
     }
 }
 

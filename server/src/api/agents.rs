@@ -117,12 +117,15 @@ impl AgentService for Api {
             return Err(status(&ctx, problem::invalid_field("remove", text)));
         }
         let id = self.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
-        let entry = self
-            .agents
-            .update_labels(id, &request.set, &request.remove, clock::now())
-            .await
-            .map_err(|error| status(&ctx, error))?;
-        self.links.nudge(id);
+        let (agents, links) = (self.agents.clone(), self.links.clone());
+        let change = async move {
+            let entry = agents
+                .update_labels(id, &request.set, &request.remove, clock::now())
+                .await?;
+            links.nudge(id);
+            Ok::<_, crate::agents::Error>(entry)
+        };
+        let entry = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
         info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "labels changed");
         let agent = Viewer::of(self, clock::now()).agent(&entry);
         Ok(Response::new(UpdateAgentLabelsResponse { agent: Some(agent) }))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use muster_proto::{
-    error::{Problem, reason_name},
+    error::reason_name,
     ids::AgentId,
     v1::{EnrollRequest, EnrollResponse, enrollment_service_server::EnrollmentService},
 };
@@ -40,7 +40,11 @@ impl EnrollmentService for Api {
             version: request.agent_version,
             source: ctx.source.ip(),
         };
-        match Arc::clone(&self.enroller).enroll(request, clock::now()).await {
+        let enroller = Arc::clone(&self.enroller);
+        match self
+            .whole(async move { enroller.enroll(request, clock::now()).await })
+            .await
+        {
             Ok(enrolled) => {
                 self.telemetry
                     .enrollment(if enrolled.is_new { "created" } else { "repeated" });
@@ -59,8 +63,7 @@ impl EnrollmentService for Api {
                     name: enrolled.name,
                 }))
             }
-            Err(error) => {
-                let problem = Problem::from(error);
+            Err(problem) => {
                 self.telemetry.enrollment(reason_name(problem.reason));
                 info!(source = %ctx.source, request.id = ctx.request_id, reason = problem.message, "enrollment refused");
                 Err(problem::status(&ctx, problem))

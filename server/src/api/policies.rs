@@ -27,11 +27,11 @@ impl PolicyService for Api {
         request: Request<ApplyPoliciesRequest>,
     ) -> Result<Response<ApplyPoliciesResponse>, Status> {
         let ctx = context(&request)?;
+        let (policies, wanted) = (self.policies.clone(), request.into_inner().policies);
         let applied = self
-            .policies
-            .apply(request.into_inner().policies, clock::now())
+            .whole(async move { policies.apply(wanted, clock::now()).await })
             .await
-            .map_err(|error| status(&ctx, error))?;
+            .map_err(|problem| status(&ctx, problem))?;
         for (policy, action) in applied.iter().filter(|(_, action)| *action != Action::Unchanged) {
             info!(policy = %policy.key, version = policy.version, ?action, user = ctx.user(), request.id = ctx.request_id, "policy applied");
         }
@@ -118,11 +118,11 @@ impl PolicyService for Api {
         let ctx = context(&request)?;
         let request = request.into_inner();
         let key = key(&ctx, request.kind, request.name)?;
+        let (policies, gone) = (self.policies.clone(), key.clone());
         let revision = self
-            .policies
-            .delete(&key, clock::now())
+            .whole(async move { policies.delete(&gone, clock::now()).await })
             .await
-            .map_err(|error| status(&ctx, error))?;
+            .map_err(|problem| status(&ctx, problem))?;
         info!(policy = %key, user = ctx.user(), request.id = ctx.request_id, "policy deleted");
         Ok(Response::new(DeletePolicyResponse { revision }))
     }

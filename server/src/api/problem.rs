@@ -48,7 +48,7 @@ pub fn invalid_field(field: &str, text: impl Into<String>) -> Problem {
 }
 
 /// The operator is not told what broke, the log is.
-fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
+pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
     error!(error, "call failed");
     Problem::new(
         Code::Internal,
