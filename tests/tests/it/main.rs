@@ -1,6 +1,7 @@
 //! Tests of the whole: the source tree's own rules, and the real binaries through their public interfaces.
 
 mod api;
+mod attacks;
 mod bad_input;
 mod by_hand;
 mod deploy;
