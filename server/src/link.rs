@@ -36,15 +36,18 @@ struct Registered {
 }
 
 impl Links {
-    fn register(&self, agent: AgentId, session_id: &str) -> Registered {
+    /// `connected` tells the inventory: in the order of the register, so that both know the same session as the newest.
+    fn register(&self, agent: AgentId, session_id: &str, connected: impl FnOnce()) -> Registered {
         let registered = Registered {
             session_id: session_id.to_owned(),
             replaced: CancellationToken::new(),
             changed: Arc::new(Notify::new()),
         };
-        if let Some(older) = self.lock().insert(agent, registered.clone()) {
+        let mut sessions = self.lock();
+        if let Some(older) = sessions.insert(agent, registered.clone()) {
             older.replaced.cancel();
         }
+        connected();
         registered
     }
 

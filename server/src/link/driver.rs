@@ -216,8 +216,6 @@ impl Link {
 
     /// Registers first; what is read after it cannot miss a change.
     fn admit(&mut self, admission: Admission) -> Option<Admitted> {
-        self.registered = Some(self.deps.links.register(self.agent, &self.session_id));
-        self.deps.telemetry.link_opened();
         let now = clock::now();
         let connection = Connection {
             session_id: self.session_id.clone(),
@@ -225,7 +223,9 @@ impl Link {
             remote: self.remote.clone(),
             report: None,
         };
-        self.deps.agents.connected(self.agent, connection, admission.hello, now);
+        let connected = || self.deps.agents.connected(self.agent, connection, admission.hello, now);
+        self.registered = Some(self.deps.links.register(self.agent, &self.session_id, connected));
+        self.deps.telemetry.link_opened();
         let acked = admission
             .spools
             .into_iter()

@@ -387,7 +387,8 @@ impl Session {
             return vec![Effect::Close(Close::Timeout)];
         }
         match &mut self.state {
-            State::Active(active) if now - active.last_sent >= self.config.heartbeat => {
+            // Also when the clock was set back behind the last one.
+            State::Active(active) if (now - active.last_sent).abs() >= self.config.heartbeat => {
                 active.last_sent = now;
                 vec![send(Frame::Heartbeat(v1::ControllerHeartbeat {
                     time_unix_micros: now,

@@ -1,6 +1,9 @@
 //! The session of the controller's end, as tables of events and what follows from them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Barrier, Mutex},
+};
 
 use muster_proto::{
     ids::AgentId,
@@ -8,7 +11,7 @@ use muster_proto::{
 };
 
 use super::{
-    Close, Config, policy_sync,
+    Close, Config, Links, policy_sync,
     session::{Admitted, Effect, Event, Session},
 };
 use crate::{
@@ -271,6 +274,19 @@ fn heartbeats_go_out_on_time_and_silence_ends_the_link() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_stops_no_heartbeat() {
+    let mut session = active();
+    session.handle(Event::Tick, HEARTBEAT);
+    for tick in [-9 * HEARTBEAT, -8 * HEARTBEAT] {
+        let effects = session.handle(Event::Tick, tick);
+        assert!(
+            matches!(sent(&effects)[..], [connect_response::Frame::Heartbeat(_)]),
+            "{effects:?}"
+        );
+    }
+}
+
+#[test]
 fn a_heartbeat_tells_round_trip_and_skew() {
     let mut session = active();
     // Sent at 1,000,000 by the controller; 40 ms on the way in all; held 500 ms; the agent's clock is 2 s ahead.
@@ -453,4 +469,25 @@ fn records_of_no_bytes_count_in_the_window_all_the_same() {
         first_seq += 8_000;
         assert!(first_seq < 100_000, "never cut");
     }
+}
+
+#[test]
+fn two_sessions_of_one_agent_reach_the_inventory_in_the_order_of_the_register() {
+    let (links, inventory) = (Links::default(), Mutex::new(Vec::new()));
+    let entered = Barrier::new(2);
+    let older = std::thread::scope(|scope| {
+        let older = scope.spawn(|| {
+            links.register(agent(), "older", || {
+                entered.wait();
+                // The newer one has every chance to come between.
+                std::thread::yield_now();
+                inventory.lock().expect("no panic").push("older");
+            })
+        });
+        entered.wait();
+        links.register(agent(), "newer", || inventory.lock().expect("no panic").push("newer"));
+        older.join().expect("no panic")
+    });
+    assert_eq!(*inventory.lock().expect("no panic"), ["older", "newer"]);
+    assert!(older.replaced.is_cancelled());
 }
