@@ -85,7 +85,7 @@ fn what_is_secret_is_in_no_log_no_database_and_no_list_of_processes() {
         }
         searched += 1;
     }
-    assert!(searched > 3, "only {searched} files");
+    assert!(searched >= 3, "only {searched} files");
     let command_lines = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("a process");
     let pids = [target.controller.process().pid(), target.agent.process().pid()];
     let said = [
