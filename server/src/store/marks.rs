@@ -56,6 +56,23 @@ impl Db {
         }
     }
 
+    /// Keeps no more than this many marks of an agent in each lane, those that were used last: an agent has a spool for each
+    /// of its starts, and may claim to start as often as it likes.
+    pub async fn mark_trim_to(&self, spools: i64) -> Result<(), Error> {
+        let mut tx = self.control.begin().await?;
+        let sql = "DELETE FROM result_marks WHERE (agent_id, spool_id) IN (SELECT agent_id, spool_id FROM \
+                   (SELECT agent_id, spool_id, ROW_NUMBER() OVER (PARTITION BY agent_id ORDER BY used_at DESC, seq DESC) \
+                   AS place FROM result_marks) AS placed WHERE place > $1)";
+        tx.execute(sql, args![spools]).await?;
+        tx.commit().await?;
+        let mut tx = self.history.begin().await?;
+        let sql = "DELETE FROM metric_marks WHERE (agent_id, spool_id) IN (SELECT agent_id, spool_id FROM \
+                   (SELECT agent_id, spool_id, ROW_NUMBER() OVER (PARTITION BY agent_id ORDER BY used_at DESC, seq DESC) \
+                   AS place FROM metric_marks) AS placed WHERE place > $1)";
+        tx.execute(sql, args![spools]).await?;
+        tx.commit().await
+    }
+
     /// Forgets marks that were last used before `at`.
     pub async fn mark_trim(&self, at: i64) -> Result<(), Error> {
         let mut tx = self.control.begin().await?;

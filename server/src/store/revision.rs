@@ -142,6 +142,16 @@ impl Db {
         Ok(removed)
     }
 
+    /// Keeps no more than about this many changes, the latest: how many there are is also for agents to say, whose states
+    /// may change with every result.
+    pub async fn changes_trim_to(&self, count: i64) -> Result<u64, Error> {
+        let mut tx = self.begin_control().await?;
+        let sql = "DELETE FROM changes WHERE revision <= (SELECT n FROM revision WHERE id = 1) - $1";
+        let removed = tx.execute(sql, args![count]).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
     pub(super) async fn control_all<T: Row>(&self, sql: &'static str) -> Result<Vec<T>, Error> {
         self.control.fetch_all(sql, args![]).await
     }

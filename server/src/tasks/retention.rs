@@ -16,6 +16,10 @@ const EVERY: Duration = Duration::from_secs(60);
 const CHANGES: Micros = DAY;
 /// Spools live 7 days.
 const MARKS: Micros = 30 * DAY;
+/// Watchers that come back find their place among the last of these.
+const MAX_CHANGES: i64 = 1_000_000;
+/// Of an agent, in each lane.
+const MAX_MARKS: i64 = 64;
 /// Steps of one kind in one round, so that a round is bounded; the next goes on.
 const STEPS: usize = 200;
 
@@ -52,7 +56,9 @@ pub async fn round(
         trim(db, history, keep, now, shutdown).await?;
     }
     db.changes_trim(now - CHANGES).await?;
+    db.changes_trim_to(MAX_CHANGES).await?;
     db.mark_trim(now - MARKS).await?;
+    db.mark_trim_to(MAX_MARKS).await?;
     db.history_release().await
 }
 

@@ -185,6 +185,18 @@ async fn trimmed_changes_are_known_to_be_gone() {
 }
 
 #[tokio::test]
+async fn the_latest_changes_are_kept_however_many_there_were() {
+    let fresh = fresh().await;
+    let mut tx = fresh.db.begin().await.expect("begin");
+    let change = (ChangeKind::State, "a/disk".to_owned(), Op::Put);
+    tx.changes_add(10, &vec![change; 500]).await.expect("changes");
+    tx.commit().await.expect("commit");
+    assert_eq!(fresh.db.changes_trim_to(100).await.expect("trim"), 400);
+    assert_eq!(fresh.db.changes_oldest().await.expect("oldest"), 401);
+    assert_eq!(fresh.db.changes_trim_to(100).await.expect("trim"), 0);
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_back_leaves_no_hole_in_the_changes() {
     let fresh = fresh().await;
     for at in [1_000, 10, 20, 30] {
@@ -389,6 +401,36 @@ async fn marks_are_kept_by_spool_in_each_lane() {
     assert_eq!(seqs(Lane::Results).await.len(), 1, "used at 100, so not before it");
     fresh.db.mark_trim(101).await.expect("trim");
     assert!(seqs(Lane::Results).await.is_empty() && seqs(Lane::Metrics).await.is_empty());
+}
+
+#[tokio::test]
+async fn of_an_agent_that_claims_to_start_without_end_the_last_marks_are_kept() {
+    let fresh = fresh().await;
+    for lane in [Lane::Results, Lane::Metrics] {
+        for (agent, spools) in [("busy", 100), ("calm", 2)] {
+            for n in 1..=spools {
+                let mark = MarkRow {
+                    agent_id: agent.into(),
+                    spool_id: format!("{n}-x"),
+                    seq: n,
+                };
+                let mut tx = fresh.db.begin_lane(lane).await.expect("begin");
+                tx.mark_put_all(lane, &[mark], 1_000 + n).await.expect("put");
+                tx.commit().await.expect("commit");
+            }
+        }
+        fresh.db.mark_trim_to(3).await.expect("trim");
+        let marks = fresh.db.mark_list(lane).await.expect("marks");
+        let of = |agent: &str| -> BTreeSet<i64> {
+            let marks = marks.iter().filter(|mark| mark.agent_id == agent);
+            marks.map(|mark| mark.seq).collect()
+        };
+        assert_eq!(
+            (of("busy"), of("calm")),
+            ([98, 99, 100].into(), [1, 2].into()),
+            "{lane:?}"
+        );
+    }
 }
 
 #[tokio::test]
