@@ -210,7 +210,7 @@ async fn readers_and_writers_of_agents_and_states_never_wait_for_each_other_in_a
     let (part, ids) = Part::start(20).await;
     part.policies.apply(vec![policy()], NOW).await.expect("applied");
     part.states.reconcile_once(NOW).await.expect("reconciled");
-    let (done, ended) = mpsc::channel();
+    let (done, ended) = mpsc::sync_channel(4);
     let stop = Arc::new(AtomicBool::new(false));
     let spin = |work: Box<dyn Fn() + Send>| {
         let (stop, done) = (stop.clone(), done.clone());
