@@ -14,6 +14,7 @@ use crate::{
     agents::{Agents, Certificate, Entry},
     changes::Changes,
     clock::{self, MINUTE, Micros},
+    net::source_of,
     pki::{self, Pki},
     store::{self, ChangeKind, Db, NewAgent, Op},
     tokens,
@@ -92,7 +93,7 @@ impl Enroller {
     }
 
     pub async fn enroll(&self, request: Request, now: Micros) -> Result<Enrolled, Error> {
-        let source = request.source;
+        let source = source_of(request.source);
         if self.failures_of(source, now) >= FAILURES_PER_MINUTE {
             return Err(Error::RateLimited);
         }

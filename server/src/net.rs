@@ -17,6 +17,7 @@ use muster_certs::tls::PeerCertificate;
 use tokio::net::{TcpListener, TcpSocket};
 
 pub use accept::serve;
+pub use admission::source_of;
 pub use connection::Connection;
 
 /// Who sent a request; in the extensions of each.

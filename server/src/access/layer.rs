@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use muster_certs::{
     identity::Identity,
     tls::{PeerCertificate, Standing},
@@ -69,18 +69,11 @@ impl Guard {
                 request.extensions_mut().insert(OpCtx {
                     caller,
                     source: peer.addr,
-                    request_id,
+                    request_id: request_id.clone(),
                 });
-                let response = next.run(request).await;
-                let code = response
-                    .headers()
-                    .get("grpc-status")
-                    .and_then(|code| code.to_str().ok())
-                    .unwrap_or("0");
-                guard
-                    .access
-                    .telemetry
-                    .api_request(method.path, code_name(Code::from_bytes(code.as_bytes())));
+                let mut response = next.run(request).await;
+                let code = explain(response.headers_mut(), &request_id);
+                guard.access.telemetry.api_request(method.path, code_name(code));
                 response
             }
             Err(problem) => {
@@ -113,6 +106,25 @@ impl Guard {
         };
         (status, format!("{}\n", problem.message)).into_response()
     }
+}
+
+/// The code of a response. What tonic refused by itself, a message that is too large, cannot be decoded or is compressed,
+/// has no reason yet: it gets one, and the blame for what cannot be decoded goes to the caller.
+fn explain(headers: &mut HeaderMap, request_id: &str) -> Code {
+    let Some(status) = tonic::Status::from_header_map(headers) else {
+        return Code::Ok;
+    };
+    if status.code() == Code::Ok || !status.details().is_empty() {
+        return status.code();
+    }
+    let code = match status.code() {
+        Code::Internal => Code::InvalidArgument,
+        code => code,
+    };
+    let problem = Problem::new(code, ErrorReason::ProtocolViolation, status.message()).with_request_id(request_id);
+    // Fails only for texts that no header can hold, and the old ones stay then.
+    let _ = tonic::Status::from(problem).add_header(headers);
+    code
 }
 
 impl Access {
@@ -200,5 +212,39 @@ impl Access {
                 Err(Problem::new(Code::Unavailable, ErrorReason::Unavailable, text))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(status: tonic::Status) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        status.add_header(&mut headers).expect("a status fits into headers");
+        headers
+    }
+
+    #[test]
+    fn a_refusal_without_a_reason_gets_one_and_the_id_of_its_request() {
+        let mut headers = headers(tonic::Status::internal("failed to decode Protobuf message"));
+        assert_eq!(explain(&mut headers, "id1"), Code::InvalidArgument);
+        let status = tonic::Status::from_header_map(&headers).expect("a status");
+        let problem = Problem::from_status(&status).expect("a reason");
+        assert_eq!(problem.code, Code::InvalidArgument);
+        assert_eq!(problem.reason, ErrorReason::ProtocolViolation);
+        assert_eq!(problem.request_id(), Some("id1"));
+    }
+
+    #[test]
+    fn what_has_a_reason_and_what_went_well_stay_as_they_are() {
+        let ours = Problem::new(Code::NotFound, ErrorReason::NotFound, "there is no agent x");
+        for status in [ours.into(), tonic::Status::ok("")] {
+            let before = headers(status);
+            let mut after = before.clone();
+            let code = explain(&mut after, "id1");
+            assert_eq!(after, before, "{code:?}");
+        }
+        assert_eq!(explain(&mut HeaderMap::new(), "id1"), Code::Ok);
     }
 }

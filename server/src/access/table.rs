@@ -64,7 +64,8 @@ pub const METHODS: &[Method] = &[
         Who::Admin,
     ),
     api("/grpc.health.v1.Health/Check", Who::Anyone),
-    api("/grpc.health.v1.Health/Watch", Who::Anyone),
+    // A watch holds its connection for as long as it likes.
+    api("/grpc.health.v1.Health/Watch", Who::Admin),
     api("/grpc.health.v1.Health/List", Who::Anyone),
     api("/healthz", Who::Anyone),
     api("/metrics", Who::Admin),

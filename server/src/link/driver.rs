@@ -61,6 +61,8 @@ struct Link {
     /// Records of this link could not be stored.
     lost: CancellationToken,
     on_active: Option<Box<dyn FnOnce() + Send>>,
+    /// Why it ends; when it breaks down, as if the stream had ended.
+    close: Close,
 }
 
 /// Runs one link to its end. `on_active` is called when the agent is admitted.
@@ -86,9 +88,9 @@ pub async fn run(
         metrics: FuturesOrdered::new(),
         lost: CancellationToken::new(),
         on_active: Some(on_active),
+        close: Close::Ended,
     };
-    let close = link.drive(inbound).await;
-    link.end(close).await;
+    link.close = link.drive(inbound).await;
 }
 
 impl Link {
@@ -270,23 +272,26 @@ impl Link {
             Ok(Ok(()))
         )
     }
+}
 
-    async fn end(self, close: Close) {
+/// Whatever ends the link, nobody takes it for connected afterwards.
+impl Drop for Link {
+    fn drop(&mut self) {
         if self.registered.is_some() {
             self.deps.links.unregister(self.agent, &self.session_id);
             self.deps.telemetry.link_closed();
             self.deps
                 .agents
-                .disconnected(self.agent, &self.session_id, close.status_reason(), clock::now());
-            info!(agent.id = %self.agent, session.id = self.session_id, reason = ?close, "agent disconnected");
+                .disconnected(self.agent, &self.session_id, self.close.status_reason(), clock::now());
+            info!(agent.id = %self.agent, session.id = self.session_id, reason = ?self.close, "agent disconnected");
         } else {
-            debug!(agent.id = %self.agent, reason = ?close, "link ended before it was active");
+            debug!(agent.id = %self.agent, reason = ?self.close, "link ended before it was active");
         }
         if self.session.ignored_frames() > 0 {
             debug!(agent.id = %self.agent, count = self.session.ignored_frames(), "frames of unknown kinds were ignored");
         }
         // The receiver may be gone, and a peer that does not read is not waited for.
-        let _ = self.outbound.try_send(Err(close));
+        let _ = self.outbound.try_send(Err(self.close.clone()));
     }
 }
 

@@ -90,7 +90,7 @@ impl Drop for Slot {
 }
 
 /// One customer is one source: of IPv6 it has at least a /64.
-fn source_of(addr: IpAddr) -> IpAddr {
+pub fn source_of(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
