@@ -1,5 +1,6 @@
 //! The one door to child processes: an argument vector in, what the program did out. No shell is involved, nothing of the
-//! agent's environment gets in, nothing of the program outlives its run, and no amount of output takes memory.
+//! agent's environment gets in, nothing of the program's process group outlives its run, and no amount of output takes
+//! memory. A descendant that makes a session of its own (`setsid`) leaves the group and is not followed.
 //! Knows nothing of checks, plugins or policies.
 
 mod capture;
