@@ -4,15 +4,20 @@ const MAX_CHARS: usize = 60;
 
 /// The start of a text. Quotes and backslashes stay as they are, so that a person recognises it.
 pub(crate) fn excerpt(text: &str) -> String {
+    excerpt_of(text, MAX_CHARS)
+}
+
+/// The same with another limit.
+pub(crate) fn excerpt_of(text: &str, max_chars: usize) -> String {
     let mut excerpt = String::new();
-    for c in text.chars().take(MAX_CHARS) {
+    for c in text.chars().take(max_chars) {
         if is_unprintable(c) {
             excerpt.extend(c.escape_default());
         } else {
             excerpt.push(c);
         }
     }
-    if text.chars().nth(MAX_CHARS).is_some() {
+    if text.chars().nth(max_chars).is_some() {
         excerpt.push('…');
     }
     excerpt

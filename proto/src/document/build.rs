@@ -5,7 +5,10 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::{Error, Key, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Value, scalar};
-use crate::excerpt::excerpt;
+use crate::excerpt::{excerpt, excerpt_of};
+
+/// What the parser says is shown up to here, in characters.
+const MAX_MESSAGE: usize = 200;
 
 pub(super) fn documents(text: &str) -> Result<Vec<Node>, Error> {
     if text.len() > MAX_BYTES {
@@ -192,7 +195,7 @@ fn known_tag(tag: &Tag, place: Place) -> Result<String, Error> {
         None => Err(error(
             place,
             format!(
-                "the tag `{}` means nothing here; leave it out",
+                "the tag `{}` means nothing here; put it into quotes if it is text, or leave it out",
                 excerpt(&tag.original())
             ),
         )),
@@ -201,14 +204,41 @@ fn known_tag(tag: &Tag, place: Place) -> Result<String, Error> {
 
 fn syntax(text: &str, error: &ScanError) -> Error {
     let (line, column) = place(error.marker());
-    let indent = text.lines().nth(line - 1).unwrap_or_default();
-    let indent = &indent[..indent.len() - indent.trim_start().len()];
-    let message = if indent.contains('\t') {
-        "a tab; YAML is indented by spaces alone".to_owned()
+    let there = text.lines().nth(line - 1).unwrap_or_default();
+    let is_tabbed = |line: &str| line[..line.len() - line.trim_start().len()].contains('\t');
+    let tab = "a tab; YAML is indented by spaces alone".to_owned();
+    // Of a tab after a line that could go on the parser says that it is in that line.
+    let next = text.lines().nth(line).unwrap_or_default();
+    let message = if is_tabbed(there) {
+        tab
+    } else if error.info().contains("a tab") && is_tabbed(next) {
+        return Error {
+            line: line + 1,
+            column: 1,
+            message: tab,
+        };
     } else {
-        excerpt(&error.info())
+        let said = error.info();
+        let first = there.chars().nth(column - 1);
+        unquoted(first, &said).unwrap_or_else(|| excerpt_of(&said, MAX_MESSAGE))
     };
     Error { line, column, message }
+}
+
+/// Text that YAML takes for something of its own: the mistake that is made most, and what the parser says of it helps
+/// only those who know its terms.
+fn unquoted(first: Option<char>, said: &str) -> Option<String> {
+    const TERMS: [&str; 3] = ["an anchor or alias", "a tag", "unexpected character"];
+    match first {
+        Some(first @ ('*' | '&' | '!' | '@' | '`' | '%')) if TERMS.iter().any(|term| said.contains(term)) => Some(
+            format!("`{first}` at the start means something of its own in YAML; put the text into double quotes"),
+        ),
+        Some(':') if said.contains("mapping values are not allowed") => Some(
+            "`: ` makes a key of what stands before it, and there can be none here; put the text into double quotes"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 fn place(marker: &Marker) -> Place {
