@@ -68,13 +68,19 @@ impl Error {
 
 /// Errors of the state directory, for the commands that use it too.
 pub(crate) fn state_failure(error: &state_dir::Error) -> Failure {
+    let what = "use the state directory";
+    if let state_dir::Error::File(error) = error
+        && let Some(failure) = Failure::too_open(error, what)
+    {
+        return failure;
+    }
     match error {
         state_dir::Error::InUse { .. } => Failure::new(Exit::Conflict, error.to_string())
             .what("be the one agent that uses this state directory")
             .why("two agents with one identity would take each other's place at the controller")
             .remedy("stop the other one, or give this one its own agent.state_dir and agent.id_file"),
         _ => Failure::new(Exit::Failure, error.to_string())
-            .what("use the state directory")
+            .what(what)
             .why(std::error::Error::source(error).map_or_else(|| error.to_string(), causes))
             .remedy("run as root, or choose another directory (agent.yaml: agent.state_dir; enroll: --state-dir)"),
     }

@@ -78,10 +78,10 @@ struct Enroll {
     /// What this machine says of itself; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label::parse_pair)]
     labels: Vec<(String, String)>,
-    /// Where the agent keeps its identity and its policies.
+    /// Where the agent keeps its identity and its policies [default: /var/lib/muster-agent]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// The file with this agent's UUID; made when it is not there.
+    /// The file with this agent's UUID; made when it is not there [default: /etc/muster/agent-id]
     #[arg(long, value_name = "FILE")]
     id_file: Option<PathBuf>,
     #[command(flatten)]

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use muster_certs::file;
+
 /// How a command of the agent ends; the numbers are those of `musterctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -51,6 +53,22 @@ impl Failure {
             why: why.into(),
             ..self
         }
+    }
+
+    /// For a file or directory that others may read: to change its mode is all there is to do.
+    pub fn too_open(error: &file::Error, what: &str) -> Option<Self> {
+        let (path, mode, holds, wanted) = match error {
+            file::Error::FileTooOpen { path, mode } => (path, mode, "it holds a secret", "600"),
+            file::Error::DirectoryTooOpen { path, mode } => (path, mode, "it holds secrets", "700"),
+            _ => return None,
+        };
+        let path = path.display();
+        Some(
+            Failure::new(Exit::Failure, format!("{path} is open to other users"))
+                .what(what)
+                .why(format!("{holds}, and its mode is {mode:04o} where 0{wanted} is needed"))
+                .remedy(format!("chmod {wanted} {path}")),
+        )
     }
 
     #[must_use]
@@ -110,5 +128,17 @@ mod tests {
             Failure::new(Exit::Failure, "it failed").why("because").to_string(),
             "it failed\n  why   because"
         );
+    }
+
+    #[test]
+    fn of_a_file_that_others_may_read_it_is_said_to_change_the_mode_and_nothing_else() {
+        let error = file::Error::FileTooOpen {
+            path: "/x/identity.pem".into(),
+            mode: 0o644,
+        };
+        let failure = Failure::too_open(&error, "load the agent's identity").unwrap();
+        assert_eq!(failure.remedy, ["chmod 600 /x/identity.pem"]);
+        assert!(failure.why.contains("0644 where 0600 is needed"), "{failure}");
+        assert_eq!(Failure::too_open(&file::Error::NotText { path: "/x".into() }, ""), None);
     }
 }

@@ -63,11 +63,16 @@ pub(super) async fn join(
             REFUSED
         };
         let failure = error.failure();
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         if error.is_transient() {
+            let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(why = failure.why, delay_ms, "{}", failure.summary);
         } else {
-            tracing::error!(delay_ms, "{failure}");
+            // In the text and not a field of its own: a field would stand behind the last line, which people copy.
+            let again = format!(
+                "it is tried again in {} s, or when the configuration is read again",
+                delay.as_secs()
+            );
+            tracing::error!("{}", failure.clone().remedy(again));
         }
         reporter.board.enter(State::Enrolling, SystemTime::now(), |connection| {
             connection.last_error = format!("{}: {}", failure.summary, failure.why);

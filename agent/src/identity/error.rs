@@ -94,6 +94,15 @@ impl Error {
     }
 
     pub fn failure(&self) -> Failure {
+        let too_open = match self {
+            Error::TokenFile(error) => Failure::too_open(error, "enroll this machine"),
+            Error::Identity(identity_file::Error::File(error)) => Failure::too_open(error, "load the agent's identity"),
+            Error::File(error) => Failure::too_open(error, "keep what enrollment needs in the state directory"),
+            _ => None,
+        };
+        if let Some(failure) = too_open {
+            return failure;
+        }
         match self {
             Error::NoToken { path } => {
                 let looked = path.as_ref().map(|path| format!("; {} does not exist", path.display()));
