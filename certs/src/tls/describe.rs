@@ -17,6 +17,10 @@ pub fn describe(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return Some(tls_text(tls));
         }
+        // By its text, since HTTP/2 shows what it met as text only; rustls puts the address of its manual there.
+        if error.to_string().contains("without sending TLS close_notify") {
+            return Some("the other side broke off the connection: it was killed, or the network failed".to_owned());
+        }
         // An io::Error answers `source` with the source of what it wraps, and so hides it.
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),

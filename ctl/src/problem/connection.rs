@@ -74,7 +74,7 @@ pub fn lost(server: &str, asked: &Asked, status: &Status, alert: Option<&str>) -
         }
         match cause.source() {
             Some(deeper) => cause = deeper,
-            None => return Some(base.why(cause.to_string())),
+            None => return Some(base.why(muster_certs::tls::describe(cause).unwrap_or_else(|| cause.to_string()))),
         }
     }
 }

@@ -340,5 +340,8 @@ fn the_cause_is_found_however_deep_it_lies() {
     let wrapped = Transport(io::Error::other(io::Error::new(io::ErrorKind::InvalidData, cause)));
     assert_eq!(describe(&wrapped).unwrap(), untrusted());
     assert_eq!(describe(&Transport(io::Error::other("reset"))), None);
+    let broken_off = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/";
+    let text = describe(&Transport(io::Error::new(io::ErrorKind::UnexpectedEof, broken_off))).unwrap();
+    assert!(text.contains("broke off") && !text.contains("docs.rs"), "{text}");
     assert_eq!(describe(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
 }
