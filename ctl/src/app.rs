@@ -3,7 +3,10 @@
 
 use std::{ffi::OsString, time::SystemTime};
 
-use clap::FromArgMatches as _;
+use clap::{
+    FromArgMatches as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use serde_json::json;
 
 use crate::{
@@ -98,24 +101,51 @@ fn explain(error: &clap::Error, arguments: &[OsString], terminal: &mut Terminal)
     } else {
         &mut terminal.out
     };
+    let hint = hint(error, arguments);
     let text = if wants_json(arguments) && error.use_stderr() {
         let message = error.render().to_string();
         let mut lines = message.trim_start_matches("error: ").lines();
+        let steps: Vec<_> = hint.into_iter().chain(["musterctl --help".to_owned()]).collect();
         document::json_line(&json!({
             "message": lines.next().unwrap_or_default(),
             "what": "read the command line",
             "why": message.trim_end(),
-            "do": ["musterctl --help"],
+            "do": steps,
             "exitCode": Exit::Usage.code(),
         }))
-    } else if stream.colour {
-        error.render().ansi().to_string()
     } else {
-        error.render().to_string()
+        let message = error.render();
+        let message = if stream.colour {
+            message.ansi().to_string()
+        } else {
+            message.to_string()
+        };
+        hint.into_iter().fold(message, |message, hint| message + &hint + "\n")
     };
     // As above: the exit code is all that is left when nobody reads.
     let _ = stream.write(&text);
     if error.use_stderr() { Exit::Usage } else { Exit::Success }
+}
+
+/// What clap cannot know: the ways of other tools.
+fn hint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    const VERBS: [&str; 8] = ["get", "list", "ls", "show", "describe", "watch", "delete", "create"];
+    let first = arguments.get(1)?.to_str()?;
+    let said = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand
+            if said(ContextKind::InvalidSubcommand) == Some(first) && VERBS.contains(&first) =>
+        {
+            Some("The thing comes first, and then what to do with it: musterctl agent list".to_owned())
+        }
+        ErrorKind::UnknownArgument if first == "apply" => said(ContextKind::InvalidArg)
+            .filter(|argument| !argument.starts_with('-'))
+            .map(|argument| format!("Files and folders are named with -f: musterctl apply -f {argument}")),
+        _ => None,
+    }
 }
 
 /// Whether JSON was asked for on a command line that clap could not read.

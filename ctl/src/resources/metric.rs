@@ -23,7 +23,7 @@ pub enum Command {
     /// Show the latest values of a metric
     ///
     /// The newest value of every series that matches and is not older than five minutes. The expression is a metric name, with
-    /// label matchers in braces if wanted: = != =~ !~.
+    /// label matchers in braces if wanted: `=` and `!=`.
     #[command(
         after_help = "Examples:\n  musterctl metric query node_load1\n  musterctl metric query 'node_filesystem_avail_bytes{mountpoint=\"/\"}' -l env=prod\n  \
                             musterctl metric query 'node_cpu_seconds_total{mode!=\"idle\"}' -o json"

@@ -267,6 +267,30 @@ async fn a_command_line_that_cannot_be_read_exits_with_2() {
 }
 
 #[tokio::test]
+async fn the_ways_of_other_tools_are_answered_with_those_of_this_one() {
+    for (arguments, hint) in [
+        (&["get", "agents"][..], Some("musterctl agent list")),
+        (&["apply", "policies/"], Some("musterctl apply -f policies/")),
+        (&["agent", "show"], None),
+        (&["apply", "--force"], None),
+    ] {
+        let run = run(arguments, "").await.expect(Exit::Usage);
+        match hint {
+            Some(hint) => assert!(run.err.ends_with(&format!("{hint}\n")), "{run:?}"),
+            None => assert!(run.err.ends_with("try '--help'.\n"), "{run:?}"),
+        }
+    }
+    let run = run(&["get", "agents", "-o", "json"], "").await.expect(Exit::Usage);
+    assert!(
+        object(&run)["do"][0]
+            .as_str()
+            .unwrap()
+            .ends_with("musterctl agent list"),
+        "{run:?}"
+    );
+}
+
+#[tokio::test]
 async fn help_version_and_completion_need_no_controller() {
     for arguments in [
         &["--help"][..],

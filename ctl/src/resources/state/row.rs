@@ -28,7 +28,7 @@ pub const COLUMNS: &[Column] = &[
 ];
 
 /// Where a row has nothing to count.
-const NO_TRY: &str = "–";
+const NO_TRY: &str = "-";
 
 impl Row for v1::State {
     const COLUMNS: &'static [Column] = COLUMNS;
