@@ -46,7 +46,7 @@ pub enum Error {
     Certificate(#[from] tasks::controller_certificate::Error),
     #[error("failed to configure TLS")]
     Tls(#[from] muster_certs::tls::Error),
-    #[error("failed to listen on {addr}")]
+    #[error("failed to listen on {addr}{}", way_out(source))]
     Listen {
         addr: SocketAddr,
         #[source]
@@ -56,6 +56,16 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("the lease of the database was lost; another controller may be active")]
     LeaseLost,
+}
+
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (`ss -ltnp` shows what does; choose another address: agent_listen and api_listen in server.yaml, or the \
+             options of those names of `dev`)"
+        }
+        _ => "",
+    }
 }
 
 /// How long the end may take: a database that does not answer must not keep the process.

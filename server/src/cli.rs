@@ -32,6 +32,7 @@ pub enum Verb {
     Init(Init),
     /// Run the controller
     Run {
+        /// Its configuration, which `init` writes
         #[arg(long, value_name = "FILE", default_value = SYSTEM_CONFIG)]
         config: PathBuf,
     },
@@ -88,6 +89,7 @@ pub struct Init {
 pub enum Admin {
     /// Make an operator, and the file with which musterctl acts as it
     Create {
+        /// What the operator is called
         #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
@@ -114,6 +116,7 @@ pub struct Installation {
 pub enum ConfigVerb {
     /// Tell what is wrong with a configuration file
     Check {
+        /// The file to look at
         #[arg(long, value_name = "FILE", default_value = SYSTEM_CONFIG)]
         config: PathBuf,
     },

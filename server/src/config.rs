@@ -95,7 +95,7 @@ pub enum LogFormat {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("failed to read {}", path.display())]
+    #[error("failed to read {}{}", path.display(), way_out(source))]
     Read {
         path: PathBuf,
         #[source]
@@ -106,6 +106,13 @@ pub enum Error {
     /// All that is wrong, in order of lines.
     #[error("{}", Mistake::list(.0))]
     Invalid(Vec<Mistake>),
+}
+
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => " (`muster-server init` writes one, --config FILE names another)",
+        _ => "",
+    }
 }
 
 /// One thing that is wrong in a file.

@@ -98,12 +98,13 @@ pub enum Error {
 pub async fn run(options: cli::Dev, shutdown: CancellationToken) -> Result<(), Error> {
     options.check().map_err(Error::Usage)?;
     let place = Place::of(options.data_dir.clone())?;
-    let result = run_in(&place.dir, &options, shutdown).await;
+    let result = run_in(&place, &options, shutdown).await;
     place.leave()?;
     result
 }
 
-async fn run_in(dir: &Path, options: &cli::Dev, shutdown: CancellationToken) -> Result<(), Error> {
+async fn run_in(place: &Place, options: &cli::Dev, shutdown: CancellationToken) -> Result<(), Error> {
+    let dir = place.dir.as_path();
     // What an earlier run wrote must not be taken for this one's.
     remove(&dir.join("endpoints.json"))?;
     let mut config = Config::new(NAME, trust_domain()?, dir.to_owned());
@@ -135,7 +136,7 @@ async fn run_in(dir: &Path, options: &cli::Dev, shutdown: CancellationToken) -> 
         () = shutdown.cancelled() => Ok(()),
         ready = ready(&api) => match ready {
             Ok(()) => {
-                announce(dir, agents_addr, api_addr)?;
+                announce(place, agents_addr, api_addr)?;
                 wait_for_end(agent, &shutdown).await
             }
             Err(error) => Err(error),
@@ -253,10 +254,15 @@ fn examples(agents: SocketAddr, api: SocketAddr) -> Result<Vec<v1::Policy>, Erro
 
 /// Writes `endpoints.json`, the sign for scripts that all is ready, and tells people what to type.
 #[expect(clippy::print_stdout, reason = "this is what the command is for")]
-fn announce(dir: &Path, agents: SocketAddr, api: SocketAddr) -> Result<(), Error> {
+fn announce(place: &Place, agents: SocketAddr, api: SocketAddr) -> Result<(), Error> {
     let endpoints = serde_json::json!({ "agents": agents.to_string(), "api": api.to_string() });
-    file::write_public(&dir.join("endpoints.json"), format!("{endpoints}\n").as_bytes())?;
-    let dir = dir.display();
+    file::write_public(&place.dir.join("endpoints.json"), format!("{endpoints}\n").as_bytes())?;
+    let dir = place.dir.display();
+    let and_then = if place.is_temporary {
+        " and removes that directory"
+    } else {
+        ""
+    };
     println!(
         "\nMuster is ready.\n\n  \
            agents connect to    {agents}\n  \
@@ -267,7 +273,7 @@ fn announce(dir: &Path, agents: SocketAddr, api: SocketAddr) -> Result<(), Error
            cargo run --release --bin musterctl -- agent list\n  \
            cargo run --release --bin musterctl -- state list\n  \
            cargo run --release --bin musterctl -- metric query node_load1\n\n\
-         Ctrl-C stops it."
+         Ctrl-C stops it{and_then}."
     );
     Ok(())
 }
