@@ -63,6 +63,10 @@ fn text(status: &Status) -> String {
         format!("{}, process {} since {}", status.version, status.pid, status.started),
     );
     line("state", state(status));
+    // The last word of an agent that has stopped is in its state.
+    if connection.state != State::Stopped {
+        line("as of", status.written.clone());
+    }
     line("last error", connection.last_error.clone());
     line("last ack", connection.last_ack.clone());
     for queue in &status.queues {
@@ -161,6 +165,7 @@ mod tests {
             "agent       db-01\n\
              version     0.1.0, process 7 since 2026-01-02T03:04:05Z\n\
              state       connecting to a:1 since 2026-01-02T03:04:06Z\n\
+             as of       2026-01-02T03:05:05Z\n\
              last error  a:1: no answer\n\
              policies    0 applied, 1 not applied\n\
              \x20           Check load: refused: its signature does not fit\n\
