@@ -64,7 +64,12 @@ pub fn parse(text: &str) -> Result<Duration, Error> {
         if unit.is_empty() {
             let rest_is_number = after.is_empty();
             let meant = if rest_is_number {
-                format!(", which has no unit; did you mean `{text}s`?")
+                // After hours the next smaller unit: `1h30` is a time of 1h30m.
+                let unit = units
+                    .next()
+                    .filter(|_| rest.len() < text.len())
+                    .map_or("s", |(unit, _)| unit);
+                format!(", which has no unit; did you mean `{text}{unit}`?")
             } else {
                 String::new()
             };
@@ -175,6 +180,9 @@ mod tests {
         for (text, hint) in [
             ("", "expected a duration"),
             ("60", "did you mean `60s`?"),
+            ("1h30", "did you mean `1h30m`?"),
+            ("5m30", "did you mean `5m30s`?"),
+            ("1.5", "did you mean `1.5s`?"),
             ("5min", "did you mean the unit `m`?"),
             ("5M", "did you mean the unit `m`?"),
             ("10 s", "expected a duration"),
