@@ -129,6 +129,8 @@ fn footer(list: &v1::ListStatesResponse) -> String {
     );
     let mut note = match count::parts(&problems) {
         Some(parts) => format!("{} in {all}: {parts}", count::of(bad, "problem", "problems")),
+        // A name that was mistyped must not read as if all were well.
+        None if counts == v1::StateCounts::default() => "no states match".to_owned(),
         None => format!("no problems in {all}"),
     };
     if counts.pending > 0 {

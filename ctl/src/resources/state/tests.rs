@@ -137,6 +137,7 @@ fn the_footer_counts_problems_in_all_states() {
         ..Default::default()
     };
     assert_eq!(footer(&counts(new)), "1 problem in 4 states: 1 warning; 2 pending");
+    assert_eq!(footer(&counts(v1::StateCounts::default())), "no states match");
     let part = v1::ListStatesResponse {
         items: states(),
         total_size: 1_000,
