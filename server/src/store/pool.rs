@@ -4,7 +4,7 @@
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, FromRow, Postgres, Sqlite, Transaction,
+    AssertSqlSafe, ConnectOptions as _, FromRow, Postgres, Sqlite, Transaction,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
     sqlite::{
@@ -205,10 +205,18 @@ impl Pool {
         let pool = PgPoolOptions::new()
             .max_connections(12)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options)
-            .await
-            .map_err(|source| Error::Open { name, source })?;
-        Ok(Self::Postgres(pool))
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => Ok(Self::Postgres(pool)),
+            // The pool has tried again and again, and does not tell why it was in vain; one more attempt does.
+            Err(source @ sqlx::Error::PoolTimedOut) => {
+                let attempt = tokio::time::timeout(Duration::from_secs(5), options.connect()).await;
+                let source = attempt.ok().and_then(Result::err).unwrap_or(source);
+                Err(Error::Open { name, source })
+            }
+            Err(source) => Err(Error::Open { name, source }),
+        }
     }
 
     pub(super) async fn migrate(&self, mut migrator: Migrator) -> Result<(), Error> {
