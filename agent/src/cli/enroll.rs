@@ -129,5 +129,8 @@ fn answer(args: &Enroll, identity: &Identity, enrolled_now: bool) -> Result<Exit
         } = &answer;
         format!("{enrolled} as agent {agent_id} in {trust_domain}, certificate good until {certificate_expires}")
     })?;
+    if enrolled_now {
+        eprintln!("next: systemctl start muster-agent, or muster-agent run with the same files");
+    }
     Ok(ExitCode::SUCCESS)
 }

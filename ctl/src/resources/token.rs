@@ -102,7 +102,7 @@ fn block(response: &v1::CreateTokenResponse, now: jiff::Timestamp, colour: bool)
     let mut text = page.render(None, colour);
     text.push_str(
         "\nOn the machine: put the token into a file that root alone can read, for example with\n\n  \
-         (umask 077; cat > /etc/muster/join-token)\n\nand then run\n\n",
+         (umask 077; mkdir -p /etc/muster; cat > /etc/muster/join-token)   # paste it, then Ctrl-D\n\nand then run\n\n",
     );
     text.push_str(&format!("  {}\n", join_command(response)));
     text

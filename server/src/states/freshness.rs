@@ -30,10 +30,12 @@ pub(super) fn judge(agent: &agents::Entry, policy: &Policy, entry: &Entry, start
         };
     }
     let patience = clock::from_duration(check::stale_after(&policy.timings));
-    let reported = if entry.last_received == 0 {
-        entry.state_since
-    } else {
-        entry.last_received
+    let reported = match (entry.last_received, agent.status) {
+        // Nothing is expected of an agent that has never connected, and a first result only from when it has.
+        (0, AgentStatus::Pending) => now,
+        (0, AgentStatus::Online) => entry.state_since.max(agent.status_since),
+        (0, _) => entry.state_since,
+        (last, _) => last,
     };
     // Nobody can have reported to a controller that was not running, nor for a policy that was not there. What lies ahead
     // is from before the clock was set back, and proves nothing.
@@ -143,9 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn a_first_result_is_expected_from_when_the_agent_connects() {
+        let (assigned, now) = (Entry::pending(START + DAY), START + 2 * DAY);
+        assert_eq!(freshness(AgentStatus::Pending, &assigned, now), Freshness::Fresh);
+        assert_eq!(freshness(AgentStatus::Online, &assigned, now), Freshness::Fresh);
+        assert_eq!(freshness(AgentStatus::Late, &assigned, now), Freshness::Stale);
+    }
+
+    #[test]
     fn a_check_that_was_just_assigned_is_not_late_yet() {
         let now = START + 9 * DAY;
-        let after = |age| freshness(AgentStatus::Online, &Entry::pending(now - age), now);
+        let after = |age| freshness(AgentStatus::Late, &Entry::pending(now - age), now);
         assert_eq!(after(MINUTE), Freshness::Fresh);
         assert_eq!(after(PATIENCE + 1), Freshness::Stale);
     }
