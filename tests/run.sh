@@ -19,6 +19,9 @@ summary=()
 . tests/run/tools.sh
 . tests/run/postgres.sh
 
+# A snapshot that differs is a failure, and no file to look for in the source tree.
+export INSTA_UPDATE=no
+
 step_fmt() { cargo fmt --all --check; }
 
 step_buf() {
