@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Size, memory and CPU of an agent that runs the example policies against a controller on this host.
+# Size, memory and CPU of an agent that runs the example policies against a controller on this host, as JSON.
 #
 #   footprint.sh BIN_DIR SECONDS
 set -euo pipefail
@@ -46,14 +46,10 @@ sleep "$seconds"
 kill -0 "$agent" || { cat agent.log; exit 1; }
 
 ticks=$(getconf CLK_TCK)
-cpu() { awk -v ticks="$ticks" -v s="$seconds" '{ t = ($14 + $15) / ticks; printf "%.2f s in %d s: %.3f %% of a core", t, s, 100 * t / s }' "/proc/$1/stat"; }
-pss() { awk '/^Pss:/ { printf "%.1f MB", $2 / 1024 }' "/proc/$1/smaps_rollup"; }
+cpu() { awk -v ticks="$ticks" '{ printf "%.2f", ($14 + $15) / ticks }' "/proc/$1/stat"; }
+pss() { awk '/^Pss:/ { print $2 * 1024 }' "/proc/$1/smaps_rollup"; }
+process() { printf '{"pss_bytes": %d, "cpu_seconds": %s}' "$(pss "$1")" "$(cpu "$1")"; }
 cp "$bin/muster-agent" stripped && strip stripped
-printf 'agent binary   %.1f MB, %.1f MB stripped\n' \
-  "$(stat -c %s "$bin/muster-agent" | awk '{ print $1 / 1048576 }')" "$(stat -c %s stripped | awk '{ print $1 / 1048576 }')"
-printf 'agent memory   %s (PSS)\n' "$(pss "$agent")"
-printf 'agent CPU      %s\n' "$(cpu "$agent")"
-printf 'server memory  %s (PSS)\n' "$(pss "$server")"
-printf 'server CPU     %s\n' "$(cpu "$server")"
-ctl agent list
-ctl state list
+printf '{"seconds": %d, "agent_binary_bytes": %d, "agent_binary_stripped_bytes": %d, "agent": %s, "controller": %s, "states_ok": %d}\n' \
+  "$seconds" "$(stat -c %s "$bin/muster-agent")" "$(stat -c %s stripped)" "$(process "$agent")" "$(process "$server")" \
+  "$(ctl state list -o json | grep -c '"state": "CHECK_STATE_OK"')"
