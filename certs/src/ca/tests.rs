@@ -73,7 +73,7 @@ fn controllers_serve_and_agents_and_users_connect() {
     };
     assert_eq!(usage(&installation.controller().chain()[0]), (true, false));
     assert_eq!(usage(&installation.agent().chain()[0]), (false, true));
-    assert_eq!(usage(&installation.user("alice").chain()[0]), (false, true));
+    assert_eq!(usage(&installation.user("oncall").chain()[0]), (false, true));
 }
 
 #[test]

@@ -17,8 +17,8 @@ fn an_identity_is_written_as_its_uri() {
         "spiffe://example.muster/controller/c-1.fra_A"
     );
     assert_eq!(
-        Identity::user(&td, "alice").unwrap().to_string(),
-        "spiffe://example.muster/user/alice"
+        Identity::user(&td, "oncall").unwrap().to_string(),
+        "spiffe://example.muster/user/oncall"
     );
 }
 

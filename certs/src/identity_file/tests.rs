@@ -58,7 +58,7 @@ fn a_file_that_others_can_read_is_refused() {
 #[test]
 fn the_key_of_another_certificate_is_noticed() {
     let installation = Installation::new();
-    let (agent, user) = (installation.agent(), installation.user("alice"));
+    let (agent, user) = (installation.agent(), installation.user("oncall"));
     let mixed = format!("{}{}", *agent.key().to_pem(), pem::encode_certificates(user.chain()));
     assert!(matches!(IdentityFile::from_pem(&mixed), Err(ContentError::KeyMismatch)));
     let mut upside_down = agent.chain().to_vec();

@@ -129,22 +129,22 @@ mod tests {
     #[tokio::test]
     async fn an_operator_is_made_by_whoever_owns_the_keys() {
         let (_folder, dir) = controller().await;
-        let report = create("alice", &at(&dir), None, SystemTime::now()).await.unwrap();
-        let text = std::fs::read_to_string(dir.join("alice.yaml")).unwrap();
+        let report = create("oncall", &at(&dir), None, SystemTime::now()).await.unwrap();
+        let text = std::fs::read_to_string(dir.join("oncall.yaml")).unwrap();
         assert!(
             text.contains("server: \"127.0.0.1:9443\"") && text.contains("trust_domain: \"example.muster\""),
             "{text}"
         );
-        assert!(report.to_string().contains("alice.yaml"), "{report}");
+        assert!(report.to_string().contains("oncall.yaml"), "{report}");
     }
 
     #[tokio::test]
     async fn a_context_file_is_never_overwritten() {
         let (_folder, dir) = controller().await;
-        create("alice", &at(&dir), None, SystemTime::now()).await.unwrap();
-        let error = create("alice", &at(&dir), None, SystemTime::now()).await.unwrap_err();
+        create("oncall", &at(&dir), None, SystemTime::now()).await.unwrap();
+        let error = create("oncall", &at(&dir), None, SystemTime::now()).await.unwrap_err();
         assert!(error.to_string().contains("--out"), "{error}");
-        create("alice", &at(&dir), Some(&dir.join("again.yaml")), SystemTime::now())
+        create("oncall", &at(&dir), Some(&dir.join("again.yaml")), SystemTime::now())
             .await
             .unwrap();
     }
@@ -158,8 +158,8 @@ mod tests {
             r#"{"agents": "127.0.0.1:1", "api": "127.0.0.1:4711"}"#,
         )
         .unwrap();
-        create("alice", &at(&dir), None, SystemTime::now()).await.unwrap();
-        let text = std::fs::read_to_string(dir.join("alice.yaml")).unwrap();
+        create("oncall", &at(&dir), None, SystemTime::now()).await.unwrap();
+        let text = std::fs::read_to_string(dir.join("oncall.yaml")).unwrap();
         assert!(text.contains("server: \"127.0.0.1:4711\""), "{text}");
     }
 
@@ -168,7 +168,7 @@ mod tests {
         let (_folder, dir) = controller().await;
         let config = Config::new("controller1", "other.muster".parse().unwrap(), dir.clone());
         std::fs::write(dir.join("server.yaml"), config::render(&config, None)).unwrap();
-        let error = create("alice", &at(&dir), None, SystemTime::now()).await.unwrap_err();
+        let error = create("oncall", &at(&dir), None, SystemTime::now()).await.unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains("other.muster"), "{cause}");
     }

@@ -44,7 +44,7 @@ fn request(name: &str) -> Request<ApplyPoliciesRequest> {
     };
     let mut request = Request::new(ApplyPoliciesRequest { policies: vec![policy] });
     request.extensions_mut().insert(OpCtx {
-        caller: Caller::User { name: "ada".into() },
+        caller: Caller::User { name: "first".into() },
         source: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         request_id: "r1".into(),
     });

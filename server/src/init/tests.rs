@@ -141,7 +141,7 @@ async fn an_operator_can_always_be_made_anew() {
     admin::create(&store, &pki, "admin", config.certificates.user, SystemTime::now())
         .await
         .unwrap();
-    admin::create(&store, &pki, "alice", config.certificates.user, SystemTime::now())
+    admin::create(&store, &pki, "oncall", config.certificates.user, SystemTime::now())
         .await
         .unwrap();
     store.close().await;

@@ -169,12 +169,12 @@ async fn a_request_knows_the_certificate_and_the_address_of_its_peer() {
     let rig = Rig::start(quick(), Router::new().route("/", get(who)));
     let operator = rig
         .pki
-        .issue_user("alice", SystemTime::now(), Duration::from_secs(600))
+        .issue_user("oncall", SystemTime::now(), Duration::from_secs(600))
         .unwrap();
     let identity = IdentityFile::new(operator.key, operator.chain).unwrap();
 
     let named = ask(&mut rig.http2(Some(&identity)).await, "/").await.unwrap();
-    assert_eq!(text(named).await, "spiffe://example.muster/user/alice 127.0.0.1");
+    assert_eq!(text(named).await, "spiffe://example.muster/user/oncall 127.0.0.1");
     let anonymous = ask(&mut rig.http2(None).await, "/").await.unwrap();
     assert_eq!(text(anonymous).await, "nobody");
     rig.stop().await;

@@ -124,7 +124,7 @@ fn certificates_say_who_they_are_for_and_for_how_long() {
     assert_eq!(leaf.uris, ["spiffe://example.muster/controller/controller1"]);
     assert_eq!(controller.chain.len(), 3);
 
-    let user = pki.issue_user("alice", now, Duration::from_secs(60)).unwrap();
+    let user = pki.issue_user("oncall", now, Duration::from_secs(60)).unwrap();
     assert_eq!(user.issued.serial, Certificate::parse(&user.chain[0]).unwrap().serial);
     assert!(pki.issue_user("not a name", now, Duration::from_secs(60)).is_err());
 }

@@ -279,7 +279,7 @@ async fn an_enrollment_that_is_repeated_while_it_is_under_way_gets_the_same_cert
         uses: 1,
         labels: BTreeMap::new(),
         description: String::new(),
-        creator: "ada".into(),
+        creator: "first".into(),
     };
     let (_, token) = tokens::create(part.db(), &part.changes, new, now)
         .await

@@ -451,20 +451,41 @@ async fn a_user_is_known_by_name_and_serial_together() {
     let fresh = fresh().await;
     fresh
         .db
-        .user_create("ada", "admin", "01", 100, 1)
+        .user_create("first", "admin", "01", 100, 1)
         .await
         .expect("create");
     fresh
         .db
-        .user_create("ada", "admin", "02", 100, 1)
+        .user_create("first", "admin", "02", 100, 1)
         .await
         .expect("a second certificate");
     fresh
         .db
-        .user_create("bob", "admin", "03", 100, 1)
+        .user_create("second", "admin", "03", 100, 1)
         .await
         .expect("create");
-    assert!(fresh.db.user_by_certificate("ada", "02").await.expect("get").is_some());
-    assert!(fresh.db.user_by_certificate("ada", "03").await.expect("get").is_none());
-    assert!(fresh.db.user_by_certificate("eve", "01").await.expect("get").is_none());
+    assert!(
+        fresh
+            .db
+            .user_by_certificate("first", "02")
+            .await
+            .expect("get")
+            .is_some()
+    );
+    assert!(
+        fresh
+            .db
+            .user_by_certificate("first", "03")
+            .await
+            .expect("get")
+            .is_none()
+    );
+    assert!(
+        fresh
+            .db
+            .user_by_certificate("third", "01")
+            .await
+            .expect("get")
+            .is_none()
+    );
 }
