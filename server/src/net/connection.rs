@@ -38,7 +38,8 @@ impl Connection {
         self.release();
     }
 
-    /// Ends the connection in order: no new requests, those that are under way may finish within a few seconds.
+    /// Ends the connection in order: the peer may read its answer and leave, then no new requests are taken, and those that
+    /// are under way may finish within a few seconds.
     pub fn close(&self) {
         self.0.close.cancel();
     }

@@ -13,7 +13,7 @@ use hyper_util::server::conn::auto;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
@@ -24,6 +24,9 @@ use super::{Connection, Limits, Peer};
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
 /// After [`super::Connection::close`], how long requests that are under way may take.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// After [`super::Connection::close`], how long the peer may take to leave by itself. An answer that says why it is shown
+/// out must be read before the connection says that it ends, or some clients see the end alone.
+const LINGER: Duration = Duration::from_millis(500);
 /// Finds peers that are gone without a word.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -90,7 +93,15 @@ where
         tokio::select! {
             ended = served.as_mut() => return or_hung_up(ended),
             () = serving.shutdown.cancelled() => break serving.limits.grace,
-            () = connection.closing() => break CLOSE_GRACE,
+            () = connection.closing() => {
+                tokio::select! {
+                    ended = served.as_mut() => return or_hung_up(ended),
+                    () = serving.shutdown.cancelled() => {}
+                    () = serving.gone.cancelled() => {}
+                    () = sleep(LINGER) => {}
+                }
+                break CLOSE_GRACE;
+            }
             () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
                 let has_shown = match serving.limits.promote_within {
                     Some(_) => connection.is_promoted(),
