@@ -159,6 +159,7 @@ impl Link {
                 .take(MAX_WARNINGS)
                 .collect(),
             time_unix_micros: now.unix_micros,
+            trust_bundle_version: 0,
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Issued {
     pub der: CertificateDer<'static>,
     /// Lower-case hexadecimal.
     pub serial: String,
+    /// [`Ca::id`] of the CA that made it.
+    pub ca: String,
     pub not_before: SystemTime,
     pub not_after: SystemTime,
 }
@@ -140,6 +142,11 @@ impl Ca {
         self.issuer.key().to_pem()
     }
 
+    /// What people call it: the first 16 digits of the SHA-256 of its key.
+    pub fn id(&self) -> String {
+        fingerprint::hex(&fingerprint::sha256(&self.certificate.public_key_der)[..8])
+    }
+
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
@@ -180,6 +187,7 @@ impl Ca {
         Ok(Issued {
             der,
             serial,
+            ca: self.id(),
             not_before: validity.start,
             not_after: validity.end,
         })

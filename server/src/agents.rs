@@ -17,7 +17,7 @@ use muster_proto::{
 };
 use tokio::sync::Notify;
 
-pub use entry::{Certificate, Connection, Entry, Labels, Report};
+pub use entry::{Certificate, Connection, Entry, Labels, OnClone, Report};
 
 use crate::{
     changes::Changes,

@@ -2,15 +2,20 @@
 
 mod agents;
 mod enrollment;
+mod forks;
 mod link;
 mod metrics;
 mod paging;
 mod policies;
+mod preregistration;
 mod problem;
+mod renewal;
+mod revocation;
 mod states;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod trust;
 mod watch;
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -40,6 +40,13 @@ pub fn to_timestamp(time: Micros) -> prost_types::Timestamp {
     }
 }
 
+pub fn to_duration(span: Micros) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: span / SECOND,
+        nanos: (span % SECOND * 1000) as i32,
+    }
+}
+
 /// None for 0, which the store uses for "never".
 pub fn to_optional_timestamp(time: Micros) -> Option<prost_types::Timestamp> {
     (time != 0).then(|| to_timestamp(time))

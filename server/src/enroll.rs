@@ -16,7 +16,7 @@ use crate::{
     clock::{self, MINUTE, Micros},
     net::source_of,
     pki::{self, Pki},
-    store::{self, ChangeKind, Db, NewAgent, Op},
+    store::{self, ChangeKind, Db, NewAgent, NewCertificate, Op},
     tokens,
 };
 
@@ -159,8 +159,17 @@ impl Enroller {
         if !tx.agent_insert(&agent).await? {
             return Err(Error::AlreadyEnrolled(id));
         }
-        tx.agent_certificate_insert(&id.to_string(), &issued.serial, not_after, now)
-            .await?;
+        tx.agent_certificate_insert(&NewCertificate {
+            agent_id: &id.to_string(),
+            serial: &issued.serial,
+            not_after,
+            public_key: &fingerprint,
+            ca: &issued.ca,
+            predecessor: "",
+            certificate: &issued.der,
+            now,
+        })
+        .await?;
         tx.redemption_insert(&token.id, &fingerprint, &id.to_string(), &issued.der, now)
             .await?;
         tx.commit().await?;

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use agents::{AgentRow, AgentUpdate, NewAgent};
+pub use agents::{AgentRow, AgentUpdate, NewAgent, NewCertificate};
 pub use events::EventRow;
 pub use marks::MarkRow;
 pub use metrics::MetricRow;

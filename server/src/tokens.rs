@@ -96,6 +96,13 @@ pub async fn create(db: &Db, changes: &Changes, new: NewToken, now: Micros) -> R
         created_at: now,
         expires_at: now.saturating_add(clock::from_duration(new.ttl)),
         revision,
+        agent_id: String::new(),
+        source: String::new(),
+        allow_reenroll: false,
+        ephemeral: 0,
+        on_clone: String::new(),
+        revoked_at: 0,
+        cas: String::new(),
     };
     tx.token_insert(&row).await?;
     tx.commit().await?;

@@ -237,6 +237,8 @@ impl Session {
                 sync.added = added;
                 Ok(vec![Effect::ApplyPolicies(sync)])
             }
+            // Without the capability none comes.
+            (_, In::TrustBundle(_)) => Ok(Vec::new()),
         }
     }
 

@@ -365,13 +365,18 @@ impl Shared {
             Some(In::PolicyStatus(status)) => seen.statuses.push(status),
             Some(In::Heartbeat(heartbeat)) => seen.heartbeats.push(heartbeat),
             Some(In::Goodbye(_)) => seen.goodbyes += 1,
+            Some(In::TrustBundleStatus(_)) => None,
             Some(In::Hello(_)) | None => panic!("a frame that no agent sends"),
         });
         if let Some(ack) = ack {
             send(outgoing, Out::Ack(ack)).await;
         }
         let time_unix_micros = 1;
-        send(outgoing, Out::Heartbeat(v1::ControllerHeartbeat { time_unix_micros })).await;
+        let heartbeat = v1::ControllerHeartbeat {
+            time_unix_micros,
+            answer_now: false,
+        };
+        send(outgoing, Out::Heartbeat(heartbeat)).await;
     }
 
     fn note(&self, change: impl FnOnce(&mut Seen)) {
@@ -418,7 +423,23 @@ impl v1::enrollment_service_server::EnrollmentService for Services {
                 policy_keys: vec![policy_key],
             }),
             name: request.name,
+            time_unix_micros: 1,
         }))
+    }
+
+    async fn renew(&self, _: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn fork(&self, _: Request<v1::ForkRequest>) -> Result<Response<v1::ForkResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_trust_bundle(
+        &self,
+        _: Request<v1::GetTrustBundleRequest>,
+    ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
     }
 }
 

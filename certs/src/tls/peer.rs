@@ -16,7 +16,10 @@ pub enum Standing {
     Valid,
     /// The holder has the key, but the certificate has run out.
     Expired,
-    /// One of ours, but its holder or serial is not on file. Only who keeps the file can say so.
+    /// A newer certificate of the same holder is in use. Only who keeps the file can say so, here and below.
+    Superseded,
+    Revoked,
+    /// One of ours, but its holder or serial is not on file.
     Unknown,
 }
 
@@ -90,6 +93,8 @@ impl fmt::Display for Standing {
             Standing::None => "none",
             Standing::Valid => "valid",
             Standing::Expired => "expired",
+            Standing::Superseded => "superseded",
+            Standing::Revoked => "revoked",
             Standing::Unknown => "unknown",
         })
     }

@@ -181,10 +181,17 @@ fn serving(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> ServerConfig {
 
 #[test]
 fn standings_are_written_in_lower_case() {
-    let all = [Standing::None, Standing::Valid, Standing::Expired, Standing::Unknown];
+    let all = [
+        Standing::None,
+        Standing::Valid,
+        Standing::Expired,
+        Standing::Superseded,
+        Standing::Revoked,
+        Standing::Unknown,
+    ];
     assert_eq!(
         all.map(|standing| standing.to_string()),
-        ["none", "valid", "expired", "unknown"]
+        ["none", "valid", "expired", "superseded", "revoked", "unknown"]
     );
 }
 

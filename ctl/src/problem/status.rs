@@ -105,6 +105,7 @@ fn exit(code: Code, reason: ErrorReason) -> Exit {
         ErrorReason::CertificateRequired
         | ErrorReason::CertificateExpired
         | ErrorReason::CertificateUnknown
+        | ErrorReason::CertificateRevoked
         | ErrorReason::MethodNotAllowed => return Exit::Denied,
         ErrorReason::Unavailable | ErrorReason::ShuttingDown => return Exit::Unreachable,
         ErrorReason::AmbiguousName | ErrorReason::AgentAlreadyEnrolled => return Exit::Conflict,
@@ -156,7 +157,10 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
         }],
         ErrorReason::AmbiguousName => ambiguous(asked, said),
         ErrorReason::MethodNotAllowed => one("use the context of an admin: --context NAME"),
-        ErrorReason::CertificateRequired | ErrorReason::CertificateExpired | ErrorReason::CertificateUnknown => vec![
+        ErrorReason::CertificateRequired
+        | ErrorReason::CertificateExpired
+        | ErrorReason::CertificateUnknown
+        | ErrorReason::CertificateRevoked => vec![
             "on the controller's host, as its owner: muster-server admin create NAME".to_owned(),
             "then use the file it writes: musterctl --config FILE".to_owned(),
         ],

@@ -56,6 +56,7 @@ async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> 
         uses: args.uses,
         labels: distinct(args.labels)?,
         description: args.description,
+        ..Default::default()
     };
     let client = session.connect(&asked).await?;
     let response = client

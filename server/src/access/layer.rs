@@ -134,7 +134,7 @@ impl Access {
         }
         let Some(certificate) = certificate else {
             return match method.who {
-                Who::Newcomer => Ok(Caller::Anonymous),
+                Who::Newcomer | Who::NewcomerOrAgent => Ok(Caller::Anonymous),
                 _ => Err(Problem::new(
                     Code::Unauthenticated,
                     ErrorReason::CertificateRequired,
@@ -143,7 +143,9 @@ impl Access {
             };
         };
         match (method.who, &certificate.identity) {
-            (Who::Agent, Identity::Agent { id, .. }) => self.agent(AgentId::from(*id), certificate),
+            (Who::Agent | Who::NewcomerOrAgent | Who::Renewer, Identity::Agent { id, .. }) => {
+                self.agent(AgentId::from(*id), certificate)
+            }
             (Who::Admin, Identity::User { name, .. }) => self.user(name.as_str(), certificate).await,
             (Who::Newcomer, _) => Err(Problem::new(
                 Code::PermissionDenied,
@@ -178,7 +180,7 @@ impl Access {
                     clock::to_text(clock::from_system(certificate.not_after))
                 ),
             ),
-            Standing::None | Standing::Unknown => (
+            Standing::None | Standing::Superseded | Standing::Revoked | Standing::Unknown => (
                 ErrorReason::CertificateUnknown,
                 format!("the certificate {} of agent {id} is not on file", certificate.serial),
             ),

@@ -14,6 +14,10 @@ pub enum Who {
     Newcomer,
     /// An agent whose certificate is valid.
     Agent,
+    /// As `Newcomer` or as `Agent`.
+    NewcomerOrAgent,
+    /// An agent that shows a certificate of ours, in whatever standing; the method decides.
+    Renewer,
     /// An operator with the role admin.
     Admin,
     Anyone,
@@ -45,11 +49,26 @@ const fn api(path: &'static str, who: Who) -> Method {
 /// Every method of both listeners. REST routes that are not gRPC stand here by their path.
 pub const METHODS: &[Method] = &[
     agents("/muster.v1.EnrollmentService/Enroll", Who::Newcomer),
+    agents("/muster.v1.EnrollmentService/Renew", Who::Renewer),
+    agents("/muster.v1.EnrollmentService/Fork", Who::Renewer),
+    agents("/muster.v1.EnrollmentService/GetTrustBundle", Who::NewcomerOrAgent),
     agents("/muster.v1.LinkService/Connect", Who::Agent),
     api("/muster.v1.AgentService/ListAgents", Who::Admin),
     api("/muster.v1.AgentService/GetAgent", Who::Admin),
     api("/muster.v1.AgentService/WatchAgents", Who::Admin),
     api("/muster.v1.AgentService/UpdateAgentLabels", Who::Admin),
+    api("/muster.v1.AgentService/PreregisterAgent", Who::Admin),
+    api("/muster.v1.AgentService/RevokeAgent", Who::Admin),
+    api("/muster.v1.AgentService/DeleteAgent", Who::Admin),
+    api("/muster.v1.AgentService/ReadmitAgent", Who::Admin),
+    api("/muster.v1.AgentService/ForkAgent", Who::Admin),
+    api("/muster.v1.CaService/GetCaStatus", Who::Admin),
+    api("/muster.v1.CaService/PrepareCa", Who::Admin),
+    api("/muster.v1.CaService/ActivateCa", Who::Admin),
+    api("/muster.v1.CaService/RetireCa", Who::Admin),
+    api("/muster.v1.CertificateService/ListCertificates", Who::Admin),
+    api("/muster.v1.CertificateService/RevokeCertificate", Who::Admin),
+    api("/muster.v1.EventService/ListEvents", Who::Admin),
     api("/muster.v1.MetricService/QueryMetrics", Who::Admin),
     api("/muster.v1.PolicyService/ApplyPolicies", Who::Admin),
     api("/muster.v1.PolicyService/GetPolicy", Who::Admin),
@@ -58,6 +77,14 @@ pub const METHODS: &[Method] = &[
     api("/muster.v1.StateService/ListStates", Who::Admin),
     api("/muster.v1.StateService/WatchStates", Who::Admin),
     api("/muster.v1.TokenService/CreateToken", Who::Admin),
+    api("/muster.v1.TokenService/ListTokens", Who::Admin),
+    api("/muster.v1.TokenService/GetToken", Who::Admin),
+    api("/muster.v1.TokenService/RevokeToken", Who::Admin),
+    api("/muster.v1.UserService/CreateUser", Who::Admin),
+    api("/muster.v1.UserService/ListUsers", Who::Admin),
+    api("/muster.v1.UserService/GetUser", Who::Admin),
+    api("/muster.v1.UserService/RenewUser", Who::Admin),
+    api("/muster.v1.UserService/RevokeUser", Who::Admin),
     api("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Who::Admin),
     api(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

@@ -42,6 +42,46 @@ pub struct Entry {
     pub heard: bool,
     /// Why the last link ended.
     pub leave_reason: &'static str,
+    /// Raised by whatever ends the trust in the agent; issuing requires it unchanged.
+    pub epoch: i64,
+    /// None: as configured.
+    pub on_clone: Option<OnClone>,
+    /// It is deleted once it was offline this long; 0: never.
+    pub ephemeral: Micros,
+    /// 0: not open.
+    pub readmit_until: Micros,
+    pub fork_until: Micros,
+    /// The agent it was a copy of.
+    pub forked_from: Option<AgentId>,
+    /// Version of the trust bundle it has acknowledged.
+    pub bundle_version: i64,
+    pub preregistered: bool,
+}
+
+/// What happens to a machine that shows the identity of an agent that is connected from another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnClone {
+    Refuse,
+    Fork,
+}
+
+impl OnClone {
+    /// As it stands in the database and in configurations; empty: none.
+    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+        match text {
+            "" => Ok(None),
+            "refuse" => Ok(Some(Self::Refuse)),
+            "fork" => Ok(Some(Self::Fork)),
+            other => Err(format!("`{other}` is neither `refuse` nor `fork`")),
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Fork => "fork",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -102,6 +142,14 @@ impl Entry {
             revision: row.revision,
             heard: false,
             leave_reason: "",
+            epoch: row.epoch,
+            on_clone: OnClone::parse(&row.on_clone).map_err(corrupt)?,
+            ephemeral: row.ephemeral,
+            readmit_until: row.readmit_until,
+            fork_until: row.fork_until,
+            forked_from: row.forked_from.parse().ok(),
+            bundle_version: row.bundle_version,
+            preregistered: row.preregistered,
         })
     }
 
@@ -190,6 +238,14 @@ impl From<&store::NewAgent<'_>> for Entry {
             revision: agent.revision,
             heard: false,
             leave_reason: "",
+            epoch: 0,
+            on_clone: None,
+            ephemeral: 0,
+            readmit_until: 0,
+            fork_until: 0,
+            forked_from: None,
+            bundle_version: 0,
+            preregistered: false,
         }
     }
 }
@@ -198,11 +254,13 @@ pub fn labels_to_json(labels: &Labels) -> String {
     serde_json::json!(labels).to_string()
 }
 
-pub(super) const STATUS_NAMES: [(AgentStatus, &str); 4] = [
+pub(super) const STATUS_NAMES: [(AgentStatus, &str); 6] = [
     (AgentStatus::Pending, "pending"),
     (AgentStatus::Online, "online"),
     (AgentStatus::Late, "late"),
     (AgentStatus::Offline, "offline"),
+    (AgentStatus::Expected, "expected"),
+    (AgentStatus::Revoked, "revoked"),
 ];
 
 pub(super) fn status_name(status: AgentStatus) -> &'static str {

@@ -20,8 +20,8 @@ use super::{
     watch::{Events, Watch},
 };
 use crate::{
-    agents::{Agents, Entry},
-    clock::{self, Micros, to_optional_timestamp, to_timestamp},
+    agents::{Agents, Entry, OnClone},
+    clock::{self, Micros, to_duration, to_optional_timestamp, to_timestamp},
     policies::{Compiled, Policies, PolicySet},
     states::{States, View},
     store::{Change, ChangeKind},
@@ -130,6 +130,41 @@ impl AgentService for Api {
         let agent = Viewer::of(self, clock::now()).agent(&entry);
         Ok(Response::new(UpdateAgentLabelsResponse { agent: Some(agent) }))
     }
+
+    async fn preregister_agent(
+        &self,
+        request: Request<muster_proto::v1::PreregisterAgentRequest>,
+    ) -> Result<Response<muster_proto::v1::PreregisterAgentResponse>, Status> {
+        super::preregistration::preregister_agent(self, request).await
+    }
+
+    async fn revoke_agent(
+        &self,
+        request: Request<muster_proto::v1::RevokeAgentRequest>,
+    ) -> Result<Response<muster_proto::v1::RevokeAgentResponse>, Status> {
+        super::revocation::revoke_agent(self, request).await
+    }
+
+    async fn delete_agent(
+        &self,
+        request: Request<muster_proto::v1::DeleteAgentRequest>,
+    ) -> Result<Response<muster_proto::v1::DeleteAgentResponse>, Status> {
+        super::revocation::delete_agent(self, request).await
+    }
+
+    async fn readmit_agent(
+        &self,
+        request: Request<muster_proto::v1::ReadmitAgentRequest>,
+    ) -> Result<Response<muster_proto::v1::ReadmitAgentResponse>, Status> {
+        super::revocation::readmit_agent(self, request).await
+    }
+
+    async fn fork_agent(
+        &self,
+        request: Request<muster_proto::v1::ForkAgentRequest>,
+    ) -> Result<Response<muster_proto::v1::ForkAgentResponse>, Status> {
+        super::forks::fork_agent(self, request).await
+    }
 }
 
 fn gone(id: AgentId) -> crate::agents::Error {
@@ -181,6 +216,8 @@ impl<'a> Viewer<'a> {
             certificate: Some(v1::AgentCertificate {
                 serial: entry.certificate.serial.clone(),
                 expire_time: to_optional_timestamp(entry.certificate.not_after),
+                issue_time: None,
+                ca: String::new(),
             }),
             connection: entry.connection.as_ref().map(|connection| {
                 let report = connection.report.as_ref();
@@ -194,6 +231,16 @@ impl<'a> Viewer<'a> {
                 }
             }),
             revision: entry.revision,
+            ephemeral: (entry.ephemeral > 0).then(|| to_duration(entry.ephemeral)),
+            on_clone: match entry.on_clone {
+                None => v1::OnClone::Unspecified,
+                Some(OnClone::Refuse) => v1::OnClone::Refuse,
+                Some(OnClone::Fork) => v1::OnClone::Fork,
+            } as i32,
+            readmit_until: (entry.readmit_until > self.now).then(|| to_timestamp(entry.readmit_until)),
+            fork_until: (entry.fork_until > self.now).then(|| to_timestamp(entry.fork_until)),
+            forked_from: entry.forked_from.map(|id| id.to_string()).unwrap_or_default(),
+            trust_bundle_version: entry.bundle_version,
         }
     }
 }

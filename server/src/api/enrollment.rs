@@ -61,6 +61,7 @@ impl EnrollmentService for Api {
                     certificates: chain.into_iter().map(|certificate| certificate.to_vec()).collect(),
                     trust_bundle: Some(self.pki.trust_bundle()),
                     name: enrolled.name,
+                    time_unix_micros: clock::now(),
                 }))
             }
             Err(problem) => {
@@ -69,5 +70,26 @@ impl EnrollmentService for Api {
                 Err(problem::status(&ctx, problem))
             }
         }
+    }
+
+    async fn renew(
+        &self,
+        request: Request<muster_proto::v1::RenewRequest>,
+    ) -> Result<Response<muster_proto::v1::RenewResponse>, Status> {
+        super::renewal::renew(self, request).await
+    }
+
+    async fn fork(
+        &self,
+        request: Request<muster_proto::v1::ForkRequest>,
+    ) -> Result<Response<muster_proto::v1::ForkResponse>, Status> {
+        super::forks::fork(self, request).await
+    }
+
+    async fn get_trust_bundle(
+        &self,
+        request: Request<muster_proto::v1::GetTrustBundleRequest>,
+    ) -> Result<Response<muster_proto::v1::GetTrustBundleResponse>, Status> {
+        super::trust::get_trust_bundle(self, request).await
     }
 }

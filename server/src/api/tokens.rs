@@ -53,6 +53,27 @@ impl TokenService for Api {
             endpoints: self.endpoints.clone(),
         }))
     }
+
+    async fn list_tokens(
+        &self,
+        _request: Request<muster_proto::v1::ListTokensRequest>,
+    ) -> Result<Response<muster_proto::v1::ListTokensResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn get_token(
+        &self,
+        _request: Request<muster_proto::v1::GetTokenRequest>,
+    ) -> Result<Response<muster_proto::v1::GetTokenResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn revoke_token(
+        &self,
+        _request: Request<muster_proto::v1::RevokeTokenRequest>,
+    ) -> Result<Response<muster_proto::v1::RevokeTokenResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
 }
 
 fn to_token(row: TokenRow, labels: std::collections::BTreeMap<String, String>) -> Token {
@@ -66,5 +87,6 @@ fn to_token(row: TokenRow, labels: std::collections::BTreeMap<String, String>) -
         expire_time: to_optional_timestamp(row.expires_at),
         creator: row.creator,
         revision: row.revision,
+        ..Default::default()
     }
 }

@@ -259,6 +259,7 @@ impl Session {
             }
             Frame::Facts(facts) => effects.push(Effect::Facts(facts)),
             Frame::Goodbye(_) => effects.push(Effect::Close(Close::Goodbye)),
+            Frame::TrustBundleStatus(_) => self.ignored_frames += 1,
         }
         effects
     }
@@ -392,6 +393,7 @@ impl Session {
                 active.last_sent = now;
                 vec![send(Frame::Heartbeat(v1::ControllerHeartbeat {
                     time_unix_micros: now,
+                    answer_now: false,
                 }))]
             }
             _ => Vec::new(),

@@ -28,6 +28,20 @@ pub struct AgentRow {
     pub policy_status: Vec<u8>,
     pub enrolled_at: i64,
     pub revision: i64,
+    pub epoch: i64,
+    /// `refuse`, `fork`; empty: as configured.
+    pub on_clone: String,
+    /// Microseconds; 0: not ephemeral.
+    pub ephemeral: i64,
+    /// 0: not open.
+    pub readmit_until: i64,
+    pub fork_until: i64,
+    /// Id of the agent it was a copy of; empty: of none.
+    pub forked_from: String,
+    /// JSON object.
+    pub fingerprint: String,
+    pub bundle_version: i64,
+    pub preregistered: bool,
     /// Of the newest certificate.
     pub serial: String,
     pub not_after: i64,
@@ -43,6 +57,23 @@ pub struct NewAgent<'a> {
     pub version: &'a str,
     pub now: i64,
     pub revision: i64,
+}
+
+/// A certificate that an agent gets.
+#[derive(Clone, Debug)]
+pub struct NewCertificate<'a> {
+    pub agent_id: &'a str,
+    pub serial: &'a str,
+    pub not_after: i64,
+    /// Fingerprint.
+    pub public_key: &'a str,
+    /// Id of the CA that issued it.
+    pub ca: &'a str,
+    /// Serial of the one it was renewed with; empty: enrolled.
+    pub predecessor: &'a str,
+    /// DER.
+    pub certificate: &'a [u8],
+    pub now: i64,
 }
 
 /// The part of a row that follows what is known in memory.
@@ -81,17 +112,20 @@ impl Tx {
         Ok(self.execute(sql, args).await? == 1)
     }
 
-    pub async fn agent_certificate_insert(
-        &mut self,
-        agent_id: &str,
-        serial: &str,
-        not_after: i64,
-        now: i64,
-    ) -> Result<(), Error> {
-        let sql = "INSERT INTO agent_certificates (serial, agent_id, not_after, created_at) VALUES ($1, $2, $3, $4)";
-        self.execute(sql, args![serial, agent_id, not_after, now])
-            .await
-            .map(|_| ())
+    pub async fn agent_certificate_insert(&mut self, new: &NewCertificate<'_>) -> Result<(), Error> {
+        let sql = "INSERT INTO agent_certificates (serial, agent_id, not_after, created_at, public_key, ca, \
+                   predecessor, certificate) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let args = args![
+            new.serial,
+            new.agent_id,
+            new.not_after,
+            new.now,
+            new.public_key,
+            new.ca,
+            new.predecessor,
+            new.certificate,
+        ];
+        self.execute(sql, args).await.map(|_| ())
     }
 
     /// Writes all that changes during an agent's life, except what operators set.

@@ -17,6 +17,19 @@ pub struct TokenRow {
     pub created_at: i64,
     pub expires_at: i64,
     pub revision: i64,
+    /// The only agent that may enroll with it; empty: any.
+    pub agent_id: String,
+    /// CIDR notation; empty: any address.
+    pub source: String,
+    pub allow_reenroll: bool,
+    /// Microseconds; 0: its agents are not ephemeral.
+    pub ephemeral: i64,
+    /// `refuse`, `fork`; empty: as configured.
+    pub on_clone: String,
+    /// 0: not revoked.
+    pub revoked_at: i64,
+    /// Ids of the CAs whose pins were given out with it, separated by blanks.
+    pub cas: String,
 }
 
 #[derive(Clone, Debug, FromRow)]
@@ -29,7 +42,8 @@ pub struct RedemptionRow {
 impl Tx {
     pub async fn token_insert(&mut self, row: &TokenRow) -> Result<(), Error> {
         let sql = "INSERT INTO tokens (id, secret_hash, description, labels, uses, uses_left, creator, created_at, \
-                   expires_at, revision) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+                   expires_at, revision, agent_id, source, allow_reenroll, ephemeral, on_clone, revoked_at, cas) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
         let args = args![
             &row.id,
             row.secret_hash.as_slice(),
@@ -41,6 +55,13 @@ impl Tx {
             row.created_at,
             row.expires_at,
             row.revision,
+            &row.agent_id,
+            &row.source,
+            row.allow_reenroll,
+            row.ephemeral,
+            &row.on_clone,
+            row.revoked_at,
+            &row.cas,
         ];
         self.execute(sql, args).await.map(|_| ())
     }

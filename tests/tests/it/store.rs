@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use muster_proto::{ids::AgentId, v1::Lane};
 use muster_server::store::{
-    AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, Op, PolicyRow, Source, StateRow, TokenRow,
+    AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, NewCertificate, Op, PolicyRow, Source, StateRow, TokenRow,
 };
 use muster_tests::postgres::Database;
 
@@ -52,9 +52,18 @@ pub async fn enroll(db: &Db, name: &str) -> AgentId {
         revision,
     };
     assert!(tx.agent_insert(&agent).await.expect("insert"));
-    tx.agent_certificate_insert(&id.to_string(), &format!("serial-{id}"), 99, 1)
-        .await
-        .expect("certificate");
+    tx.agent_certificate_insert(&NewCertificate {
+        agent_id: &id.to_string(),
+        serial: &format!("serial-{id}"),
+        not_after: 99,
+        public_key: "sha256:of-a-key",
+        ca: "0123456789abcdef",
+        predecessor: "",
+        certificate: b"der",
+        now: 1,
+    })
+    .await
+    .expect("certificate");
     tx.commit().await.expect("commit");
     id
 }
@@ -71,6 +80,13 @@ fn token(id: &str, uses: i64) -> TokenRow {
         created_at: 1,
         expires_at: 1_000,
         revision: 1,
+        agent_id: String::new(),
+        source: String::new(),
+        allow_reenroll: false,
+        ephemeral: 0,
+        on_clone: String::new(),
+        revoked_at: 0,
+        cas: String::new(),
     }
 }
 

@@ -97,6 +97,8 @@ pub fn status_words(agent: &v1::Agent) -> (String, Tone) {
         v1::AgentStatus::Online => ("online", Tone::Good),
         v1::AgentStatus::Late => ("late", Tone::Warning),
         v1::AgentStatus::Offline => ("offline", Tone::Bad),
+        v1::AgentStatus::Expected => ("expected", Tone::Faint),
+        v1::AgentStatus::Revoked => ("revoked", Tone::Bad),
     };
     let mut text = word.to_owned();
     if agent.status_unconfirmed {

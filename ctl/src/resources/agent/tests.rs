@@ -68,6 +68,7 @@ fn online() -> v1::Agent {
         certificate: Some(v1::AgentCertificate {
             serial: "1a2b3c".to_owned(),
             expire_time: ago(-17 * 3_600),
+            ..Default::default()
         }),
         connection: Some(v1::AgentConnection {
             session_id: "s-81f3".to_owned(),

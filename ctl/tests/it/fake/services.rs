@@ -63,6 +63,26 @@ impl AgentService for Controller {
         })
         .await
     }
+
+    async fn preregister_agent(&self, _: Request<v1::PreregisterAgentRequest>) -> Answer<v1::PreregisterAgentResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn revoke_agent(&self, _: Request<v1::RevokeAgentRequest>) -> Answer<v1::RevokeAgentResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn delete_agent(&self, _: Request<v1::DeleteAgentRequest>) -> Answer<v1::DeleteAgentResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn readmit_agent(&self, _: Request<v1::ReadmitAgentRequest>) -> Answer<v1::ReadmitAgentResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn fork_agent(&self, _: Request<v1::ForkAgentRequest>) -> Answer<v1::ForkAgentResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
 }
 
 #[tonic::async_trait]
@@ -129,6 +149,18 @@ impl PolicyService for Controller {
 impl TokenService for Controller {
     async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenResponse> {
         self.answer(request, |script, _| script.token.clone()).await
+    }
+
+    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_token(&self, _: Request<v1::GetTokenRequest>) -> Answer<v1::GetTokenResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn revoke_token(&self, _: Request<v1::RevokeTokenRequest>) -> Answer<v1::RevokeTokenResponse> {
+        Err(Status::unimplemented("not scripted"))
     }
 }
 

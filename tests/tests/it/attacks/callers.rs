@@ -51,8 +51,12 @@ fn every_method_is_closed_to_every_caller_that_it_is_not_for() {
     let agent = IdentityFile::load(&target.stolen().path("state/identity.pem")).expect("an identity");
     let operator = dial::operator(&target.controller.path("tester.yaml"));
     let callers = [
-        ("nobody", None, vec![Who::Newcomer, Who::Anyone]),
-        ("agent", Some(&agent), vec![Who::Agent, Who::Anyone]),
+        ("nobody", None, vec![Who::Newcomer, Who::NewcomerOrAgent, Who::Anyone]),
+        (
+            "agent",
+            Some(&agent),
+            vec![Who::Agent, Who::NewcomerOrAgent, Who::Renewer, Who::Anyone],
+        ),
         ("operator", Some(&operator), vec![Who::Admin, Who::Anyone]),
     ];
     let mut calls = 0;
