@@ -365,7 +365,7 @@ impl Shared {
             Some(In::PolicyStatus(status)) => seen.statuses.push(status),
             Some(In::Heartbeat(heartbeat)) => seen.heartbeats.push(heartbeat),
             Some(In::Goodbye(_)) => seen.goodbyes += 1,
-            Some(In::TrustBundleStatus(_)) => None,
+            Some(In::TrustBundleStatus(_)) => {}
             Some(In::Hello(_)) | None => panic!("a frame that no agent sends"),
         });
         if let Some(ack) = ack {

@@ -156,7 +156,10 @@ fn a_handshake_without_an_answer_ends() {
 #[test]
 fn heartbeats_go_out_at_the_interval_of_welcome_with_the_echo_of_the_controllers_clock() {
     let mut bench = Bench::active();
-    bench.receive(In::Heartbeat(v1::ControllerHeartbeat { time_unix_micros: 777 }));
+    bench.receive(In::Heartbeat(v1::ControllerHeartbeat {
+        time_unix_micros: 777,
+        answer_now: false,
+    }));
     bench.record(v1::Lane::Metrics, 100);
     bench.receive(ack(v1::Lane::Metrics, 0, 0));
     assert_eq!(bench.all(), []);
