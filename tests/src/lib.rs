@@ -23,6 +23,7 @@ pub mod poll;
 mod ports;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod settings;
 pub mod tools;
 
@@ -31,3 +32,4 @@ pub use controller::Controller;
 pub use ctl::Ctl;
 pub use dev::Dev;
 pub use process::Process;
+pub use proxy::Proxy;
