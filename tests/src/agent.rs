@@ -38,6 +38,12 @@ impl Setup {
         setup
     }
 
+    /// Connects there instead, for example to a [`crate::Proxy`].
+    pub fn through(mut self, endpoint: &str) -> Self {
+        self.config["server"]["endpoints"] = json!([endpoint]);
+        self
+    }
+
     /// Puts the file from which the agent takes its token.
     pub fn write_token(&self, secret: &str) {
         self.write("join-token", secret);
@@ -114,6 +120,19 @@ impl Agent {
     /// All that it has said since its first start.
     pub fn log(&self) -> String {
         fs::read_to_string(self.setup.path("agent.log")).unwrap_or_default()
+    }
+
+    /// `status.json`, once it is there.
+    pub fn status(&self) -> Result<Value, String> {
+        let path = self.setup.path("state/status.json");
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Its UUID, once it has one.
+    pub fn id(&self) -> Result<String, String> {
+        let id = fs::read_to_string(self.setup.path("agent-id")).map_err(|error| format!("agent-id: {error}"))?;
+        Ok(id.trim().to_owned())
     }
 
     /// Runs another verb of `muster-agent` on the same host.

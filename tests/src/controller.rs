@@ -185,6 +185,14 @@ impl Controller {
         agent::Setup::new(name, self.token(&["--uses", "1"]))
     }
 
+    /// So many agents that are not enrolled yet, named `<prefix>-<n>` from 1 on, with one token for all.
+    pub fn fleet(&self, prefix: &str, count: usize) -> Vec<agent::Setup> {
+        let token = self.token(&["--uses", &count.to_string()]);
+        (1..=count)
+            .map(|n| agent::Setup::new(&format!("{prefix}-{n}"), token.clone()))
+            .collect()
+    }
+
     /// Applies manifests, given as text.
     #[track_caller]
     pub fn apply(&self, manifests: &str) -> Outcome {

@@ -69,6 +69,18 @@ impl Ctl {
             .ok_or_else(|| format!("no items in {document}"))
     }
 
+    /// The items of a list whose field at this path (`agentId`, `metadata.name`) has this value.
+    pub fn items_with<S: AsRef<OsStr>>(&self, arguments: &[S], path: &str, value: &str) -> Result<Vec<Value>, String> {
+        let at = |item: &Value| path.split('.').fold(item.clone(), |item, key| item[key].clone());
+        let items = self.items(arguments)?;
+        Ok(items.into_iter().filter(|item| at(item) == *value).collect())
+    }
+
+    /// The events with this reason, `AGENT_RENEWED_IN_GRACE`.
+    pub fn events(&self, reason: &str) -> Result<Vec<Value>, String> {
+        self.items_with(&["event", "list"], "reason", reason)
+    }
+
     /// Whether the one agent of this name has this status: `ONLINE`, `OFFLINE`, ...
     pub fn agent_is(&self, name: &str, status: &str) -> Result<Value, String> {
         let agents = self.items(&["agent", "list"])?;

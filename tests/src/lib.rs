@@ -24,6 +24,7 @@ mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod server_yaml;
 pub mod settings;
 pub mod tools;
 
@@ -33,3 +34,4 @@ pub use ctl::Ctl;
 pub use dev::Dev;
 pub use process::Process;
 pub use proxy::Proxy;
+pub use server_yaml::ServerYaml;
