@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     driver::{Ended, Reason},
     queue::Queue,
-    session::{Closed, PROTOCOL_VERSION},
+    session::{CAPABILITIES, Closed, PROTOCOL_VERSION},
 };
 use crate::{
     backoff::Backoff,
@@ -144,7 +144,7 @@ impl Link {
             agent_id: self.identity.id().to_string(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_version: PROTOCOL_VERSION,
-            capabilities: Vec::new(),
+            capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
             fingerprint: Some(self.fingerprint.clone()),
             spools: self.queue.lock().spools(),
             policy_set_digest: self.policies.digest(),

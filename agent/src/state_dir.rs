@@ -122,6 +122,11 @@ impl StateDir {
     /// A spool id that was never used before: "<generation>-<random>". The generation is on disk before it is used, and
     /// grows with every call; where the file does not tell it, it goes on from the clock.
     pub fn next_spool_id(&self, now: SystemTime) -> Result<String, Error> {
+        self.next_spool_id_above(0, now)
+    }
+
+    /// As `next_spool_id`, with a generation above this one too.
+    pub fn next_spool_id_above(&self, above: u64, now: SystemTime) -> Result<String, Error> {
         let path = self.path.join("generation");
         let last = match file::read_secret_text(&path, 64) {
             Ok(text) => text.trim().parse::<u64>().ok(),
@@ -129,7 +134,7 @@ impl StateDir {
             Err(file::Error::TooLong { .. } | file::Error::NotText { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let generation = last.and_then(|last| last.checked_add(1)).unwrap_or_else(|| {
+        let generation = last.and_then(|last| last.max(above).checked_add(1)).unwrap_or_else(|| {
             tracing::warn!(path = %path.display(), "the file holds no generation; it goes on from the clock");
             now.duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(1, |since| since.as_secs())
@@ -189,6 +194,13 @@ mod tests {
             .map(|_| state.next_spool_id(SystemTime::UNIX_EPOCH).unwrap())
             .collect();
         assert_eq!(ids.iter().map(|id| generation(id)).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_spool_id_above_what_the_controller_knows_is_kept_and_grown_from() {
+        let (_dir, state) = state_dir();
+        let id = |above| generation(&state.next_spool_id_above(above, SystemTime::UNIX_EPOCH).unwrap());
+        assert_eq!([id(0), id(40), id(7), id(0)], [1, 41, 42, 43]);
     }
 
     #[test]

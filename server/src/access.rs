@@ -4,6 +4,6 @@ mod caller;
 mod layer;
 mod table;
 
-pub use caller::{Caller, OpCtx};
+pub use caller::{Caller, OpCtx, Renewer};
 pub use layer::{Access, Guard};
 pub use table::{Listener, METHODS, Method, Who};

@@ -1,8 +1,11 @@
 //! The inventory: every agent, its labels, its status and what it last said of itself. Kept in memory as a whole, so that a
 //! connecting fleet asks the database nothing, and written through in batches. Knows no transport.
 
+mod certificates;
+mod ending;
 mod entry;
 pub mod liveness;
+mod machines;
 mod persist;
 
 use std::{
@@ -17,7 +20,9 @@ use muster_proto::{
 };
 use tokio::sync::Notify;
 
-pub use entry::{Certificate, Connection, Entry, Labels, OnClone, Report};
+pub use certificates::Certificate;
+pub use ending::Ending;
+pub use entry::{Connection, Entry, Labels, OnClone, Report};
 
 use crate::{
     changes::Changes,
@@ -31,6 +36,10 @@ pub enum Error {
     NotFound(String),
     #[error("the name {name} belongs to {} agents", ids.len())]
     Ambiguous { name: String, ids: Vec<AgentId> },
+    #[error("agent {0} is revoked")]
+    Revoked(AgentId),
+    #[error("agent {0} has never enrolled")]
+    NeverEnrolled(AgentId),
     #[error("failed to store the agent")]
     Store(#[from] store::Error),
 }
@@ -52,6 +61,10 @@ pub struct Agents {
     dirty: Mutex<BTreeSet<AgentId>>,
     /// Transitions of status that become events.
     transitions: Mutex<Vec<persist::Transition>>,
+    /// First uses of certificates that wait to be written.
+    first_uses: Mutex<Vec<store::FirstUse>>,
+    /// Events that wait to be written.
+    notices: Mutex<Vec<store::EventRow>>,
     persist: Notify,
     /// Told when labels, facts or status changed: states follow.
     pub assignments: Notify,
@@ -67,12 +80,19 @@ impl Agents {
             let entry = Entry::from_row(row)?;
             entries.insert(entry.id, entry);
         }
+        for row in db.agent_certificate_list_live().await? {
+            if let Some(entry) = row.agent_id.parse().ok().and_then(|id: AgentId| entries.get_mut(&id)) {
+                entry.take_certificate(&row);
+            }
+        }
         Ok(Self {
             db,
             changes,
             entries: RwLock::new(entries),
             dirty: Mutex::default(),
             transitions: Mutex::default(),
+            first_uses: Mutex::default(),
+            notices: Mutex::default(),
             persist: Notify::new(),
             assignments: Notify::new(),
             writing: tokio::sync::Mutex::new(()),
@@ -257,7 +277,8 @@ impl Agents {
             let mut entries = self.write();
             let Some(entry) = entries.get_mut(&id) else { return };
             let Some((status, reason)) = decide(entry) else { return };
-            if entry.status == status {
+            // Neither silence nor a link that is about to be cut brings back what an operator has ended.
+            if entry.status == status || !entry.is_trusted() {
                 return;
             }
             let from = entry.status;
@@ -302,6 +323,10 @@ impl Agents {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<AgentId, Entry>> {
         self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_notices(&self) -> std::sync::MutexGuard<'_, Vec<store::EventRow>> {
+        self.notices.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock_transitions(&self) -> std::sync::MutexGuard<'_, Vec<persist::Transition>> {

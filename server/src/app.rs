@@ -18,12 +18,15 @@ use crate::{
     clock,
     config::Config,
     enroll::Enroller,
+    forks::Forks,
+    fleet::Fleet,
     ingest::{self, Ingest},
     lease::{self, Lease},
     link::{self, Links},
     net,
     pki::{self, Pki},
     policies::{self, Policies},
+    renewal::Renewer,
     states::States,
     store::{self, Db},
     tasks::{self, controller_certificate::ControllerCertificate},
@@ -107,12 +110,22 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let (ingest, ingest_handle) = Ingest::load(ingest::Deps {
         db: db.clone(),
         changes: changes.clone(),
+        agents: agents.clone(),
         states: states.clone(),
         telemetry: telemetry.clone(),
     })
     .await?;
-    let links = Arc::new(Links::default());
+    let links = Arc::new(Links::new(config.link.heartbeat));
     let enroller = Arc::new(Enroller::new(db.clone(), changes.clone(), pki.clone(), agents.clone()));
+
+    let fleet = Fleet {
+        agents: agents.clone(),
+        states: states.clone(),
+        links: links.clone(),
+    };
+    let grace = clock::from_duration(config.certificates.grace);
+    let on_clone = config.enrollment.on_clone;
+    let renewer = Renewer::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace, on_clone).await?;
 
     let certificate = ControllerCertificate::issue(pki.clone(), &config.name, SystemTime::now())?;
     let (agents_tcp, agents_addr) = listen(config.agent_listen)?;
@@ -129,11 +142,22 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         policies: policies.clone(),
         states: states.clone(),
         links: links.clone(),
+        fleet,
         enroller,
+        forks: Arc::new(Forks::new(
+            db.clone(),
+            changes.clone(),
+            pki.clone(),
+            agents.clone(),
+            grace,
+            config.enrollment.on_clone,
+        )),
+        renewer: Arc::new(renewer),
         link: link::Deps {
             config: link::Config {
                 heartbeat: clock::from_duration(heartbeat),
                 controller_name: config.name.clone(),
+                on_clone: config.enrollment.on_clone,
             },
             agents: agents.clone(),
             policies,

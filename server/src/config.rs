@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use muster_certs::identity::TrustDomain;
 
+use crate::agents::OnClone;
 use crate::net;
 use crate::pki::Lifetimes;
 use crate::store;
@@ -39,6 +40,7 @@ pub struct Config {
     pub limits: Limits,
     pub retention: Retention,
     pub certificates: Lifetimes,
+    pub enrollment: Enrollment,
     pub logging: Logging,
 }
 
@@ -72,6 +74,13 @@ pub struct Retention {
     pub results: Keep,
     pub events: Keep,
     pub metrics: Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enrollment {
+    /// What happens to a machine that shows the identity of an agent that is connected from another one. A token may say
+    /// otherwise of its agents.
+    pub on_clone: OnClone,
 }
 
 /// How much of one kind of history is kept: what is older goes, and what is more.
@@ -160,6 +169,9 @@ impl Config {
                 },
             },
             certificates: Lifetimes::default(),
+            enrollment: Enrollment {
+                on_clone: OnClone::Refuse,
+            },
             logging: Logging {
                 level: tracing::Level::INFO,
                 format: LogFormat::Text,

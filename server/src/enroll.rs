@@ -112,7 +112,7 @@ impl Enroller {
                 tokens::Error::Store(error) => Error::Store(error),
                 _ => Error::TokenRefused,
             })?;
-        let violations = request.violations();
+        let violations = violations(&request.name, &request.labels, &request.version);
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }
@@ -178,6 +178,10 @@ impl Enroller {
         entry.certificate = Certificate {
             serial: issued.serial,
             not_after,
+            issued_at: now,
+            ca: issued.ca,
+            public_key: fingerprint,
+            is_used: false,
         };
         self.agents.inserted(entry);
         Ok(Enrolled {
@@ -212,19 +216,17 @@ impl Enroller {
     }
 }
 
-impl Request {
-    fn violations(&self) -> Vec<FieldViolation> {
-        let mut violations = tokens::label_violations("labels", &self.labels);
-        // As for values of labels: nothing that a terminal or a table would act on, and not blanks alone.
-        if self.name.is_empty() || !label::value_is_valid(&self.name) {
-            let text =
-                format!("must be 1 to {MAX_NAME} bytes without control characters and without blanks at its ends");
-            violations.push(FieldViolation::new("name", text));
-        }
-        if self.version.len() > 64 || !label::value_is_valid(&self.version) {
-            let text = "must be at most 64 bytes without control characters";
-            violations.push(FieldViolation::new("agent_version", text));
-        }
-        violations
+/// What a machine says of itself has to be fit for tables, terminals and the database.
+pub fn violations(name: &str, labels: &BTreeMap<String, String>, version: &str) -> Vec<FieldViolation> {
+    let mut violations = tokens::label_violations("labels", labels);
+    // As for values of labels: nothing that a terminal or a table would act on, and not blanks alone.
+    if name.is_empty() || !label::value_is_valid(name) {
+        let text = format!("must be 1 to {MAX_NAME} bytes without control characters and without blanks at its ends");
+        violations.push(FieldViolation::new("name", text));
     }
+    if version.len() > 64 || !label::value_is_valid(version) {
+        let text = "must be at most 64 bytes without control characters";
+        violations.push(FieldViolation::new("agent_version", text));
+    }
+    violations
 }

@@ -22,6 +22,7 @@ pub use spool_id::SpoolId;
 pub use validate::{is_label_name, is_metric_name};
 
 use crate::{
+    agents::{Agents, Entry},
     changes::Changes,
     clock::{self, Micros},
     states::States,
@@ -65,6 +66,7 @@ pub struct Handle {
     results: mpsc::Sender<Job>,
     metrics: mpsc::Sender<Job>,
     marks: Arc<Marks>,
+    states: Arc<States>,
 }
 
 impl Handle {
@@ -82,6 +84,15 @@ impl Handle {
     pub fn mark(&self, agent: AgentId, lane: Lane, spool: &SpoolId) -> u64 {
         self.marks.get(agent, lane, spool)
     }
+
+    /// The highest generation among an agent's spools other than these; 0: there are none. States follow generations, so a
+    /// spool that is not above it comes too late.
+    pub fn highest_generation(&self, agent: AgentId, except: &[SpoolId]) -> i64 {
+        let own = except.iter().map(SpoolId::generation).max().unwrap_or(0);
+        // Marks are forgotten some day, states are not. One of an equal generation is the spool's own.
+        let of_states = Some(self.states.highest_generation(agent)).filter(|highest| *highest > own);
+        self.marks.highest_generation(agent, except).max(of_states.unwrap_or(0))
+    }
 }
 
 /// What is stored of every spool, as committed.
@@ -95,6 +106,18 @@ impl Marks {
             .get(&(agent, lane))
             .and_then(|spools| spools.get(spool))
             .copied()
+            .unwrap_or(0)
+    }
+
+    fn highest_generation(&self, agent: AgentId, except: &[SpoolId]) -> i64 {
+        let marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        [Lane::Results, Lane::Metrics]
+            .into_iter()
+            .filter_map(|lane| marks.get(&(agent, lane)))
+            .flat_map(HashMap::keys)
+            .filter(|spool| !except.contains(spool))
+            .map(SpoolId::generation)
+            .max()
             .unwrap_or(0)
     }
 
@@ -116,6 +139,7 @@ impl Marks {
 pub struct Deps {
     pub db: Db,
     pub changes: Changes,
+    pub agents: Arc<Agents>,
     pub states: Arc<States>,
     pub telemetry: Telemetry,
 }
@@ -145,6 +169,7 @@ impl Ingest {
             results,
             metrics,
             marks: marks.clone(),
+            states: deps.states.clone(),
         };
         Ok((
             Self {
@@ -204,7 +229,11 @@ impl Worker {
 
     /// One commit for all jobs; when the data of one is refused, one commit each, so that it holds up nobody else.
     async fn commit_all(&self, jobs: Vec<Job>) {
-        let jobs = jobs.into_iter().filter(|job| !job.lost.is_cancelled());
+        // What an agent sent before it was revoked or deleted, and could not store in time, is not stored afterwards.
+        let is_trusted = |job: &Job| self.deps.agents.with(job.agent, Entry::is_trusted) == Some(true);
+        let jobs = jobs
+            .into_iter()
+            .filter(|job| !job.lost.is_cancelled() && is_trusted(job));
         let (mut work, senders): (Vec<plan::Work>, Vec<oneshot::Sender<Done>>) =
             jobs.map(|job| plan::Work::new(self.lane, job)).unzip();
         if work.is_empty() {

@@ -3,13 +3,15 @@
 
 mod driver;
 mod policy_sync;
+mod probe;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
 };
 
 use muster_proto::ids::AgentId;
@@ -19,36 +21,102 @@ use tokio_util::sync::CancellationToken;
 pub use driver::{Deps, Inbound, run};
 pub use session::{Close, Config};
 
-/// Who is connected. One session for each agent: a newer one replaces the older.
-#[derive(Debug, Default)]
+use self::probe::{Probe, Verdict};
+use crate::clones::Party;
+
+/// Who is connected. One session for each agent: a newer one replaces the older, when it may (`clones`).
+#[derive(Debug)]
 pub struct Links {
     sessions: Mutex<HashMap<AgentId, Registered>>,
+    /// How long a session may take to answer a probe.
+    patience: Duration,
 }
 
 /// How others reach a session.
 #[derive(Clone, Debug)]
 struct Registered {
     session_id: String,
+    /// Who holds it.
+    party: Arc<Party>,
+    probe: Arc<Probe>,
     /// A newer session has taken over.
     replaced: CancellationToken,
+    /// Why somebody else ended it; none: by taking over.
+    cut: Arc<OnceLock<Close>>,
     /// Labels or name have changed. Carries no data: the link looks when it can write.
     changed: Arc<Notify>,
 }
 
 impl Links {
+    /// A session that is probed has a heartbeat's time to answer, but no less than two seconds and no more than five.
+    pub fn new(heartbeat: Duration) -> Self {
+        Self {
+            sessions: Mutex::default(),
+            patience: heartbeat.clamp(Duration::from_secs(2), Duration::from_secs(5)),
+        }
+    }
+
+    /// The session of an agent that is live now.
+    fn live(&self, agent: AgentId) -> Option<Registered> {
+        self.lock().get(&agent).cloned()
+    }
+
+    /// None when the agent's session is not `expected` any longer: whoever decided on the newcomer has to decide again.
     /// `connected` tells the inventory: in the order of the register, so that both know the same session as the newest.
-    fn register(&self, agent: AgentId, session_id: &str, connected: impl FnOnce()) -> Registered {
+    fn register(
+        &self,
+        agent: AgentId,
+        session_id: &str,
+        party: Party,
+        expected: Option<&str>,
+        connected: impl FnOnce(),
+    ) -> Option<Registered> {
         let registered = Registered {
             session_id: session_id.to_owned(),
+            party: Arc::new(party),
+            probe: Arc::default(),
             replaced: CancellationToken::new(),
+            cut: Arc::default(),
             changed: Arc::new(Notify::new()),
         };
         let mut sessions = self.lock();
+        let current = sessions.get(&agent).map(|older| older.session_id.as_str());
+        if current != expected {
+            return None;
+        }
         if let Some(older) = sessions.insert(agent, registered.clone()) {
+            older.probe.ended();
             older.replaced.cancel();
         }
         connected();
-        registered
+        Some(registered)
+    }
+
+    /// Whether the agent holds a link that answers now: it is asked over the link. Who asks at the same time shares one
+    /// question.
+    pub async fn probe(&self, agent: AgentId) -> bool {
+        match self.live(agent) {
+            Some(live) => live.probe.ask(self.patience).await == Verdict::Answered,
+            None => false,
+        }
+    }
+
+    /// Asks a session for a newcomer.
+    fn question(&self, live: Registered, newcomer: &Party) -> impl Future<Output = Verdict> + Send + 'static {
+        // A process that comes again has left its session, whatever that said a moment ago.
+        let is_again = live.party.is_same_process(newcomer);
+        let patience = self.patience;
+        async move {
+            match is_again {
+                true => live.probe.ask_anew(patience).await,
+                false => live.probe.ask(patience).await,
+            }
+        }
+    }
+
+    /// The machine that holds the agent's link.
+    pub fn holder(&self, agent: AgentId) -> Option<Arc<Party>> {
+        self.live(agent).map(|live| live.party)
     }
 
     fn unregister(&self, agent: AgentId, session_id: &str) {
@@ -57,7 +125,9 @@ impl Links {
             .get(&agent)
             .is_some_and(|registered| registered.session_id == session_id)
         {
-            sessions.remove(&agent);
+            if let Some(ended) = sessions.remove(&agent) {
+                ended.probe.ended();
+            }
         }
     }
 
@@ -65,6 +135,23 @@ impl Links {
     pub fn nudge(&self, agent: AgentId) {
         if let Some(registered) = self.lock().get(&agent) {
             registered.changed.notify_one();
+        }
+    }
+
+    /// Ends an agent's link, if there is one. Whoever ends the trust in an agent tells the inventory first: a link that is
+    /// registered after this call finds it there.
+    pub fn cut(&self, agent: AgentId, why: Close) {
+        if let Some(registered) = self.lock().get(&agent) {
+            // The first reason stands.
+            let _ = registered.cut.set(why);
+            registered.replaced.cancel();
+        }
+    }
+
+    /// As `cut`, when the link was made with this certificate.
+    pub fn cut_certificate(&self, agent: AgentId, serial: &str, why: Close) {
+        if self.holder(agent).is_some_and(|party| party.serial == serial) {
+            self.cut(agent, why);
         }
     }
 

@@ -14,12 +14,15 @@ use muster_certs::pin::Pin;
 use muster_certs::sign::{self, SigningKey};
 use muster_certs::{CertificateDer, certificate, file, pem};
 use muster_proto::{policy_set, v1};
+use prost::Message as _;
 use uuid::Uuid;
 
 const ROOT: &str = "root.pem";
 const ROOT_KEY: &str = "root-key.pem";
 const ISSUING: &str = "issuing.pem";
 const ISSUING_KEY: &str = "issuing-key.pem";
+/// The kind of a trust bundle in its signature.
+const TRUST_BUNDLE: &str = "TrustBundle";
 const POLICY_KEY: &str = "policy-key.pem";
 /// None of these files is larger.
 const MAX_BYTES: usize = 64 * 1024;
@@ -38,6 +41,8 @@ pub struct Pki {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lifetimes {
     pub agent: Duration,
+    /// How long after its end an agent's certificate still renews.
+    pub grace: Duration,
     pub user: Duration,
     pub controller: Duration,
 }
@@ -89,9 +94,9 @@ pub enum Error {
 impl Default for Lifetimes {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        // An agent cannot renew its certificate yet.
         Self {
-            agent: 365 * DAY,
+            agent: DAY,
+            grace: 90 * DAY,
             user: 30 * DAY,
             controller: 30 * DAY,
         }
@@ -208,6 +213,17 @@ impl Pki {
                 key_id: self.policy_key.key_id(),
                 public_key: self.policy_key.public_key_der(),
             }],
+        }
+    }
+
+    /// The trust bundle, signed by a key that agents trust already.
+    pub fn signed_trust_bundle(&self) -> v1::Signed {
+        let payload = Bytes::from(self.trust_bundle().encode_to_vec());
+        let signature = self.policy_key.sign(&policy_set::dsse_type(TRUST_BUNDLE), &payload);
+        v1::Signed {
+            payload,
+            key_id: self.policy_key.key_id(),
+            signature,
         }
     }
 

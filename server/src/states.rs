@@ -96,12 +96,30 @@ impl States {
         self.read().get(&agent)?.get(check).cloned()
     }
 
+    /// Of the spools that an agent's states come from; 0: there are none.
+    pub fn highest_generation(&self, agent: AgentId) -> i64 {
+        let all = self.read();
+        let generations = all.get(&agent).into_iter().flatten().map(|(_, entry)| entry.generation);
+        generations.max().unwrap_or(0)
+    }
+
     /// Takes up entries that have just been committed.
     pub fn committed(&self, entries: impl IntoIterator<Item = (AgentId, String, Entry)>) {
         let mut all = self.write();
         for (agent, check, entry) in entries {
             all.entry(agent).or_default().insert(check, entry);
         }
+    }
+
+    /// The checks of which an agent has a state.
+    pub fn checks_of(&self, agent: AgentId) -> Vec<String> {
+        let all = self.read();
+        all.get(&agent).map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// An agent is gone, and its rows with it. The caller holds `writing` from before.
+    pub fn forget(&self, agent: AgentId) {
+        self.write().remove(&agent);
     }
 
     /// The states of one agent, in order of check.

@@ -2,7 +2,10 @@
 //! for both; where they must differ a function here says so. Knows no gRPC and makes no decision.
 
 mod agents;
+mod certificates;
+mod epoch;
 mod events;
+mod forks;
 pub mod lease;
 mod marks;
 mod metrics;
@@ -19,7 +22,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use agents::{AgentRow, AgentUpdate, NewAgent, NewCertificate};
+pub use agents::{AgentRow, AgentUpdate, NewAgent};
+pub use certificates::{CertificateFilter, CertificateRow, FirstUse, NewCertificate};
+pub use epoch::Restored;
 pub use events::EventRow;
 pub use marks::MarkRow;
 pub use metrics::MetricRow;

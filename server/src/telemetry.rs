@@ -50,6 +50,8 @@ struct Metrics {
     ack_latency: Histograms<1>,
     policy_syncs: Counter,
     enrollments: Counters<1>,
+    renewals: Counters<1>,
+    clones: Counters<1>,
     api_requests: Counters<2>,
 }
 
@@ -114,6 +116,14 @@ impl Telemetry {
         );
         let enrollments = Counters::<1>::default();
         registry.register("enrollments", "Enrollment calls by result", enrollments.clone());
+        let renewals = Counters::<1>::default();
+        registry.register("renewals", "Renewals of agents' certificates by result", renewals.clone());
+        let clones = Counters::<1>::default();
+        registry.register(
+            "clones",
+            "Machines that showed the identity of a connected agent, by what became of them",
+            clones.clone(),
+        );
         let api_requests = Counters::<2>::default();
         registry.register("api_requests", "Calls by method and status code", api_requests.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -133,6 +143,8 @@ impl Telemetry {
             ack_latency,
             policy_syncs,
             enrollments,
+            renewals,
+            clones,
             api_requests,
         }))
     }
@@ -196,6 +208,15 @@ impl Telemetry {
     /// `result` is "created", "attached", "repeated" or the reason of the refusal.
     pub fn enrollment(&self, result: &'static str) {
         self.0.enrollments.get_or_create(&[("result", result)]).inc();
+    }
+
+    pub fn renewal(&self, result: &'static str) {
+        self.0.renewals.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// `fate` is "refused", "displaced" or "forked".
+    pub fn clone_seen(&self, fate: &'static str) {
+        self.0.clones.get_or_create(&[("fate", fate)]).inc();
     }
 
     /// `method` comes from the table of methods, `code` is the name of the gRPC code.

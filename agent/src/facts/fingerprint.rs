@@ -5,10 +5,15 @@ use std::path::Path;
 
 use muster_proto::v1::Fingerprint;
 
+use super::host_name;
+
 /// What the machine has of it; a field that cannot be read (the product UUID needs root) is empty. `process_nonce` is made
 /// at each start of the agent.
 pub fn fingerprint(process_nonce: &str) -> Fingerprint {
-    from(Path::new("/"), process_nonce)
+    Fingerprint {
+        host_name: host_name(),
+        ..from(Path::new("/"), process_nonce)
+    }
 }
 
 fn from(root: &Path, process_nonce: &str) -> Fingerprint {
@@ -24,6 +29,7 @@ fn from(root: &Path, process_nonce: &str) -> Fingerprint {
         product_uuid: line("sys/class/dmi/id/product_uuid"),
         boot_id: line("proc/sys/kernel/random/boot_id"),
         process_nonce: process_nonce.to_owned(),
+        host_name: String::new(),
     }
 }
 
@@ -53,6 +59,7 @@ mod tests {
             product_uuid: "4c4c4544-0042-3510".to_owned(),
             boot_id: "b1946ac9".to_owned(),
             process_nonce: "n".to_owned(),
+            host_name: String::new(),
         };
         assert_eq!(from(root.path(), "n"), expected);
     }

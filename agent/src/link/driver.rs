@@ -321,6 +321,17 @@ impl Driver<'_> {
                     }
                 }
             }
+            Effect::StartSpool { above } => match link.state.next_spool_id_above(above, SystemTime::now()) {
+                Ok(id) => {
+                    tracing::warn!(
+                        above,
+                        spool = id,
+                        "the controller has results of a later spool: the state directory was put back; going on above it"
+                    );
+                    link.queue.lock().start_spool(id);
+                }
+                Err(error) => tracing::error!(error = dial::causes(&error), "failed to start a new spool"),
+            },
             Effect::Configure(config) => link.board.named(&config.name),
             Effect::Rejected { lane, seq, reason } => {
                 tracing::warn!(

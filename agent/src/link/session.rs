@@ -17,6 +17,9 @@ mod latest;
 
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// What this agent does beyond version 1.
+pub const CAPABILITIES: &[&str] = &["answer-now"];
+
 /// From Hello to Welcome.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 
@@ -52,6 +55,11 @@ pub enum Effect {
     /// `added` includes the bodies that came before.
     ApplyPolicies(v1::PolicySync),
     Configure(v1::AgentConfig),
+    /// Go on under a new spool of a higher generation than this: the controller knows results that a spool of this start
+    /// would come behind. The state directory is older than the agent, as after a snapshot was put back.
+    StartSpool {
+        above: u64,
+    },
     Rejected {
         lane: v1::Lane,
         seq: u64,
@@ -225,6 +233,9 @@ impl Session {
             (_, In::Welcome(_)) => Err(violation("a second Welcome")),
             (active, In::Heartbeat(heartbeat)) => {
                 active.echo = Some((heartbeat.time_unix_micros, now.instant));
+                if heartbeat.answer_now {
+                    active.heartbeat_due = now.instant;
+                }
                 Ok(Vec::new())
             }
             (_, In::Ack(ack)) => self.ack(ack, lanes),
@@ -270,7 +281,13 @@ impl Session {
             bodies_bytes: 0,
             leave_by: None,
         });
-        Ok(vec![Effect::Welcomed(Box::new(welcome))])
+        let highest = u64::try_from(welcome.highest_generation).unwrap_or(0);
+        let is_behind = highest > 0 && generation(lanes.spool_id()) <= highest;
+        let mut effects = vec![Effect::Welcomed(Box::new(welcome))];
+        if is_behind {
+            effects.push(Effect::StartSpool { above: highest });
+        }
+        Ok(effects)
     }
 
     fn ack(&mut self, ack: v1::Ack, lanes: &mut Lanes) -> Result<Vec<Effect>, Closed> {
@@ -366,6 +383,14 @@ impl Active {
         self.bodies.push(policy);
         Ok(())
     }
+}
+
+/// Of a spool id "<generation>-<random>".
+fn generation(spool_id: &str) -> u64 {
+    spool_id
+        .split_once('-')
+        .and_then(|(generation, _)| generation.parse().ok())
+        .unwrap_or(0)
 }
 
 fn heartbeat_interval(micros: i64) -> Duration {

@@ -1,7 +1,8 @@
 //! Who is calling, as far as it was proved, and the context that every operator's call carries.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::SystemTime};
 
+use muster_certs::tls::Standing;
 use muster_proto::ids::AgentId;
 
 /// A peer that was let in.
@@ -10,9 +11,21 @@ pub enum Caller {
     /// Without a certificate.
     Anonymous,
     Agent(AgentId),
+    /// An agent by name of its certificate, whatever that is worth: for the methods that judge this themselves.
+    Renewer(Renewer),
     User {
         name: String,
     },
+}
+
+/// An agent's certificate, proved by the handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewer {
+    pub agent: AgentId,
+    pub serial: String,
+    pub standing: Standing,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
 }
 
 /// In the extensions of every request that was let in.
@@ -29,7 +42,7 @@ impl OpCtx {
     pub fn user(&self) -> &str {
         match &self.caller {
             Caller::User { name } => name,
-            Caller::Anonymous | Caller::Agent(_) => "",
+            Caller::Anonymous | Caller::Agent(_) | Caller::Renewer(_) => "",
         }
     }
 }

@@ -22,10 +22,10 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::{
-    Caller, OpCtx,
+    Caller, OpCtx, Renewer,
     table::{self, Listener, Method, Who},
 };
-use crate::{agents::Agents, clock, net::Peer, store::Db, telemetry::Telemetry};
+use crate::{agents::Agents, clock, net::Peer, store::{self, Db}, telemetry::Telemetry};
 
 /// Of a path that is not served: as much as a message repeats.
 const MAX_PATH: usize = 100;
@@ -143,9 +143,10 @@ impl Access {
             };
         };
         match (method.who, &certificate.identity) {
-            (Who::Agent | Who::NewcomerOrAgent | Who::Renewer, Identity::Agent { id, .. }) => {
-                self.agent(AgentId::from(*id), certificate)
+            (Who::Agent | Who::NewcomerOrAgent, Identity::Agent { id, .. }) => {
+                self.agent(AgentId::from(*id), certificate).await
             }
+            (Who::Renewer, Identity::Agent { id, .. }) => self.renewer(AgentId::from(*id), certificate).await,
             (Who::Admin, Identity::User { name, .. }) => self.user(name.as_str(), certificate).await,
             (Who::Newcomer, _) => Err(Problem::new(
                 Code::PermissionDenied,
@@ -163,32 +164,49 @@ impl Access {
         }
     }
 
-    fn agent(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Caller, Problem> {
-        let on_file = self
-            .agents
-            .with(id, |entry| entry.certificate.serial == certificate.serial);
-        let standing = match Standing::of(Some(certificate), SystemTime::now()) {
-            Standing::Valid if on_file != Some(true) => Standing::Unknown,
-            standing => standing,
-        };
-        let (reason, text) = match standing {
-            Standing::Valid => return Ok(Caller::Agent(id)),
-            Standing::Expired => (
-                ErrorReason::CertificateExpired,
-                format!(
-                    "the certificate of agent {id} expired at {}",
-                    clock::to_text(clock::from_system(certificate.not_after))
-                ),
-            ),
-            Standing::None | Standing::Superseded | Standing::Revoked | Standing::Unknown => (
-                ErrorReason::CertificateUnknown,
-                format!("the certificate {} of agent {id} is not on file", certificate.serial),
-            ),
-        };
-        let problem = Problem::new(Code::Unauthenticated, reason, text);
-        Err(problem
-            .with_metadata("standing", standing.to_string())
-            .with_metadata("serial", &certificate.serial))
+    async fn agent(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Caller, Problem> {
+        match self.standing(id, certificate).await? {
+            Standing::Valid => {
+                self.agents.certificate_used(id, &certificate.serial, clock::now());
+                Ok(Caller::Agent(id))
+            }
+            standing => Err(refusal(id, certificate, standing)),
+        }
+    }
+
+    async fn renewer(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Caller, Problem> {
+        let standing = self.standing(id, certificate).await?;
+        if standing == Standing::Revoked {
+            return Err(refusal(id, certificate, standing));
+        }
+        if standing == Standing::Valid {
+            self.agents.certificate_used(id, &certificate.serial, clock::now());
+        }
+        Ok(Caller::Renewer(Renewer {
+            agent: id,
+            serial: certificate.serial.clone(),
+            standing,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+        }))
+    }
+
+    /// From memory for whoever will be let in; the database is asked only why somebody will not.
+    async fn standing(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Standing, Problem> {
+        if let Some(standing) = self.agents.standing(id, certificate, SystemTime::now()) {
+            return Ok(standing);
+        }
+        let row = self
+            .db
+            .agent_certificate_get(&certificate.serial)
+            .await
+            .map_err(|error| unavailable(&error))?;
+        Ok(match row {
+            Some(row) if row.agent_id != id.to_string() => Standing::Unknown,
+            Some(row) if row.revoked_at > 0 => Standing::Revoked,
+            Some(_) => Standing::Superseded,
+            None => Standing::Unknown,
+        })
     }
 
     async fn user(&self, name: &str, certificate: &PeerCertificate) -> Result<Caller, Problem> {
@@ -208,13 +226,44 @@ impl Access {
                 ErrorReason::CertificateUnknown,
                 format!("the certificate {} of user {name} is not on file", certificate.serial),
             )),
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "failed to look up a user");
-                let text = "the database does not answer now; try again";
-                Err(Problem::new(Code::Unavailable, ErrorReason::Unavailable, text))
-            }
+            Err(error) => Err(unavailable(&error)),
         }
     }
+}
+
+/// Why a certificate of an agent does not open a method, with all that the agent needs to tell its people: both clocks too.
+pub fn refusal(id: AgentId, certificate: &PeerCertificate, standing: Standing) -> Problem {
+    let not_after = clock::from_system(certificate.not_after);
+    let serial = &certificate.serial;
+    let (reason, text) = match standing {
+        Standing::Expired => (
+            ErrorReason::CertificateExpired,
+            format!("the certificate of agent {id} expired at {}", clock::to_text(not_after)),
+        ),
+        Standing::Superseded => (
+            ErrorReason::CertificateSuperseded,
+            format!("the certificate {serial} of agent {id} is superseded: a newer one has been used"),
+        ),
+        Standing::Revoked => (
+            ErrorReason::CertificateRevoked,
+            format!("the certificate {serial} of agent {id} is revoked"),
+        ),
+        Standing::None | Standing::Valid | Standing::Unknown => (
+            ErrorReason::CertificateUnknown,
+            format!("the certificate {serial} of agent {id} is not on file"),
+        ),
+    };
+    Problem::new(Code::Unauthenticated, reason, text)
+        .with_metadata("standing", standing.to_string())
+        .with_metadata("serial", serial)
+        .with_metadata("not_after", clock::to_text(not_after))
+        .with_metadata("controller_time", clock::to_text(clock::now()))
+}
+
+fn unavailable(error: &store::Error) -> Problem {
+    warn!(error = error as &dyn std::error::Error, "failed to look up a certificate");
+    let text = "the database does not answer now; try again";
+    Problem::new(Code::Unavailable, ErrorReason::Unavailable, text)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use muster_proto::{
 };
 use prost::Message as _;
 
-use super::Hello;
+use super::{Certificate, Hello};
 use crate::{
     clock::Micros,
+    clones::{Conflict, Machines},
     store::{self, AgentRow},
 };
 
@@ -35,7 +36,10 @@ pub struct Entry {
     pub warnings: Vec<String>,
     pub policy_status: PolicyStatus,
     pub enrolled_at: Micros,
+    /// The newest that was used, or the first when none was yet.
     pub certificate: Certificate,
+    /// Issued and not used yet.
+    pub next: Option<Certificate>,
     pub connection: Option<Connection>,
     pub revision: i64,
     /// Whether it has connected since the controller started; until then its status is that from before.
@@ -56,6 +60,10 @@ pub struct Entry {
     /// Version of the trust bundle it has acknowledged.
     pub bundle_version: i64,
     pub preregistered: bool,
+    /// Those that it was seen on.
+    pub machines: Machines,
+    /// What copies of it have tried since the controller started.
+    pub conflict: Conflict,
 }
 
 /// What happens to a machine that shows the identity of an agent that is connected from another machine.
@@ -82,12 +90,6 @@ impl OnClone {
             Self::Fork => "fork",
         }
     }
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Certificate {
-    pub serial: String,
-    pub not_after: Micros,
 }
 
 /// A link that is active now.
@@ -134,10 +136,8 @@ impl Entry {
             policy_status: PolicyStatus::decode(row.policy_status.as_slice())
                 .map_err(|error| corrupt(error.to_string()))?,
             enrolled_at: row.enrolled_at,
-            certificate: Certificate {
-                serial: row.serial.clone(),
-                not_after: row.not_after,
-            },
+            certificate: Certificate::default(),
+            next: None,
             connection: None,
             revision: row.revision,
             heard: false,
@@ -150,6 +150,8 @@ impl Entry {
             forked_from: row.forked_from.parse().ok(),
             bundle_version: row.bundle_version,
             preregistered: row.preregistered,
+            machines: Machines::from_json(&row.fingerprint).map_err(|error| corrupt(error.to_string()))?,
+            conflict: Conflict::default(),
         })
     }
 
@@ -234,6 +236,7 @@ impl From<&store::NewAgent<'_>> for Entry {
             policy_status: PolicyStatus::default(),
             enrolled_at: agent.now,
             certificate: Certificate::default(),
+            next: None,
             connection: None,
             revision: agent.revision,
             heard: false,
@@ -246,6 +249,8 @@ impl From<&store::NewAgent<'_>> for Entry {
             forked_from: None,
             bundle_version: 0,
             preregistered: false,
+            machines: Machines::default(),
+            conflict: Conflict::default(),
         }
     }
 }

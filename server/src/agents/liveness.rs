@@ -8,6 +8,7 @@ use crate::clock::{Micros, SECOND};
 pub const GOODBYE: &str = "goodbye";
 pub const EOF: &str = "eof";
 pub const TIMEOUT: &str = "timeout";
+pub const EXPIRED: &str = "certificate expired";
 
 /// The longest back-off of an agent: a fleet needs that long to come back after the controller's start.
 const LONGEST_BACKOFF: Micros = 60 * SECOND;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::{self, Micros},
-    store::{self, AgentUpdate, ChangeKind, EventRow, Op},
+    store::{self, AgentUpdate, ChangeKind, EventRow, FirstUse, Op},
 };
 
 /// Entries in one commit.
@@ -106,16 +106,20 @@ impl Agents {
                     .unwrap_or_default();
                 std::mem::replace(&mut dirty, rest)
             };
-            if batch.is_empty() {
+            if batch.is_empty() && self.lock_notices().is_empty() && self.lock_first_uses().is_empty() {
                 return Ok(());
             }
             let transitions = std::mem::take(&mut *self.lock_transitions());
-            if let Err(error) = self.write_batch(&batch, &transitions).await {
+            let notices = std::mem::take(&mut *self.lock_notices());
+            let first_uses = std::mem::take(&mut *self.lock_first_uses());
+            if let Err(error) = self.write_batch(&batch, &transitions, &notices, &first_uses).await {
                 self.dirty
                     .lock()
                     .unwrap_or_else(|poisoned| poisoned.into_inner())
                     .extend(batch);
                 self.lock_transitions().splice(0..0, transitions);
+                self.lock_notices().splice(0..0, notices);
+                self.lock_first_uses().splice(0..0, first_uses);
                 return Err(error);
             }
             for transition in transitions {
@@ -131,7 +135,13 @@ impl Agents {
         }
     }
 
-    async fn write_batch(&self, batch: &BTreeSet<AgentId>, transitions: &[Transition]) -> Result<(), Error> {
+    async fn write_batch(
+        &self,
+        batch: &BTreeSet<AgentId>,
+        transitions: &[Transition],
+        notices: &[EventRow],
+        first_uses: &[FirstUse],
+    ) -> Result<(), Error> {
         let _writing = self.writing.lock().await;
         let now = clock::now();
         let mut rows: Vec<AgentUpdate> = {
@@ -142,18 +152,28 @@ impl Agents {
             .iter()
             .map(|row| (ChangeKind::Agent, row.id.clone(), Op::Put))
             .collect();
-        let events: Vec<EventRow> = transitions.iter().map(|transition| to_event(transition, now)).collect();
-        if changes.is_empty() {
+        let events: Vec<EventRow> = transitions
+            .iter()
+            .map(|transition| to_event(transition, now))
+            .chain(notices.iter().cloned())
+            .collect();
+        if changes.is_empty() && events.is_empty() && first_uses.is_empty() {
             return Ok(());
         }
         let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
-        let first = tx.changes_add(now, &changes).await?;
+        let first = match changes.is_empty() {
+            true => 0,
+            false => tx.changes_add(now, &changes).await?,
+        };
         for (index, row) in rows.iter_mut().enumerate() {
             row.revision = first + index as i64;
             tx.agent_update(row).await?;
         }
         tx.event_insert_all(&events).await?;
+        for first_use in first_uses {
+            tx.agent_certificate_first_use(first_use).await?;
+        }
         tx.commit().await?;
         {
             let mut entries = self.write();
@@ -198,6 +218,7 @@ fn to_update(entry: &Entry) -> AgentUpdate {
         facts: labels_to_json(&entry.facts),
         warnings: serde_json::json!(entry.warnings).to_string(),
         policy_status: entry.policy_status.encode_to_vec(),
+        fingerprint: entry.machines.to_json(),
         revision: entry.revision,
     }
 }

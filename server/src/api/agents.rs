@@ -167,6 +167,11 @@ impl AgentService for Api {
     }
 }
 
+/// An agent as it is now.
+pub(super) fn encode(api: &Api, entry: &Entry) -> v1::Agent {
+    Viewer::of(api, clock::now()).agent(entry)
+}
+
 fn gone(id: AgentId) -> crate::agents::Error {
     crate::agents::Error::NotFound(id.to_string())
 }
@@ -176,14 +181,14 @@ fn count(length: usize) -> i32 {
 }
 
 /// Makes agents of entries, as of one moment.
-struct Viewer<'a> {
+pub(super) struct Viewer<'a> {
     states: &'a States,
     compiled: Arc<Compiled>,
     now: Micros,
 }
 
 impl<'a> Viewer<'a> {
-    fn of(api: &'a Api, now: Micros) -> Self {
+    pub(super) fn of(api: &'a Api, now: Micros) -> Self {
         Self {
             states: &api.states,
             compiled: api.policies.current(),
@@ -191,7 +196,7 @@ impl<'a> Viewer<'a> {
         }
     }
 
-    fn agent(&self, entry: &Entry) -> v1::Agent {
+    pub(super) fn agent(&self, entry: &Entry) -> v1::Agent {
         let set = self.compiled.set_for(|key| entry.value(key));
         let views = self.states.views(entry, &self.compiled, self.now);
         v1::Agent {
@@ -211,13 +216,18 @@ impl<'a> Viewer<'a> {
             problems: Some(problems(&views)),
             labels: entry.labels(),
             facts: entry.facts.clone(),
-            warnings: entry.warnings.clone(),
+            warnings: entry
+                .conflict
+                .warning(&entry.machines, self.now)
+                .into_iter()
+                .chain(entry.warnings.iter().cloned())
+                .collect(),
             enroll_time: to_optional_timestamp(entry.enrolled_at),
             certificate: Some(v1::AgentCertificate {
                 serial: entry.certificate.serial.clone(),
                 expire_time: to_optional_timestamp(entry.certificate.not_after),
-                issue_time: None,
-                ca: String::new(),
+                issue_time: to_optional_timestamp(entry.certificate.issued_at),
+                ca: entry.certificate.ca.clone(),
             }),
             connection: entry.connection.as_ref().map(|connection| {
                 let report = connection.report.as_ref();

@@ -33,7 +33,11 @@ impl LinkService for Api {
         let Caller::Agent(agent) = ctx.caller else {
             return Err(problem::status(&ctx, protocol("only an agent holds a link")));
         };
-        let connection = request.extensions().get::<Peer>().map(|peer| peer.connection.clone());
+        let peer = request.extensions().get::<Peer>();
+        let connection = peer.map(|peer| peer.connection.clone());
+        let serial = peer
+            .and_then(|peer| Some(peer.certificate.as_ref()?.serial.clone()))
+            .unwrap_or_default();
         let inbound = request
             .into_inner()
             .map(|frame| frame.map_err(|status| what_is_wrong(&status)))
@@ -51,6 +55,7 @@ impl LinkService for Api {
             self.link.clone(),
             agent,
             ctx.source.to_string(),
+            serial,
             inbound,
             outbound,
             on_active,
@@ -87,10 +92,21 @@ fn to_problem(close: Close) -> Option<Problem> {
             ErrorReason::Unavailable,
             "nothing was heard of the agent for too long",
         ),
+        Close::Clone(refusal) => (*refusal).into(),
         Close::Replaced => Problem::new(
             Code::Aborted,
             ErrorReason::SessionReplaced,
             "another session of this agent has taken over",
+        ),
+        Close::Revoked => Problem::new(
+            Code::Unauthenticated,
+            ErrorReason::CertificateRevoked,
+            "the trust in this agent's certificate has ended",
+        ),
+        Close::Expired => Problem::new(
+            Code::Unauthenticated,
+            ErrorReason::CertificateExpired,
+            "the certificate of this link has expired; renew it and connect again",
         ),
         Close::ShuttingDown => problem::shutting_down(),
         Close::StoreFailed => Problem::new(

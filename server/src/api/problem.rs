@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 
+use muster_certs::csr;
 use muster_proto::{
     error::{ErrorReason, FieldViolation, Problem},
     selector::Selector,
@@ -9,7 +10,7 @@ use muster_proto::{
 use tonic::{Code, Status};
 use tracing::error;
 
-use crate::{access::OpCtx, agents, changes, enroll, policies, store, tokens};
+use crate::{access::OpCtx, agents, changes, clock, clones, enroll, policies, renewal::{self, Refusal}, store, tokens};
 
 /// The context that the door has put into every request.
 pub fn context<T>(request: &tonic::Request<T>) -> Result<OpCtx, Status> {
@@ -45,6 +46,23 @@ pub fn selector(ctx: &OpCtx, text: &str) -> Result<Selector, Status> {
 
 pub fn invalid_field(field: &str, text: impl Into<String>) -> Problem {
     Problem::invalid_fields(vec![FieldViolation::new(field, text)])
+}
+
+pub fn csr_refused(error: &csr::Error) -> Problem {
+    Problem::new(
+        Code::InvalidArgument,
+        ErrorReason::CsrInvalid,
+        format!("the certificate request is not acceptable: {error}"),
+    )
+}
+
+/// A call whose caller is of another kind than its row in the table says.
+pub fn through_another_door() -> Problem {
+    Problem::new(
+        Code::Internal,
+        ErrorReason::Internal,
+        "the call did not come through its door",
+    )
 }
 
 /// The operator is not told what broke, the log is.
@@ -84,7 +102,46 @@ impl From<agents::Error> for Problem {
                 );
                 Problem::new(Code::FailedPrecondition, ErrorReason::AmbiguousName, text).with_metadata("ids", list)
             }
+            agents::Error::Revoked(id) => Problem::new(
+                Code::FailedPrecondition,
+                ErrorReason::CertificateRevoked,
+                format!("agent {id} is revoked; it needs a token to come back: musterctl token create --agent-id {id}"),
+            ),
+            agents::Error::NeverEnrolled(id) => Problem::new(
+                Code::FailedPrecondition,
+                ErrorReason::AgentPreregistered,
+                format!("agent {id} has never enrolled; it has no certificate to renew"),
+            ),
             agents::Error::Store(error) => of_store(&error),
+        }
+    }
+}
+
+impl From<renewal::Error> for Problem {
+    fn from(error: renewal::Error) -> Self {
+        let refused = |reason, text: String| Problem::new(Code::Unauthenticated, reason, text);
+        match error {
+            renewal::Error::Csr(error) => csr_refused(&error),
+            renewal::Error::Refused(Refusal::Expired { grace_end }) => refused(
+                ErrorReason::CertificateExpired,
+                format!(
+                    "the certificate has expired, and could be renewed until {}; an operator can let the agent in again: \
+                     musterctl agent readmit",
+                    clock::to_text(grace_end)
+                ),
+            )
+            .with_metadata("grace_end", clock::to_text(grace_end)),
+            renewal::Error::Refused(Refusal::Revoked) => refused(
+                ErrorReason::CertificateRevoked,
+                "the trust in this agent has ended; it needs a token to come back".into(),
+            ),
+            renewal::Error::Refused(Refusal::Unknown) => refused(
+                ErrorReason::CertificateUnknown,
+                "the certificate, or its agent, is not on file; the agent needs a token to come back".into(),
+            ),
+            renewal::Error::Clone(refusal) => (*refusal).into(),
+            renewal::Error::Pki(error) => internal(&error),
+            renewal::Error::Store(error) => of_store(&error),
         }
     }
 }
@@ -119,11 +176,7 @@ impl From<enroll::Error> for Problem {
         match error {
         enroll::Error::Invalid(fields) => Problem::invalid_fields(fields),
         enroll::Error::TokenRefused => token_refused(),
-        enroll::Error::Csr(error) => Problem::new(
-            Code::InvalidArgument,
-            ErrorReason::CsrInvalid,
-            format!("the certificate request is not acceptable: {error}"),
-        ),
+        enroll::Error::Csr(error) => csr_refused(&error),
         enroll::Error::AlreadyEnrolled(id) => Problem::new(
             Code::AlreadyExists,
             ErrorReason::AgentAlreadyEnrolled,
@@ -139,6 +192,17 @@ impl From<enroll::Error> for Problem {
         enroll::Error::Pki(error) => internal(&error),
         enroll::Error::Store(error) => of_store(&error),
     }
+    }
+}
+
+impl From<clones::Refusal> for Problem {
+    fn from(refusal: clones::Refusal) -> Self {
+        Problem::new(Code::AlreadyExists, ErrorReason::CloneDetected, refusal.message())
+            .with_metadata("on_clone", refusal.on_clone.as_str())
+            .with_metadata("remote", &refusal.live.remote)
+            .with_metadata("machine_id", &refusal.live.machine)
+            .with_metadata("boot_id", &refusal.live.boot)
+            .with_metadata("host_name", &refusal.live.host)
     }
 }
 

@@ -1,27 +1,107 @@
 //! The end of trust in agents and the way back: `RevokeAgent`, `DeleteAgent`, `ReadmitAgent` of `AgentService`.
 
-use muster_proto::v1;
-use tonic::{Request, Response, Status};
+use std::{sync::Arc, time::Duration};
 
-use super::Api;
+use muster_proto::{error::FieldViolation, v1};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::{
+    Api, agents,
+    problem::{context, invalid_field, status},
+};
+use crate::{
+    agents::Ending,
+    clock::{self, HOUR, Micros},
+};
+
+const MAX_REASON: usize = 1_024;
+const READMIT_WINDOW: Micros = 24 * HOUR;
+const MIN_WINDOW: Duration = Duration::from_secs(60);
+const MAX_WINDOW: Duration = Duration::from_secs(30 * 24 * 3600);
 
 pub(super) async fn revoke_agent(
-    _api: &Api,
-    _request: Request<v1::RevokeAgentRequest>,
+    api: &Api,
+    request: Request<v1::RevokeAgentRequest>,
 ) -> Result<Response<v1::RevokeAgentResponse>, Status> {
-    Err(Status::unimplemented("not yet"))
+    let ctx = context(&request)?;
+    let request = request.into_inner();
+    let reason = reason(request.reason).map_err(|problem| status(&ctx, problem))?;
+    let id = api.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
+    let (fleet, by) = (api.fleet.clone(), ctx.user().to_owned());
+    let change = async move {
+        let ending = Ending {
+            by: &by,
+            reason: &reason,
+        };
+        fleet.revoke(id, ending, clock::now()).await
+    };
+    let entry = api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+    info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent revoked");
+    Ok(Response::new(v1::RevokeAgentResponse {
+        agent: Some(agents::encode(api, &entry)),
+    }))
 }
 
 pub(super) async fn delete_agent(
-    _api: &Api,
-    _request: Request<v1::DeleteAgentRequest>,
+    api: &Api,
+    request: Request<v1::DeleteAgentRequest>,
 ) -> Result<Response<v1::DeleteAgentResponse>, Status> {
-    Err(Status::unimplemented("not yet"))
+    let ctx = context(&request)?;
+    let id = api
+        .agents
+        .find(&request.into_inner().agent)
+        .map_err(|error| status(&ctx, error))?;
+    let (fleet, by) = (api.fleet.clone(), ctx.user().to_owned());
+    let change = async move {
+        let ending = Ending { by: &by, reason: "" };
+        fleet.delete(id, ending, clock::now()).await
+    };
+    api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+    info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent deleted");
+    Ok(Response::new(v1::DeleteAgentResponse {}))
 }
 
 pub(super) async fn readmit_agent(
-    _api: &Api,
-    _request: Request<v1::ReadmitAgentRequest>,
+    api: &Api,
+    request: Request<v1::ReadmitAgentRequest>,
 ) -> Result<Response<v1::ReadmitAgentResponse>, Status> {
-    Err(Status::unimplemented("not yet"))
+    let ctx = context(&request)?;
+    let request = request.into_inner();
+    let window = window(request.window, READMIT_WINDOW).map_err(|problem| status(&ctx, problem))?;
+    let id = api.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
+    let (agents, by) = (Arc::clone(&api.agents), ctx.user().to_owned());
+    let change = async move {
+        let now = clock::now();
+        agents.readmit(id, now.saturating_add(window), &by, now).await
+    };
+    let entry = api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+    info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent readmitted");
+    Ok(Response::new(v1::ReadmitAgentResponse {
+        agent: Some(agents::encode(api, &entry)),
+    }))
+}
+
+/// How long a window stays open.
+pub(super) fn window(
+    asked: Option<prost_types::Duration>,
+    default: Micros,
+) -> Result<Micros, muster_proto::error::Problem> {
+    let Some(asked) = asked else { return Ok(default) };
+    Duration::try_from(asked)
+        .ok()
+        .filter(|window| (MIN_WINDOW..=MAX_WINDOW).contains(window))
+        .map(clock::from_duration)
+        .ok_or_else(|| invalid_field("window", "must be from 1 minute to 30 days"))
+}
+
+/// A reason that people give.
+pub(super) fn reason(text: String) -> Result<String, muster_proto::error::Problem> {
+    if text.len() > MAX_REASON || text.chars().any(char::is_control) {
+        let text = format!("must be at most {MAX_REASON} bytes without control characters");
+        return Err(muster_proto::error::Problem::invalid_fields(vec![FieldViolation::new(
+            "reason", text,
+        )]));
+    }
+    Ok(text)
 }

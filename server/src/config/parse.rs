@@ -9,6 +9,8 @@ use muster_certs::identity::TrustDomain;
 use muster_proto::document::{self, Node, Value};
 use muster_proto::duration;
 
+use crate::agents::OnClone;
+
 use super::{Config, Database, DatabaseUrl, Keep, LogFormat, Mistake, value};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -157,9 +159,13 @@ impl<'a> Section<'a> {
             retention.keep("metrics", &mut config.retention.metrics);
         });
         self.section("certificates", |certificates| {
-            certificates.set("agent", &mut config.certificates.agent, between(HOUR, 5 * YEAR));
+            certificates.set("agent", &mut config.certificates.agent, between(Duration::from_secs(10), 5 * YEAR));
+            certificates.set("grace", &mut config.certificates.grace, between(Duration::ZERO, 5 * YEAR));
             certificates.set("user", &mut config.certificates.user, between(5 * MINUTE, 5 * YEAR));
             certificates.set("controller", &mut config.certificates.controller, between(HOUR, YEAR));
+        });
+        self.section("enrollment", |enrollment| {
+            enrollment.set("on_clone", &mut config.enrollment.on_clone, on_clone);
         });
         self.section("logging", |logging| {
             logging.set("level", &mut config.logging.level, level);
@@ -247,6 +253,11 @@ fn text(node: &Node) -> Result<&str, String> {
         Value::Int(_) => Err("must be a text with a unit or in quotes, not a bare number".to_owned()),
         _ => Err("must be a text".to_owned()),
     }
+}
+
+fn on_clone(node: &Node) -> Result<OnClone, String> {
+    let text = text(node)?;
+    OnClone::parse(text)?.ok_or_else(|| "must be `refuse` or `fork`".to_owned())
 }
 
 fn count(node: &Node) -> Result<usize, String> {

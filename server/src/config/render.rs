@@ -68,9 +68,15 @@ api_listen: {api_listen}
 
 # How long certificates are good for.
 # certificates:
-#   agent: 365d
+#   agent: 24h                   # renewed at half of it
+#   grace: 90d                   # how long after its end an agent's certificate still renews
 #   user: 30d
 #   controller: 30d
+
+# What happens to a copy of a machine that shows the identity of an agent that is connected: it is refused, or it becomes
+# an agent of its own.
+# enrollment:
+#   on_clone: refuse             # refuse, fork
 
 # logging:
 #   level: info                  # error, warn, info, debug, trace

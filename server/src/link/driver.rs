@@ -17,11 +17,13 @@ use tracing::{debug, info};
 
 use super::{
     Close, Config, Links, Registered,
+    probe::{Probe, Verdict},
     session::{Admission, Admitted, Effect, Event, Session},
 };
 use crate::{
     agents::{Agents, Connection, Entry},
-    clock,
+    clock::{self, Micros},
+    clones::{self, Decision, Live, Party},
     ingest::{self, Done, Job, SpoolId},
     policies::{Compiled, Policies},
     telemetry::Telemetry,
@@ -50,8 +52,11 @@ struct Link {
     deps: Deps,
     agent: AgentId,
     remote: String,
+    serial: String,
     session_id: String,
     session: Session,
+    /// Until it is let in, while the session before it is asked.
+    newcomer: Option<Newcomer>,
     outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
     registered: Option<Registered>,
     policies: watch::Receiver<Arc<Compiled>>,
@@ -65,11 +70,20 @@ struct Link {
     close: Close,
 }
 
+/// An agent that has said Hello while another session of it may be live.
+struct Newcomer {
+    admission: Admission,
+    party: Party,
+    /// What the session of this id says to a probe.
+    answer: BoxFuture<'static, (String, Verdict)>,
+}
+
 /// Runs one link to its end. `on_active` is called when the agent is admitted.
 pub async fn run(
     deps: Deps,
     agent: AgentId,
     remote: String,
+    serial: String,
     inbound: Inbound,
     outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
     on_active: Box<dyn FnOnce() + Send>,
@@ -80,6 +94,8 @@ pub async fn run(
         deps,
         agent,
         remote,
+        serial,
+        newcomer: None,
         session_id: uuid::Uuid::new_v4().simple().to_string(),
         session,
         outbound,
@@ -102,10 +118,16 @@ impl Link {
         loop {
             let changed = self.registered.as_ref().map(|registered| registered.changed.clone());
             let replaced = self.registered.as_ref().map(|registered| registered.replaced.clone());
+            let probe = self.registered.as_ref().map(|registered| registered.probe.clone());
             let event = tokio::select! {
                 biased;
                 () = self.deps.shutdown.cancelled() => Event::ShuttingDown,
-                () = until(replaced) => Event::Replaced,
+                () = until(replaced) => self.ended_by_another(),
+                () = asked(probe) => Event::Probe,
+                answered = answered(&mut self.newcomer) => match self.decide(answered) {
+                    Some(event) => event,
+                    None => continue,
+                },
                 Some(committed) = self.results.next() => to_event(committed),
                 Some(committed) = self.metrics.next() => to_event(committed),
                 Ok(()) = self.policies.changed() => match self.current() {
@@ -145,10 +167,15 @@ impl Link {
                             return Some(Close::Timeout);
                         }
                     }
-                    Effect::Admit(admission) => match self.admit(*admission) {
-                        Some(admitted) => events.push_back(Event::Admitted(Box::new(admitted))),
-                        None => return Some(Close::Protocol("the agent is not on file".into())),
-                    },
+                    Effect::Admit(admission) => {
+                        let party = Party::new(admission.fingerprint.clone(), &self.serial, &self.remote);
+                        events.extend(self.consider(*admission, party, None));
+                    }
+                    Effect::Answered => {
+                        if let Some(registered) = &self.registered {
+                            registered.probe.answered();
+                        }
+                    }
                     Effect::Ingest {
                         lane,
                         spool,
@@ -216,18 +243,102 @@ impl Link {
         }
     }
 
-    /// Registers first; what is read after it cannot miss a change.
-    fn admit(&mut self, admission: Admission) -> Option<Admitted> {
-        let now = clock::now();
+    fn ended_by_another(&self) -> Event {
+        match self.registered.as_ref().and_then(|registered| registered.cut.get()) {
+            Some(why) => Event::Cut(why.clone()),
+            None => Event::Replaced,
+        }
+    }
+
+    /// The live session has said something to its probe, or nothing.
+    fn decide(&mut self, (session_id, verdict): (String, Verdict)) -> Option<Event> {
+        let Newcomer { admission, party, .. } = self.newcomer.take()?;
+        self.consider(admission, party, Some((session_id, verdict)))
+    }
+
+    /// Whether the agent may come in; none: another session of it is asked first.
+    fn consider(
+        &mut self,
+        admission: Admission,
+        party: Party,
+        mut verdict: Option<(String, Verdict)>,
+    ) -> Option<Event> {
+        loop {
+            let now = clock::now();
+            let live = self.deps.links.live(self.agent);
+            let live_party = live.as_ref().map(|live| &*live.party);
+            let probe = match (&live, verdict.take()) {
+                // What another session has said is of no use.
+                (Some(live), Some((session_id, verdict))) if session_id == live.session_id => match verdict {
+                    Verdict::Answered => clones::Probe::Answered,
+                    Verdict::Silent | Verdict::Ended => clones::Probe::Silent,
+                },
+                _ => clones::Probe::Open,
+            };
+            let on_file = live_party.map(|party| Live { party, probe });
+            let Some(decision) = self.deps.agents.judge(self.agent, on_file, &party, now) else {
+                return Some(Event::Unknown);
+            };
+            match decision {
+                Decision::Probe => {
+                    let live = live?;
+                    let answer = self.deps.links.question(live.clone(), &party);
+                    self.newcomer = Some(Newcomer {
+                        admission,
+                        party,
+                        answer: answer.map(move |verdict| (live.session_id, verdict)).boxed(),
+                    });
+                    return None;
+                }
+                Decision::Refuse => {
+                    let configured = self.deps.config.on_clone;
+                    let refusal = self.deps.agents.clone_refused(self.agent, live_party, &party, configured, now);
+                    self.deps.telemetry.clone_seen("refused");
+                    return Some(refusal.map_or(Event::Unknown, |refusal| Event::Refused(Box::new(refusal))));
+                }
+                Decision::Admit | Decision::Displace => {
+                    let expected = live.as_ref().map(|live| live.session_id.as_str());
+                    if self.register(&admission, &party, expected, now) {
+                        self.deps.agents.machine_admitted(self.agent, decision, live_party, &party, now);
+                        if decision == Decision::Displace {
+                            self.deps.telemetry.clone_seen("displaced");
+                        }
+                        // Trust may have ended since the door let it in; whoever ends it from here on finds the link.
+                        let serial = &party.serial;
+                        let counts = |entry: &Entry| entry.is_trusted() && entry.certificate_of(serial).is_some();
+                        if self.deps.agents.with(self.agent, counts) != Some(true) {
+                            return Some(Event::Cut(Close::Revoked));
+                        }
+                        return Some(match self.admit(admission) {
+                            Some(admitted) => Event::Admitted(Box::new(admitted)),
+                            None => Event::Unknown,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// False when another newcomer was faster.
+    fn register(&mut self, admission: &Admission, party: &Party, expected: Option<&str>, now: Micros) -> bool {
         let connection = Connection {
             session_id: self.session_id.clone(),
             connected_at: now,
             remote: self.remote.clone(),
             report: None,
         };
-        let connected = || self.deps.agents.connected(self.agent, connection, admission.hello, now);
-        self.registered = Some(self.deps.links.register(self.agent, &self.session_id, connected));
+        let hello = admission.hello.clone();
+        let connected = || self.deps.agents.connected(self.agent, connection, hello, now);
+        let links = &self.deps.links;
+        self.registered = links.register(self.agent, &self.session_id, party.clone(), expected, connected);
+        self.registered.is_some()
+    }
+
+    /// It is registered: what is read after that cannot miss a change.
+    fn admit(&mut self, admission: Admission) -> Option<Admitted> {
         self.deps.telemetry.link_opened();
+        let named: Vec<SpoolId> = admission.spools.iter().map(|(spool, _)| spool.clone()).collect();
+        let highest_generation = self.deps.ingest.highest_generation(self.agent, &named);
         let acked = admission
             .spools
             .into_iter()
@@ -253,6 +364,7 @@ impl Link {
             policy_status_digest,
             config,
             policies,
+            highest_generation,
         })
     }
 
@@ -300,6 +412,7 @@ fn to_config(entry: &Entry) -> AgentConfig {
         name: entry.name.clone(),
         labels: entry.authoritative_labels(),
         revision: entry.revision,
+        renew_after_unix_micros: 0,
     }
 }
 
@@ -318,6 +431,20 @@ fn to_event((lane, spool, bytes, done): (Lane, SpoolId, u64, Result<Done, onesho
 async fn until(token: Option<CancellationToken>) {
     match token {
         Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(probe: Option<Arc<Probe>>) {
+    match probe {
+        Some(probe) => probe.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(newcomer: &mut Option<Newcomer>) -> (String, Verdict) {
+    match newcomer {
+        Some(newcomer) => (&mut newcomer.answer).await,
         None => std::future::pending().await,
     }
 }

@@ -15,13 +15,16 @@ use prost::Message as _;
 
 use super::policy_sync;
 use crate::{
-    agents::{Hello, Report, liveness},
+    agents::{Hello, OnClone, Report, liveness},
     clock::Micros,
+    clones::Refusal,
     ingest::{Done, SpoolId},
     policies::PolicySet,
     tokens,
 };
 
+/// Capability of agents that answer a heartbeat at once when it asks for that.
+const ANSWER_NOW: &str = "answer-now";
 /// The only version of the protocol there is.
 const PROTOCOL_VERSION: u32 = 1;
 /// Bytes of records that an agent may have unacknowledged in a lane.
@@ -29,6 +32,7 @@ const WINDOW_BYTES: u64 = 1 << 20;
 const MAX_SPOOLS: usize = 64;
 const MAX_FACTS: usize = 1_000;
 const MAX_WARNINGS: usize = 32;
+const MAX_CAPABILITIES: usize = 64;
 const MAX_WARNING: usize = 1_024;
 /// Of an agent's version; digests are "sha256:<hex>".
 const MAX_VERSION: usize = 64;
@@ -44,6 +48,8 @@ const RECORD_COST: u64 = 32;
 pub struct Config {
     pub heartbeat: Micros,
     pub controller_name: String,
+    /// What happens to copies, unless the token or an operator says otherwise.
+    pub on_clone: OnClone,
 }
 
 #[derive(Debug)]
@@ -69,7 +75,15 @@ pub enum Event {
     Unreadable(String),
     /// The stream has ended.
     Ended,
+    /// The agent is not on file any longer.
+    Unknown,
+    /// Another machine is this agent.
+    Refused(Box<Refusal>),
+    /// Somebody wants to know whether the agent is still there.
+    Probe,
     Replaced,
+    /// Somebody has ended the link, and says why.
+    Cut(Close),
     ShuttingDown,
 }
 
@@ -81,6 +95,8 @@ pub struct Admitted {
     pub policy_status_digest: String,
     pub config: AgentConfig,
     pub policies: Arc<PolicySet>,
+    /// Of the agent's other spools; 0: there are none.
+    pub highest_generation: i64,
 }
 
 #[derive(Debug)]
@@ -101,6 +117,8 @@ pub enum Effect {
     /// The agent has been heard of.
     Seen,
     PolicySyncSent,
+    /// The agent has answered a probe.
+    Answered,
     Close(Close),
 }
 
@@ -109,16 +127,22 @@ pub struct Admission {
     pub hello: Hello,
     /// The spools it has unacknowledged records in, and their lanes.
     pub spools: Vec<(SpoolId, Lane)>,
+    pub fingerprint: Option<v1::Fingerprint>,
 }
 
 /// Why a link ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Close {
+    Clone(Box<Refusal>),
     Goodbye,
     Ended,
     /// Nothing was heard for four heartbeats, or nothing could be sent.
     Timeout,
     Replaced,
+    /// The trust in the agent, or in its certificate, has ended.
+    Revoked,
+    /// The certificate has expired, and the agent has not renewed it.
+    Expired,
     ShuttingDown,
     StoreFailed,
     Version {
@@ -133,6 +157,7 @@ impl Close {
         match self {
             Self::Goodbye => liveness::GOODBYE,
             Self::Timeout => liveness::TIMEOUT,
+            Self::Expired => liveness::EXPIRED,
             _ => liveness::EOF,
         }
     }
@@ -157,7 +182,12 @@ struct Active {
     config: AgentConfig,
     unacked: BTreeMap<i32, u64>,
     last_sent: Micros,
+    probe: Option<Asked>,
 }
+
+/// The clock in the heartbeat that asked, which comes back in the answer.
+#[derive(Clone, Copy, Debug)]
+struct Asked(Micros);
 
 #[derive(Debug)]
 pub struct Session {
@@ -166,6 +196,8 @@ pub struct Session {
     state: State,
     last_heard: Micros,
     ignored_frames: u64,
+    /// The agent has the capability "answer-now".
+    answers_now: bool,
 }
 
 impl Session {
@@ -176,6 +208,7 @@ impl Session {
             state: State::Handshake,
             last_heard: now,
             ignored_frames: 0,
+            answers_now: false,
         }
     }
 
@@ -206,7 +239,11 @@ impl Session {
             Event::Tick => self.tick(now),
             Event::Unreadable(what) => protocol(&format!("a frame cannot be read: {what}")),
             Event::Ended => vec![Effect::Close(Close::Ended)],
+            Event::Unknown => protocol("the agent is not on file"),
+            Event::Refused(refusal) => vec![Effect::Close(Close::Clone(refusal))],
+            Event::Probe => self.probe(now),
             Event::Replaced => vec![Effect::Close(Close::Replaced)],
+            Event::Cut(why) => vec![Effect::Close(why)],
             Event::ShuttingDown => vec![Effect::Close(Close::ShuttingDown)],
         };
         if let Some(index) = effects.iter().position(|effect| matches!(effect, Effect::Close(_))) {
@@ -240,6 +277,9 @@ impl Session {
             (State::Closed, _) => return Vec::new(),
         };
         let mut effects = vec![Effect::Seen];
+        if active.answers(&frame, self.answers_now) {
+            effects.push(Effect::Answered);
+        }
         match frame {
             Frame::Hello(_) => {}
             Frame::Heartbeat(heartbeat) => effects.push(Effect::Report(report(heartbeat, now))),
@@ -276,6 +316,9 @@ impl Session {
         if hello.spools.len() > MAX_SPOOLS || hello.warnings.len() > MAX_WARNINGS {
             return protocol("Hello has too many spools or warnings");
         }
+        if hello.capabilities.len() > MAX_CAPABILITIES {
+            return protocol("Hello has too many capabilities");
+        }
         let has_version = hello.agent_version.len() <= MAX_VERSION && label::value_is_valid(&hello.agent_version);
         if !tokens::label_violations("labels", &hello.labels).is_empty() || !has_version {
             return protocol("the labels or the version of Hello are not valid");
@@ -287,6 +330,8 @@ impl Session {
                 Err(error) => return protocol(&error.to_string()),
             }
         }
+        self.answers_now = hello.capabilities.iter().any(|known| known == ANSWER_NOW);
+        let fingerprint = hello.fingerprint;
         self.state = State::Admitting {
             held_digest: hello.policy_set_digest,
             early: Vec::new(),
@@ -296,7 +341,11 @@ impl Session {
             labels: hello.labels,
             warnings: hello.warnings.into_iter().map(|text| cut(text, MAX_WARNING)).collect(),
         };
-        vec![Effect::Admit(Box::new(Admission { hello, spools }))]
+        vec![Effect::Admit(Box::new(Admission {
+            hello,
+            spools,
+            fingerprint,
+        }))]
     }
 
     fn admitted(&mut self, admitted: Admitted, now: Micros) -> Vec<Effect> {
@@ -318,6 +367,7 @@ impl Session {
             time_unix_micros: now,
             controller_version: env!("CARGO_PKG_VERSION").into(),
             controller_name: self.config.controller_name.clone(),
+            highest_generation: admitted.highest_generation,
         };
         let mut effects = vec![
             send(Frame::Welcome(welcome)),
@@ -329,6 +379,7 @@ impl Session {
             config: admitted.config,
             unacked: BTreeMap::new(),
             last_sent: now,
+            probe: None,
         });
         effects.extend(self.policies(admitted.policies));
         for frame in early {
@@ -383,6 +434,18 @@ impl Session {
         vec![send(Frame::AgentConfig(config))]
     }
 
+    fn probe(&mut self, now: Micros) -> Vec<Effect> {
+        let State::Active(active) = &mut self.state else {
+            return Vec::new();
+        };
+        active.probe = Some(Asked(now));
+        active.last_sent = now;
+        vec![send(Frame::Heartbeat(v1::ControllerHeartbeat {
+            time_unix_micros: now,
+            answer_now: self.answers_now,
+        }))]
+    }
+
     fn tick(&mut self, now: Micros) -> Vec<Effect> {
         if now - self.last_heard >= 4 * self.config.heartbeat {
             return vec![Effect::Close(Close::Timeout)];
@@ -402,6 +465,21 @@ impl Session {
 }
 
 impl Active {
+    /// Whether a frame answers the probe. What was on its way already says nothing: an agent that died has sent it too. Of
+    /// one that cannot answer at once any word has to do.
+    fn answers(&mut self, frame: &connect_request::Frame, answers_now: bool) -> bool {
+        let Some(Asked(at)) = self.probe else { return false };
+        let is_answer = match frame {
+            connect_request::Frame::Heartbeat(heartbeat) => heartbeat.echo_unix_micros >= at,
+            connect_request::Frame::Goodbye(_) => false,
+            _ => !answers_now,
+        };
+        if is_answer {
+            self.probe = None;
+        }
+        is_answer
+    }
+
     fn records(&mut self, records: v1::Records) -> Vec<Effect> {
         let lane = records.lane();
         if !matches!(lane, Lane::Results | Lane::Metrics) {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Barrier, Mutex},
+    time::Duration,
 };
 
 use muster_proto::{
@@ -15,7 +16,9 @@ use super::{
     session::{Admitted, Effect, Event, Session},
 };
 use crate::{
+    agents::OnClone,
     clock::SECOND,
+    clones::Party,
     ingest::{Done, SpoolId},
     policies::{Key, Policy, PolicySet},
 };
@@ -30,6 +33,7 @@ fn session() -> Session {
     let config = Config {
         heartbeat: HEARTBEAT,
         controller_name: "c1".into(),
+        on_clone: OnClone::Refuse,
     };
     Session::new(agent(), config, 0)
 }
@@ -57,6 +61,7 @@ fn admitted(policies: &Arc<PolicySet>) -> Event {
             ..AgentConfig::default()
         },
         policies: policies.clone(),
+        highest_generation: 0,
     }))
 }
 
@@ -473,11 +478,11 @@ fn records_of_no_bytes_count_in_the_window_all_the_same() {
 
 #[test]
 fn two_sessions_of_one_agent_reach_the_inventory_in_the_order_of_the_register() {
-    let (links, inventory) = (Links::default(), Mutex::new(Vec::new()));
+    let (links, inventory) = (Links::new(Duration::from_secs(30)), Mutex::new(Vec::new()));
     let entered = Barrier::new(2);
     let older = std::thread::scope(|scope| {
         let older = scope.spawn(|| {
-            links.register(agent(), "older", || {
+            links.register(agent(), "older", Party::default(), None, || {
                 entered.wait();
                 // The newer one has every chance to come between.
                 std::thread::yield_now();
@@ -485,9 +490,77 @@ fn two_sessions_of_one_agent_reach_the_inventory_in_the_order_of_the_register() 
             })
         });
         entered.wait();
-        links.register(agent(), "newer", || inventory.lock().expect("no panic").push("newer"));
-        older.join().expect("no panic")
+        let newer = || inventory.lock().expect("no panic").push("newer");
+        let registered = links.register(agent(), "newer", Party::default(), Some("older"), newer);
+        assert!(registered.is_some());
+        older.join().expect("no panic").expect("it was the first")
     });
     assert_eq!(*inventory.lock().expect("no panic"), ["older", "newer"]);
     assert!(older.replaced.is_cancelled());
+}
+
+#[test]
+fn who_decided_by_a_session_that_is_gone_is_not_registered() {
+    let links = Links::new(Duration::from_secs(30));
+    let register = |session: &str, expected: Option<&str>| {
+        let mut connected = false;
+        let registered = links.register(agent(), session, Party::default(), expected, || connected = true);
+        assert_eq!(registered.is_some(), connected);
+        connected
+    };
+    assert!(register("s1", None));
+    assert!(!register("s2", None), "s1 has come meanwhile");
+    assert!(register("s2", Some("s1")));
+    assert!(!register("s3", Some("s1")), "s2 has come meanwhile");
+    links.unregister(agent(), "s2");
+    assert!(!register("s3", Some("s2")), "s2 has gone meanwhile");
+    assert!(register("s3", None));
+}
+
+fn heartbeat(echo: i64) -> Event {
+    frame(connect_request::Frame::Heartbeat(v1::Heartbeat {
+        echo_unix_micros: echo,
+        ..v1::Heartbeat::default()
+    }))
+}
+
+fn answered(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Answered))
+}
+
+#[test]
+fn only_a_heartbeat_that_came_after_the_probe_answers_it() {
+    let mut session = session();
+    let hello = v1::Hello {
+        capabilities: vec!["answer-now".into()],
+        ..hello()
+    };
+    session.handle(frame(connect_request::Frame::Hello(hello)), 0);
+    session.handle(admitted(&Arc::new(PolicySet::default())), 0);
+    let effects = session.handle(Event::Probe, 100);
+    assert!(
+        matches!(sent(&effects)[..], [connect_response::Frame::Heartbeat(asks)] if asks.answer_now && asks.time_unix_micros == 100)
+    );
+    // Those were on their way when it was asked.
+    assert!(!answered(&session.handle(heartbeat(0), 101)));
+    assert!(!answered(&session.handle(frame(records(1, 1)), 102)));
+    assert!(answered(&session.handle(heartbeat(100), 103)));
+    assert!(!answered(&session.handle(heartbeat(100), 104)), "once");
+}
+
+#[test]
+fn of_an_agent_that_cannot_answer_at_once_any_word_after_the_probe_will_do() {
+    let mut session = active();
+    assert!(!answered(&session.handle(frame(records(1, 1)), 99)), "nobody asked");
+    let effects = session.handle(Event::Probe, 100);
+    assert!(matches!(sent(&effects)[..], [connect_response::Frame::Heartbeat(asks)] if !asks.answer_now));
+    assert!(answered(&session.handle(frame(records(2, 1)), 101)));
+}
+
+#[test]
+fn a_session_that_is_not_welcomed_yet_is_not_probed() {
+    let mut session = session();
+    assert!(session.handle(Event::Probe, 1).is_empty());
+    session.handle(frame(connect_request::Frame::Hello(hello())), 2);
+    assert!(session.handle(Event::Probe, 3).is_empty());
 }

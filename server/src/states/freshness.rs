@@ -22,17 +22,22 @@ pub struct Fresh {
 }
 
 pub(super) fn judge(agent: &agents::Entry, policy: &Policy, entry: &Entry, started_at: Micros, now: Micros) -> Fresh {
-    if agent.status == AgentStatus::Offline {
+    let away = match agent.status {
+        AgentStatus::Offline => Some("offline"),
+        AgentStatus::Revoked => Some("revoked"),
+        _ => None,
+    };
+    if let Some(away) = away {
         return Fresh {
             freshness: Freshness::Unreachable,
             since: agent.status_since,
-            note: format!("agent offline since {}", clock::to_text(agent.status_since)),
+            note: format!("agent {away} since {}", clock::to_text(agent.status_since)),
         };
     }
     let patience = clock::from_duration(check::stale_after(&policy.timings));
     let reported = match (entry.last_received, agent.status) {
         // Nothing is expected of an agent that has never connected, and a first result only from when it has.
-        (0, AgentStatus::Pending) => now,
+        (0, AgentStatus::Pending | AgentStatus::Expected) => now,
         (0, AgentStatus::Online) => entry.state_since.max(agent.status_since),
         (0, _) => entry.state_since,
         (last, _) => last,

@@ -1,4 +1,4 @@
-//! The inventory and the agents' certificates.
+//! The inventory.
 
 use muster_proto::ids::AgentId;
 use sqlx::FromRow;
@@ -42,9 +42,6 @@ pub struct AgentRow {
     pub fingerprint: String,
     pub bundle_version: i64,
     pub preregistered: bool,
-    /// Of the newest certificate.
-    pub serial: String,
-    pub not_after: i64,
 }
 
 /// An agent that enrolls for the first time.
@@ -57,23 +54,6 @@ pub struct NewAgent<'a> {
     pub version: &'a str,
     pub now: i64,
     pub revision: i64,
-}
-
-/// A certificate that an agent gets.
-#[derive(Clone, Debug)]
-pub struct NewCertificate<'a> {
-    pub agent_id: &'a str,
-    pub serial: &'a str,
-    pub not_after: i64,
-    /// Fingerprint.
-    pub public_key: &'a str,
-    /// Id of the CA that issued it.
-    pub ca: &'a str,
-    /// Serial of the one it was renewed with; empty: enrolled.
-    pub predecessor: &'a str,
-    /// DER.
-    pub certificate: &'a [u8],
-    pub now: i64,
 }
 
 /// The part of a row that follows what is known in memory.
@@ -89,6 +69,8 @@ pub struct AgentUpdate {
     pub facts: String,
     pub warnings: String,
     pub policy_status: Vec<u8>,
+    /// JSON object.
+    pub fingerprint: String,
     pub revision: i64,
 }
 
@@ -112,26 +94,11 @@ impl Tx {
         Ok(self.execute(sql, args).await? == 1)
     }
 
-    pub async fn agent_certificate_insert(&mut self, new: &NewCertificate<'_>) -> Result<(), Error> {
-        let sql = "INSERT INTO agent_certificates (serial, agent_id, not_after, created_at, public_key, ca, \
-                   predecessor, certificate) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let args = args![
-            new.serial,
-            new.agent_id,
-            new.not_after,
-            new.now,
-            new.public_key,
-            new.ca,
-            new.predecessor,
-            new.certificate,
-        ];
-        self.execute(sql, args).await.map(|_| ())
-    }
-
     /// Writes all that changes during an agent's life, except what operators set.
     pub async fn agent_update(&mut self, row: &AgentUpdate) -> Result<(), Error> {
         let sql = "UPDATE agents SET status = $2, status_reason = $3, status_since = $4, last_seen = $5, version = $6, \
-                   agent_labels = $7, facts = $8, warnings = $9, policy_status = $10, revision = $11 WHERE id = $1";
+                   agent_labels = $7, facts = $8, warnings = $9, policy_status = $10, revision = $11, \
+                   fingerprint = $12 WHERE id = $1";
         let args = args![
             &row.id,
             row.status,
@@ -144,8 +111,43 @@ impl Tx {
             &row.warnings,
             row.policy_status.as_slice(),
             row.revision,
+            &row.fingerprint,
         ];
         self.execute(sql, args).await.map(|_| ())
+    }
+
+    /// The end of trust: `epoch` grows, so that no certificate that is being issued counts.
+    pub async fn agent_revoke(&mut self, id: &str, reason: &str, revision: i64, now: i64) -> Result<(), Error> {
+        let sql = "UPDATE agents SET status = 'revoked', status_reason = $2, status_since = $3, epoch = epoch + 1, \
+                   readmit_until = 0, fork_until = 0, revision = $4 WHERE id = $1";
+        self.execute(sql, args![id, reason, now, revision]).await.map(|_| ())
+    }
+
+    /// Takes an agent and what hangs on it out of the inventory; its id stays taken, its history stays history.
+    pub async fn agent_delete(&mut self, id: &str, name: &str, by: &str, now: i64) -> Result<(), Error> {
+        for sql in [
+            "DELETE FROM agents WHERE id = $1",
+            "DELETE FROM states WHERE agent_id = $1",
+            "DELETE FROM result_marks WHERE agent_id = $1",
+        ] {
+            self.execute(sql, args![id]).await?;
+        }
+        let sql = "INSERT INTO deleted_agents (id, name, deleted_at, deleted_by) VALUES ($1, $2, $3, $4) \
+                   ON CONFLICT (id) DO UPDATE SET name = $2, deleted_at = $3, deleted_by = $4";
+        self.execute(sql, args![id, name, now, by]).await.map(|_| ())
+    }
+
+    pub async fn agent_set_readmit_until(&mut self, id: &str, until: i64, revision: i64) -> Result<(), Error> {
+        let sql = "UPDATE agents SET readmit_until = $2, revision = $3 WHERE id = $1";
+        self.execute(sql, args![id, until, revision]).await.map(|_| ())
+    }
+
+    /// Whether a certificate may be issued now: the agent is trusted, and nothing has ended that since `epoch`. Keeps the row
+    /// until the commit, and closes the window of a readmission.
+    pub async fn agent_may_be_issued(&mut self, id: &str, epoch: i64) -> Result<bool, Error> {
+        let sql = "UPDATE agents SET readmit_until = 0 WHERE id = $1 AND epoch = $2 \
+                   AND status NOT IN ('revoked', 'expected')";
+        Ok(self.execute(sql, args![id, epoch]).await? == 1)
     }
 
     pub async fn agent_set_operator_labels(&mut self, id: &str, labels: &str, revision: i64) -> Result<(), Error> {
@@ -155,14 +157,8 @@ impl Tx {
 }
 
 impl Db {
-    /// All agents, with the newest certificate of each.
     pub async fn agent_list(&self) -> Result<Vec<AgentRow>, Error> {
-        self.control_all(
-            "SELECT a.*, COALESCE(c.serial, '') AS serial, COALESCE(c.not_after, 0) AS not_after FROM agents a \
-             LEFT JOIN agent_certificates c ON c.serial = (SELECT d.serial FROM agent_certificates d \
-             WHERE d.agent_id = a.id ORDER BY d.created_at DESC, d.serial LIMIT 1)",
-        )
-        .await
+        self.control_all("SELECT * FROM agents").await
     }
 
     /// Writes down when agents were last heard of; takes no revision.

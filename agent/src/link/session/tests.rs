@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::super::queue::Limits;
 use super::*;
 
+mod copies;
+
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// A session, its queue and a clock that moves only when told.

@@ -1,0 +1,115 @@
+//! Which certificates of an agent count: the newest that was used, and the one that was issued after it. The first accepted
+//! call with the latter supersedes the former. All others are on file only, and whoever asks for them is refused anyway.
+
+use std::time::SystemTime;
+
+use muster_certs::tls::{PeerCertificate, Standing};
+use muster_proto::{ids::AgentId, v1::AgentStatus};
+
+use super::{Agents, Entry};
+use crate::{
+    clock::Micros,
+    store::{CertificateRow, FirstUse},
+};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    pub serial: String,
+    pub not_after: Micros,
+    pub issued_at: Micros,
+    /// Id of the CA that issued it.
+    pub ca: String,
+    /// Fingerprint.
+    pub public_key: String,
+    /// Somebody has shown it.
+    pub is_used: bool,
+}
+
+impl From<&CertificateRow> for Certificate {
+    fn from(row: &CertificateRow) -> Self {
+        Self {
+            serial: row.serial.clone(),
+            not_after: row.not_after,
+            issued_at: row.created_at,
+            ca: row.ca.clone(),
+            public_key: row.public_key.clone(),
+            is_used: row.used_at > 0,
+        }
+    }
+}
+
+impl Entry {
+    /// A live certificate from the database; they come in the order in which they were issued.
+    pub(super) fn take_certificate(&mut self, row: &CertificateRow) {
+        let certificate = Certificate::from(row);
+        if self.certificate.serial.is_empty() || certificate.is_used {
+            self.certificate = certificate;
+            self.next = None;
+        } else {
+            self.next = Some(certificate);
+        }
+    }
+
+    /// The one of its certificates that counts and has this serial.
+    pub fn certificate_of(&self, serial: &str) -> Option<&Certificate> {
+        [Some(&self.certificate), self.next.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|certificate| certificate.serial == serial && !serial.is_empty())
+    }
+
+    /// Whether it may be given certificates.
+    pub fn is_trusted(&self) -> bool {
+        !matches!(self.status, AgentStatus::Revoked | AgentStatus::Expected)
+    }
+}
+
+impl Agents {
+    /// What a certificate is worth, as far as memory tells; none: the database has to be asked why it does not count.
+    pub fn standing(&self, id: AgentId, peer: &PeerCertificate, now: SystemTime) -> Option<Standing> {
+        self.with(id, |entry| {
+            entry.is_trusted() && entry.certificate_of(&peer.serial).is_some()
+        })
+        .filter(|counts| *counts)
+        .map(|_| Standing::of(Some(peer), now))
+    }
+
+    /// A call with this certificate was let in.
+    pub fn certificate_used(&self, id: AgentId, serial: &str, now: Micros) {
+        let is_new = |entry: &Entry| match &entry.next {
+            Some(next) if next.serial == serial => true,
+            _ => entry.certificate.serial == serial && !entry.certificate.is_used,
+        };
+        if !self.with(id, is_new).unwrap_or(false) {
+            return;
+        }
+        let mut entries = self.write();
+        let Some(entry) = entries.get_mut(&id) else { return };
+        let superseded = match entry.next.take_if(|next| next.serial == serial) {
+            Some(next) => std::mem::replace(&mut entry.certificate, next).serial,
+            None if entry.certificate.serial == serial && !entry.certificate.is_used => String::new(),
+            // Somebody else was first.
+            None => return,
+        };
+        entry.certificate.is_used = true;
+        drop(entries);
+        self.lock_first_uses().push(FirstUse {
+            serial: serial.to_owned(),
+            superseded,
+            at: now,
+        });
+        self.mark_dirty(id);
+    }
+
+    /// A certificate was issued and is on file.
+    pub fn certificate_issued(&self, id: AgentId, certificate: Certificate) {
+        if let Some(entry) = self.write().get_mut(&id) {
+            entry.next = Some(certificate);
+        }
+        self.mark_dirty(id);
+    }
+
+    pub(super) fn lock_first_uses(&self) -> std::sync::MutexGuard<'_, Vec<FirstUse>> {
+        self.first_uses.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,128 @@
+//! The end of trust in an agent, and the way back: revoked, deleted, readmitted. Durable when it returns; cutting the link is
+//! the caller's part.
+
+use muster_proto::{
+    ids::AgentId,
+    v1::{AgentStatus, EventSeverity},
+};
+
+use super::{Agents, Entry, Error};
+use crate::{
+    clock::{self, Micros},
+    events::Event,
+    store::{ChangeKind, Op},
+};
+
+/// Who ends it, and why.
+#[derive(Clone, Debug)]
+pub struct Ending<'a> {
+    /// The operator.
+    pub by: &'a str,
+    /// For people; may be empty.
+    pub reason: &'a str,
+}
+
+impl Agents {
+    /// Ends the trust in all certificates of an agent. Once more is no error.
+    pub async fn revoke(&self, id: AgentId, ending: Ending<'_>, now: Micros) -> Result<Entry, Error> {
+        let _writing = self.writing.lock().await;
+        let entry = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        if entry.status == AgentStatus::Revoked {
+            return Ok(entry);
+        }
+        let key = id.to_string();
+        let _held = self.changes.hold().await;
+        let mut tx = self.db.begin().await?;
+        let revision = tx.change_add(now, ChangeKind::Agent, &key, Op::Put).await?;
+        tx.agent_revoke(&key, ending.reason, revision, now).await?;
+        tx.agent_certificate_revoke_all(&key, ending.reason, now).await?;
+        tx.event_insert_all(&[told("AGENT_REVOKED", "revoked", &entry, &ending, now)])
+            .await?;
+        tx.commit().await?;
+        let entry = self.settle(id, |entry| {
+            entry.status = AgentStatus::Revoked;
+            entry.status_reason = ending.reason.to_owned();
+            entry.status_since = now;
+            entry.epoch += 1;
+            (entry.readmit_until, entry.fork_until) = (0, 0);
+            entry.next = None;
+            entry.revision = revision;
+        })?;
+        self.assignments.notify_one();
+        self.changes.committed();
+        Ok(entry)
+    }
+
+    /// Revokes it and takes it out of the inventory, with the states of these checks. Its id stays taken.
+    pub async fn delete(&self, id: AgentId, checks: &[String], ending: Ending<'_>, now: Micros) -> Result<(), Error> {
+        let _writing = self.writing.lock().await;
+        let entry = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        let key = id.to_string();
+        let _held = self.changes.hold().await;
+        let mut tx = self.db.begin().await?;
+        let mut changes = vec![(ChangeKind::Agent, key.clone(), Op::Delete)];
+        changes.extend(
+            checks
+                .iter()
+                .map(|check| (ChangeKind::State, format!("{id}/{check}"), Op::Delete)),
+        );
+        tx.changes_add(now, &changes).await?;
+        tx.agent_certificate_revoke_all(&key, "deleted", now).await?;
+        tx.agent_delete(&key, &entry.name, ending.by, now).await?;
+        tx.event_insert_all(&[told("AGENT_DELETED", "deleted", &entry, &ending, now)])
+            .await?;
+        tx.commit().await?;
+        self.write().remove(&id);
+        self.assignments.notify_one();
+        self.changes.committed();
+        Ok(())
+    }
+
+    /// Lets it renew an expired certificate once, until `until`.
+    pub async fn readmit(&self, id: AgentId, until: Micros, by: &str, now: Micros) -> Result<Entry, Error> {
+        let _writing = self.writing.lock().await;
+        let entry = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        match entry.status {
+            AgentStatus::Revoked => return Err(Error::Revoked(id)),
+            AgentStatus::Expected => return Err(Error::NeverEnrolled(id)),
+            _ => {}
+        }
+        let key = id.to_string();
+        let _held = self.changes.hold().await;
+        let mut tx = self.db.begin().await?;
+        let revision = tx.change_add(now, ChangeKind::Agent, &key, Op::Put).await?;
+        tx.agent_set_readmit_until(&key, until, revision).await?;
+        let text = format!("{by} lets {} renew until {}", entry.name, clock::to_text(until));
+        let event = Event::new("AGENT_READMIT_OPENED", Some(id), text, now).with("by", by);
+        tx.event_insert_all(&[event.into_row()]).await?;
+        tx.commit().await?;
+        let entry = self.settle(id, |entry| {
+            entry.readmit_until = until;
+            entry.revision = revision;
+        })?;
+        self.changes.committed();
+        Ok(entry)
+    }
+
+    /// Memory follows what was committed.
+    pub(super) fn settle(&self, id: AgentId, change: impl FnOnce(&mut Entry)) -> Result<Entry, Error> {
+        let mut entries = self.write();
+        let entry = entries.get_mut(&id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        change(entry);
+        Ok(entry.clone())
+    }
+}
+
+fn told(reason: &str, word: &str, entry: &Entry, ending: &Ending<'_>, now: Micros) -> crate::store::EventRow {
+    let mut text = format!("{} was {word} by {}", entry.name, ending.by);
+    if !ending.reason.is_empty() {
+        text.push_str(": ");
+        text.push_str(ending.reason);
+    }
+    Event::new(reason, Some(entry.id), text, now)
+        .severity(EventSeverity::Warning)
+        .with("by", ending.by)
+        .with("reason", ending.reason)
+        .with("name", &entry.name)
+        .into_row()
+}
