@@ -19,7 +19,7 @@ use crate::{
     failure::{Exit, Failure},
     identity,
     link::{
-        Link,
+        Left, Link,
         queue::{Limits, Queue},
     },
     policy::Policies,
@@ -94,6 +94,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
 /// As [`run`], with a configuration that may change.
 pub async fn run_reloading(mut config: watch::Receiver<Arc<Config>>, shutdown: CancellationToken) -> Result<(), Error> {
+    // A copy that has become an agent of its own begins anew as that one.
+    while run_as_one(&mut config, &shutdown).await? == Left::Forked {}
+    Ok(())
+}
+
+/// Until `shutdown`, or until the identity on disk is that of another agent.
+async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &CancellationToken) -> Result<Left, Error> {
     let settings = config.borrow_and_update().clone();
     let state = StateDir::create(&settings.agent.state_dir)?;
     let _lock = state.lock()?;
@@ -106,10 +113,11 @@ pub async fn run_reloading(mut config: watch::Receiver<Arc<Config>>, shutdown: C
     let mut reporter = Reporter::new(board.clone(), state.clone(), config.clone());
     let fingerprint = fingerprint(&format!("{:016x}", rand::random::<u64>()));
 
-    let Some(identity) = join::join(&mut config, &state, &fingerprint, &reporter, &shutdown).await? else {
+    let Some(identity) = join::join(config, &state, &fingerprint, &reporter, shutdown).await? else {
         reporter.stopped();
-        return Ok(());
+        return Ok(Left::Stopped);
     };
+    identity::fork::finish(&identity, &settings, &state);
     let identity = Arc::new(identity);
     let trust = identity.trust();
     board.enrolled(
@@ -130,12 +138,12 @@ pub async fn run_reloading(mut config: watch::Receiver<Arc<Config>>, shutdown: C
         queue,
         policies,
         facts: workers.facts(),
-        config,
+        config: config.clone(),
         board,
         fingerprint,
         warnings,
     };
-    let result = supervise(link, workers, &reporter, &shutdown).await;
+    let result = supervise(link, workers, &reporter, shutdown).await;
     reporter.stopped();
     result
 }
@@ -146,19 +154,20 @@ async fn supervise(
     mut workers: Workers,
     reporter: &Reporter,
     shutdown: &CancellationToken,
-) -> Result<(), Error> {
+) -> Result<Left, Error> {
     let leave = CancellationToken::new();
     let mut links = JoinSet::new();
     links.spawn(link.run(leave.clone()));
     let result = tokio::select! {
-        () = shutdown.cancelled() => Ok(()),
+        () = shutdown.cancelled() => Ok(Left::Stopped),
         ended = workers.ended() => Err(Error::Part(ended)),
-        Some(ended) = links.join_next() => Err(match ended {
-            Ok(Err(error)) => Error::Tls(error),
-            Ok(Ok(())) => Error::Part("the link ended by itself".to_owned()),
-            Err(error) => Error::Part(format!("the link: {error}")),
-        }),
-        () = reporter.run() => Ok(()),
+        Some(ended) = links.join_next() => match ended {
+            Ok(Ok(Left::Forked)) => Ok(Left::Forked),
+            Ok(Ok(Left::Stopped)) => Err(Error::Part("the link ended by itself".to_owned())),
+            Ok(Err(error)) => Err(Error::Tls(error)),
+            Err(error) => Err(Error::Part(format!("the link: {error}"))),
+        },
+        () = reporter.run() => Ok(Left::Stopped),
     };
     // What makes records stops first, so that the link can send the last of them.
     if timeout(WORKERS_STOP, workers.stop()).await.is_err() {

@@ -16,6 +16,7 @@ use crate::state_dir::StateDir;
 
 mod enroll;
 mod error;
+pub mod fork;
 pub mod id_file;
 mod joined;
 mod trust;

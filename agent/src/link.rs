@@ -27,6 +27,7 @@ use crate::{
     status::{Board, State},
 };
 
+mod copy;
 mod driver;
 pub mod queue;
 pub mod session;
@@ -49,9 +50,18 @@ pub struct Link {
     pub warnings: Vec<String>,
 }
 
+/// Why a link is over for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    Stopped,
+    /// The identity on disk is that of a new agent: begin anew with it.
+    Forked,
+}
+
 impl Link {
-    /// Until `stop`, then with a goodbye. Fails only when no TLS can be set up at all.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), tls::Error> {
+    /// Until `stop`, then with a goodbye, or until this machine has become another agent. Fails only when no TLS can be set
+    /// up at all.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<Left, tls::Error> {
         let tls = self.identity.tls()?;
         let mut backoff = Backoff::default();
         let mut turn = 0;
@@ -75,11 +85,18 @@ impl Link {
                 turn += 1;
             }
             backoff.held(ended.active_for);
-            let delay = self.after(ended.reason, endpoint, &mut backoff);
+            let refusal = ended.reason.refusal();
+            let mut delay = self.after(ended.reason, endpoint, &mut backoff);
+            if let Some(refusal) = refusal.filter(copy::is_refused) {
+                if self.fork(&refusal, endpoint, &tls, &stop).await {
+                    return Ok(Left::Forked);
+                }
+                delay = copy::delay(rand::random());
+            }
             self.wait(delay, &stop).await;
         }
         self.board.enter(State::Stopped, SystemTime::now(), |_| {});
-        Ok(())
+        Ok(Left::Stopped)
     }
 
     async fn connect(&mut self, endpoint: &Endpoint, tls: &Arc<ClientConfig>, stop: &CancellationToken) -> Ended {
@@ -112,9 +129,13 @@ impl Link {
         } else {
             tracing::warn!(endpoint = %endpoint, reason = why, delay_ms = millis(delay), "the link is down");
         }
-        if let Some(advice) = reason.advice() {
-            tracing::error!("{advice}");
-        }
+        let why = match reason.advice() {
+            Some(advice) => {
+                tracing::error!("{advice}");
+                format!("{why}; {advice}")
+            }
+            None => why,
+        };
         self.lost(&why, Some(endpoint));
         delay
     }

@@ -58,6 +58,20 @@ impl StateDir {
         self.path.join("enroll.key.pem")
     }
 
+    /// Key, and then key and certificate, of a renewal that is under way.
+    pub fn next_identity(&self) -> PathBuf {
+        self.path.join("identity.next.pem")
+    }
+
+    /// The id and the key of a copy that is about to become an agent of its own.
+    pub fn fork_id(&self) -> PathBuf {
+        self.path.join("fork-id")
+    }
+
+    pub fn fork_key(&self) -> PathBuf {
+        self.path.join("fork.key.pem")
+    }
+
     pub fn trust(&self) -> PathBuf {
         self.path.join("trust.json")
     }

@@ -114,7 +114,13 @@ impl Party {
 
     /// As people tell machines apart.
     pub fn describe(&self) -> String {
-        let or = |text: &str, other: &str| if text.is_empty() { other.to_owned() } else { text.to_owned() };
+        let or = |text: &str, other: &str| {
+            if text.is_empty() {
+                other.to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
         format!(
             "{} at {} (machine id {}, boot id {})",
             or(&self.host, "a machine without a name"),
@@ -364,8 +370,5 @@ fn is_within(at: Micros, period: Micros, now: Micros) -> bool {
 }
 
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(char::is_ascii_graphic)
-        .take(MAX_TEXT)
-        .collect()
+    text.chars().filter(char::is_ascii_graphic).take(MAX_TEXT).collect()
 }

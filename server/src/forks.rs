@@ -2,17 +2,10 @@
 //! and a certificate of its own. Only where that is allowed, and only for who holds a certificate of the parent. Knows no
 //! transport.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use muster_certs::{csr, tls::Standing};
-use muster_proto::{
-    error::FieldViolation,
-    ids::AgentId,
-    v1::EventSeverity,
-};
+use muster_proto::{error::FieldViolation, ids::AgentId, v1::EventSeverity};
 
 use crate::{
     agents::{self, Agents, Certificate, Entry, OnClone},
@@ -98,14 +91,7 @@ pub struct Forks {
 }
 
 impl Forks {
-    pub fn new(
-        db: Db,
-        changes: Changes,
-        pki: Arc<Pki>,
-        agents: Arc<Agents>,
-        grace: Micros,
-        on_clone: OnClone,
-    ) -> Self {
+    pub fn new(db: Db, changes: Changes, pki: Arc<Pki>, agents: Arc<Agents>, grace: Micros, on_clone: OnClone) -> Self {
         Self {
             db,
             changes,
@@ -240,7 +226,11 @@ impl Forks {
             return Err(Error::NoConflict(parent.id));
         }
         let of_parent = [Some(&parent.certificate), parent.next.as_ref()];
-        if of_parent.into_iter().flatten().any(|known| known.public_key == public_key) {
+        if of_parent
+            .into_iter()
+            .flatten()
+            .any(|known| known.public_key == public_key)
+        {
             return Err(Error::SameKey(parent.id));
         }
         if self.agents.with(request.id, |_| ()).is_some() {
@@ -266,7 +256,10 @@ impl Forks {
         let mut tx = self.db.begin().await?;
         let revision = tx.change_add(now, ChangeKind::Agent, &id.to_string(), Op::Put).await?;
         tx.agent_set_fork_until(&id.to_string(), until, revision).await?;
-        let text = format!("copies of {name} may become agents of their own until {}", clock::to_text(until));
+        let text = format!(
+            "copies of {name} may become agents of their own until {}",
+            clock::to_text(until)
+        );
         let event = Event::new("AGENT_FORK_OPENED", Some(id), text, now);
         tx.event_insert_all(&[event.into_row()]).await?;
         tx.commit().await?;

@@ -89,6 +89,10 @@ impl Reason {
             ErrorReason::CertificateUnknown => Some(
                 "the controller does not know this agent any longer; to join again, remove its state directory and its id file and enroll with a new token",
             ),
+            ErrorReason::CloneDetected => Some(
+                "this machine is a copy of another one that is running; to make it an agent of its own: muster-agent seal \
+                 && systemctl restart muster-agent, with a new token; or at the controller: musterctl agent fork",
+            ),
             ErrorReason::VersionUnsupported => {
                 Some("this release of the agent is too old or too new for its controller")
             }
@@ -97,8 +101,13 @@ impl Reason {
     }
 
     fn problem(&self) -> Option<ErrorReason> {
+        self.refusal().map(|problem| problem.reason)
+    }
+
+    /// What the controller said, when it was that which ended the link.
+    pub fn refusal(&self) -> Option<Problem> {
         match self {
-            Reason::Status(status) => Problem::from_status(status).map(|problem| problem.reason),
+            Reason::Status(status) => Problem::from_status(status),
             _ => None,
         }
     }

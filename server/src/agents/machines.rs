@@ -31,9 +31,9 @@ impl Agents {
         self.update(id, |entry| {
             let before = entry.machines.clone();
             let suspicion = entry.machines.decided(decision, live, newcomer, now);
-            notice = suspicion.filter(|_| entry.conflict.suspected(now)).map(|suspicion| {
-                suspected(id, &entry.name, suspicion, newcomer, live, now)
-            });
+            notice = suspicion
+                .filter(|_| entry.conflict.suspected(now))
+                .map(|suspicion| suspected(id, &entry.name, suspicion, newcomer, live, now));
             entry.machines != before
         });
         self.notices(notice);

@@ -77,8 +77,7 @@ pub(super) async fn fork(api: &Api, request: Request<v1::ForkRequest>) -> Result
     Ok(Response::new(v1::ForkResponse {
         agent_id: id.to_string(),
         certificates: chain.into_iter().map(|certificate| certificate.to_vec()).collect(),
-        // The copy trusts whom its parent trusts; what is newer comes down the link.
-        trust_bundle: None,
+        trust_bundle: Some(api.pki.signed_trust_bundle()),
         name: forked.name,
         time_unix_micros: clock::now(),
     }))
@@ -95,7 +94,12 @@ pub(super) async fn fork_agent(
         Some(window) => Duration::try_from(window)
             .ok()
             .filter(|window| (MIN_WINDOW..=MAX_WINDOW).contains(window))
-            .ok_or_else(|| status(&ctx, problem::invalid_field("window", "must be from 1 minute to 30 days")))?,
+            .ok_or_else(|| {
+                status(
+                    &ctx,
+                    problem::invalid_field("window", "must be from 1 minute to 30 days"),
+                )
+            })?,
     };
     let id = api.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
     let forks = Arc::clone(&api.forks);

@@ -53,14 +53,39 @@ fn a_machine_alone_is_let_in_however_it_comes_back() {
     let before = party("m1", "b1", "p1");
     // What comes after `before`, whether the old session was seen to end, and what happens.
     let cases = [
-        ("killed and started again", party("m1", "b1", "p2"), true, Decision::Admit),
+        (
+            "killed and started again",
+            party("m1", "b1", "p2"),
+            true,
+            Decision::Admit,
+        ),
         ("rebooted", party("m1", "b2", "p2"), true, Decision::Admit),
         ("power lost", party("m1", "b2", "p2"), false, Decision::Displace),
-        ("the network went and came", party("m1", "b1", "p1"), false, Decision::Admit),
+        (
+            "the network went and came",
+            party("m1", "b1", "p1"),
+            false,
+            Decision::Admit,
+        ),
         ("migrated while it ran", party("m1", "b1", "p1"), false, Decision::Admit),
-        ("moved to other hardware", party("m2", "b2", "p2"), true, Decision::Admit),
-        ("restored elsewhere, the old one is lost", party("m2", "b2", "p2"), false, Decision::Displace),
-        ("an agent that says nothing of its machine", Party::default(), false, Decision::Displace),
+        (
+            "moved to other hardware",
+            party("m2", "b2", "p2"),
+            true,
+            Decision::Admit,
+        ),
+        (
+            "restored elsewhere, the old one is lost",
+            party("m2", "b2", "p2"),
+            false,
+            Decision::Displace,
+        ),
+        (
+            "an agent that says nothing of its machine",
+            Party::default(),
+            false,
+            Decision::Displace,
+        ),
     ];
     for (what, newcomer, ended, expected) in cases {
         let mut bench = Bench::default();
@@ -79,7 +104,10 @@ fn a_session_that_answers_is_not_disturbed_whoever_comes() {
     let copies = [
         ("another machine", party("m2", "b2", "p2")),
         ("a copy of the machine with its machine id", party("m1", "b2", "p2")),
-        ("a copy of the state directory on the same machine", party("m1", "b1", "p2")),
+        (
+            "a copy of the state directory on the same machine",
+            party("m1", "b1", "p2"),
+        ),
         ("a machine copied with its memory", party("m1", "b1", "p1")),
         ("one that says nothing of itself", Party::default()),
     ];
@@ -195,7 +223,9 @@ fn refusals_become_one_event_a_minute_with_their_number() {
     assert_eq!(told[0], Some(1));
     assert!(told[1..].iter().all(Option::is_none));
     assert_eq!(conflict.refused(&copy, start + MINUTE), Some(300));
-    let warning = conflict.warning(&Machines::default(), start + MINUTE).expect("a warning");
+    let warning = conflict
+        .warning(&Machines::default(), start + MINUTE)
+        .expect("a warning");
     assert!(warning.contains("refused 301 times"), "{warning}");
     assert!(warning.contains("machine id m2"), "{warning}");
     assert!(conflict.is_open(start + 5 * MINUTE));
@@ -223,7 +253,11 @@ fn an_operators_window_goes_before_the_token_and_the_token_before_the_configurat
         (100, Some(Refuse), Refuse, Refuse),
     ];
     for (until, token, configured, expected) in table {
-        assert_eq!(on_clone(until, token, configured, 100), expected, "{until} {token:?} {configured:?}");
+        assert_eq!(
+            on_clone(until, token, configured, 100),
+            expected,
+            "{until} {token:?} {configured:?}"
+        );
     }
 }
 

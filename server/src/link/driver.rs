@@ -292,14 +292,19 @@ impl Link {
                 }
                 Decision::Refuse => {
                     let configured = self.deps.config.on_clone;
-                    let refusal = self.deps.agents.clone_refused(self.agent, live_party, &party, configured, now);
+                    let refusal = self
+                        .deps
+                        .agents
+                        .clone_refused(self.agent, live_party, &party, configured, now);
                     self.deps.telemetry.clone_seen("refused");
                     return Some(refusal.map_or(Event::Unknown, |refusal| Event::Refused(Box::new(refusal))));
                 }
                 Decision::Admit | Decision::Displace => {
                     let expected = live.as_ref().map(|live| live.session_id.as_str());
                     if self.register(&admission, &party, expected, now) {
-                        self.deps.agents.machine_admitted(self.agent, decision, live_party, &party, now);
+                        self.deps
+                            .agents
+                            .machine_admitted(self.agent, decision, live_party, &party, now);
                         if decision == Decision::Displace {
                             self.deps.telemetry.clone_seen("displaced");
                         }

@@ -110,7 +110,9 @@ mod tests {
             probe.asked().await;
             probe.answered();
             // Nobody asks a second time.
-            tokio::time::timeout(Duration::from_millis(500), probe.asked()).await.is_err()
+            tokio::time::timeout(Duration::from_millis(500), probe.asked())
+                .await
+                .is_err()
         };
         let (verdicts, once) = tokio::join!(newcomers, questions);
         assert!(once, "asked twice");
