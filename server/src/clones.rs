@@ -189,14 +189,14 @@ impl Machines {
         }
         if matches!(decision, Decision::Admit | Decision::Displace) {
             // Who is let in is the agent from now on.
-            self.displaced.retain_mut(|displaced| {
-                let is_newcomer = !newcomer.process.is_empty() && displaced.process == newcomer.process;
-                if is_newcomer || displaced.is_boot_of(newcomer) {
+            for displaced in &mut self.displaced {
+                if displaced.process == newcomer.process {
                     displaced.process.clear();
+                }
+                if displaced.is_boot_of(newcomer) {
                     displaced.boot.clear();
                 }
-                true
-            });
+            }
             newcomer.machine.clone_into(&mut self.machine);
             self.boots.retain(|boot| *boot != newcomer.boot);
             self.boots.push(newcomer.boot.clone());
