@@ -1,6 +1,7 @@
 //! `musterctl agent`: the inventory.
 
 mod describe;
+mod fork;
 mod row;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,12 @@ pub enum Command {
         after_help = "Examples:\n  musterctl agent label db-01.fra role=db zone=eu\n  musterctl agent label db-01.fra zone-          # removes zone"
     )]
     Label(LabelArgs),
+    /// Let copies of an agent become agents of their own
+    ///
+    /// A machine that was copied with its agent is refused as long as the original answers. Within this window a copy gets
+    /// an id, a certificate and an entry of its own instead, with the labels that the token gave the original.
+    #[command(after_help = "Examples:\n  musterctl agent fork db-01.fra\n  musterctl agent fork db-01.fra --window 1d")]
+    Fork(fork::ForkArgs),
 }
 
 #[derive(Debug, Args)]
@@ -98,6 +105,7 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
         Command::Get(args) => get(args, session).await,
         Command::Watch(args) => watch(args, session).await,
         Command::Label(args) => set_labels(args, session).await,
+        Command::Fork(args) => fork::fork(args, session).await,
     }
 }
 

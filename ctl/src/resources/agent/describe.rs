@@ -100,6 +100,12 @@ fn overview(page: &mut Page, agent: &v1::Agent, now: Timestamp) {
             tone,
         );
     }
+    if !agent.forked_from.is_empty() {
+        page.field("Copy of", &agent.forked_from);
+    }
+    if let Some(end) = age::moment(agent.fork_until.as_ref()) {
+        page.field("Copies", format!("become agents of their own until {end}"));
+    }
     let (problems, tone) = row::problems(agent.problems.as_ref());
     page.toned("Problems", problems.unwrap_or_else(|| "none".to_owned()), tone);
 }
