@@ -1,5 +1,7 @@
 //! `musterctl token`: the secrets that let machines join. A secret is data: it goes to stdout and nowhere else.
 
+mod bootstrap;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::{Args, Subcommand};
@@ -22,7 +24,8 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  musterctl token create --ttl 1h --uses 10 --label env=prod\n  \
                             umask 077; musterctl token create -o name > join-token\n  \
-                            musterctl token create -o json | jq -r .caPins[0]"
+                            musterctl token create -o json | jq -r .caPins[0]\n  \
+                            umask 077; musterctl token create --format cloud-init > user-data"
     )]
     Create(CreateArgs),
 }
@@ -41,6 +44,8 @@ pub struct CreateArgs {
     /// What it is for, kept with the token
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     description: String,
+    #[command(flatten)]
+    bootstrap: bootstrap::Options,
 }
 
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
@@ -51,6 +56,16 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 
 async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> {
     let asked = Asked::new("create a token");
+    let bootstrap = args.bootstrap.checked()?;
+    if bootstrap.is_some() && session.printer.format != Format::Table {
+        return Err(Problem::new(
+            crate::exit::Exit::Usage,
+            "--format and -o are two ways to print one token",
+        )
+        .what("create a token")
+        .why("no token was made")
+        .step("leave one of them out"));
+    }
     let request = v1::CreateTokenRequest {
         ttl: args.ttl.map(duration::to_proto),
         uses: args.uses,
@@ -67,6 +82,13 @@ async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> 
         )
         .await?;
     let printer = &mut session.printer;
+    if let Some(bootstrap) = bootstrap {
+        let text = bootstrap.render(&response)?;
+        printer.terminal.out.write(&text)?;
+        let id = response.token.map(|token| token.id).unwrap_or_default();
+        printer.note(&format!("token {id}; what is printed holds its secret"))?;
+        return Ok(());
+    }
     match printer.format {
         Format::Table | Format::Wide => {
             let text = block(&response, printer.terminal.now(), printer.terminal.out.colour);
