@@ -17,7 +17,7 @@ use crate::{
     dial::causes,
     facts::{fingerprint, host_name},
     failure::{Exit, Failure},
-    identity,
+    identity::{self, Holder, Renewer},
     link::{
         Left, Link,
         queue::{Limits, Queue},
@@ -118,7 +118,6 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
         return Ok(Left::Stopped);
     };
     identity::fork::finish(&identity, &settings, &state);
-    let identity = Arc::new(identity);
     let trust = identity.trust();
     board.enrolled(
         identity.id(),
@@ -132,6 +131,14 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
     let warnings = join::warnings(&identity, &settings);
     reporter.follow(queue.clone(), policies.status(), warnings.clone());
     let workers = Workers::start(&identity.id().to_string(), &queue, &policies, config.clone()).await;
+    let identity = Holder::new(identity);
+    let renewer = Renewer {
+        holder: identity.clone(),
+        state: state.clone(),
+        config: config.clone(),
+        board: board.clone(),
+        fingerprint: fingerprint.clone(),
+    };
     let link = Link {
         identity,
         state,
@@ -143,7 +150,7 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
         fingerprint,
         warnings,
     };
-    let result = supervise(link, workers, &reporter, shutdown).await;
+    let result = supervise(link, renewer, workers, &reporter, shutdown).await;
     reporter.stopped();
     result
 }
@@ -151,13 +158,22 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
 /// Runs all parts until `shutdown`, or until one of them ends that should not.
 async fn supervise(
     link: Link,
+    renewer: Renewer,
     mut workers: Workers,
     reporter: &Reporter,
     shutdown: &CancellationToken,
 ) -> Result<Left, Error> {
     let leave = CancellationToken::new();
     let mut links = JoinSet::new();
-    links.spawn(link.run(leave.clone()));
+    let stop = leave.clone();
+    links.spawn(async move {
+        stop.run_until_cancelled(renewer.settle()).await;
+        tokio::select! {
+            left = link.run(stop) => left,
+            // It never ends by itself.
+            () = renewer.run() => Ok(Left::Stopped),
+        }
+    });
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(Left::Stopped),
         ended = workers.ended() => Err(Error::Part(ended)),

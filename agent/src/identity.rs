@@ -9,7 +9,9 @@ use muster_proto::ids::AgentId;
 pub use self::{
     enroll::{Enrollment, enroll},
     error::Error,
+    holder::Holder,
     joined::Joined,
+    renewer::Renewer,
     trust::Trust,
 };
 use crate::state_dir::StateDir;
@@ -17,15 +19,19 @@ use crate::state_dir::StateDir;
 mod enroll;
 mod error;
 pub mod fork;
+mod holder;
 pub mod id_file;
 mod joined;
+mod next;
+mod renewal;
+mod renewer;
 mod trust;
 
 /// An enrolled agent's identity, as it lies in the state directory.
 #[derive(Debug)]
 pub struct Identity {
     id: AgentId,
-    file: identity_file::IdentityFile,
+    file: Arc<identity_file::IdentityFile>,
     trust: Trust,
 }
 
@@ -47,7 +53,7 @@ impl Identity {
         match file.identity() {
             Peer::Agent { trust_domain, id } if trust_domain == trust.trust_domain() => Ok(Identity {
                 id: AgentId::from(*id),
-                file,
+                file: Arc::new(file),
                 trust,
             }),
             other => Err(Error::NotAnAgent {
@@ -59,6 +65,28 @@ impl Identity {
 
     pub fn id(&self) -> AgentId {
         self.id
+    }
+
+    pub fn file(&self) -> &identity_file::IdentityFile {
+        &self.file
+    }
+
+    /// The same agent with another key and certificate.
+    fn with_file(&self, file: Arc<identity_file::IdentityFile>) -> Identity {
+        Identity {
+            id: self.id,
+            file,
+            trust: self.trust.clone(),
+        }
+    }
+
+    /// The same agent that trusts others.
+    fn with_trust(&self, trust: Trust) -> Identity {
+        Identity {
+            id: self.id,
+            file: self.file.clone(),
+            trust,
+        }
     }
 
     pub fn trust(&self) -> &Trust {

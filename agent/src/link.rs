@@ -21,7 +21,7 @@ use crate::{
     clock::Now,
     config::{Config, Endpoint},
     dial::dial,
-    identity::Identity,
+    identity::Holder,
     policy::Policies,
     state_dir::StateDir,
     status::{Board, State},
@@ -38,7 +38,7 @@ const MAX_WARNINGS: usize = 20;
 /// All that the link talks to.
 #[derive(Debug)]
 pub struct Link {
-    pub identity: Arc<Identity>,
+    pub identity: Holder,
     pub state: StateDir,
     pub queue: Arc<Queue>,
     pub policies: Arc<Policies>,
@@ -62,10 +62,16 @@ impl Link {
     /// Until `stop`, then with a goodbye, or until this machine has become another agent. Fails only when no TLS can be set
     /// up at all.
     pub async fn run(mut self, stop: CancellationToken) -> Result<Left, tls::Error> {
-        let tls = self.identity.tls()?;
         let mut backoff = Backoff::default();
         let mut turn = 0;
         while !stop.is_cancelled() {
+            let identity = self.identity.current();
+            let (tls, serial) = (identity.tls()?, identity.serial().to_owned());
+            if let Some((refusal, endpoint)) = self.identity.take_copy()
+                && self.fork(&refusal, &endpoint, &tls, &stop).await
+            {
+                return Ok(Left::Forked);
+            }
             let endpoints = self.config.borrow_and_update().server.endpoints.clone();
             let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else {
                 self.lost("no endpoint of a controller is configured", None);
@@ -75,7 +81,7 @@ impl Link {
             self.board.enter(State::Connecting, SystemTime::now(), |connection| {
                 connection.endpoint = endpoint.to_string();
             });
-            let ended = self.connect(endpoint, &tls, &stop).await;
+            let ended = self.connect(endpoint, &tls, &serial, &stop).await;
             if ended.reason.is_stop() {
                 break;
             }
@@ -99,13 +105,19 @@ impl Link {
         Ok(Left::Stopped)
     }
 
-    async fn connect(&mut self, endpoint: &Endpoint, tls: &Arc<ClientConfig>, stop: &CancellationToken) -> Ended {
+    async fn connect(
+        &mut self,
+        endpoint: &Endpoint,
+        tls: &Arc<ClientConfig>,
+        serial: &str,
+        stop: &CancellationToken,
+    ) -> Ended {
         let channel = tokio::select! {
             channel = dial(endpoint, tls.clone()) => channel,
             () = stop.cancelled() => return Ended::early(Reason::Closed(Closed::Stopped)),
         };
         match channel {
-            Ok(channel) => driver::drive(self, endpoint, channel, stop).await,
+            Ok(channel) => driver::drive(self, endpoint, channel, serial, stop).await,
             Err(error) => Ended::early(Reason::Dial(error)),
         }
     }
@@ -113,9 +125,19 @@ impl Link {
     /// Tells why the connection is gone, mends what can be mended here, and says how long to wait.
     fn after(&mut self, reason: Reason, endpoint: &Endpoint, backoff: &mut Backoff) -> Duration {
         let why = reason.to_string();
-        if let Reason::Reloaded = reason {
-            tracing::info!(endpoint = %endpoint, "connecting again with the new configuration");
-            return Duration::ZERO;
+        match reason {
+            Reason::Reloaded => {
+                tracing::info!(endpoint = %endpoint, "connecting again with the new configuration");
+                return Duration::ZERO;
+            }
+            Reason::Renewed => {
+                tracing::info!(endpoint = %endpoint, "connecting again with the new certificate");
+                return Duration::ZERO;
+            }
+            _ => {}
+        }
+        if reason.is_of_certificate() {
+            self.identity.refused();
         }
         if let Reason::Closed(Closed::ForeignSpool(_)) = reason {
             match self.state.next_spool_id(SystemTime::now()) {
@@ -150,19 +172,22 @@ impl Link {
         });
     }
 
-    /// A new configuration may hold what was missing: it ends the wait.
+    /// A new configuration may hold what was missing, and a new certificate may open what was closed: they end the wait.
     async fn wait(&mut self, delay: Duration, stop: &CancellationToken) {
+        let mut identity = self.identity.follow();
         tokio::select! {
             () = sleep(delay) => {}
             () = stop.cancelled() => {}
             Ok(()) = self.config.changed() => {}
+            Ok(()) = identity.changed() => {}
         }
     }
 
     fn hello(&self, now: Now) -> v1::Hello {
         let config = self.config.borrow();
+        let identity = self.identity.current();
         v1::Hello {
-            agent_id: self.identity.id().to_string(),
+            agent_id: identity.id().to_string(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_version: PROTOCOL_VERSION,
             capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
@@ -180,7 +205,7 @@ impl Link {
                 .take(MAX_WARNINGS)
                 .collect(),
             time_unix_micros: now.unix_micros,
-            trust_bundle_version: 0,
+            trust_bundle_version: identity.trust().version(),
         }
     }
 }

@@ -72,11 +72,23 @@ pub struct Connection {
     pub last_error: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Certificate {
     pub serial: String,
+    pub issued: String,
     pub expires: String,
+    /// When the next renewal is due.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub renews: String,
+    /// Since when it should have been renewed; empty: it is in time.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub behind_since: String,
+    /// Why the last renewal came to nothing.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+    /// Since the start of the agent.
+    pub renewals: u64,
 }
 
 /// One lane, as users know it.
@@ -158,7 +170,37 @@ impl Board {
             notes.certificate = Some(Certificate {
                 serial: serial.to_owned(),
                 expires: time(expires),
+                ..Default::default()
             });
+        });
+    }
+
+    /// How the certificate stands; what is known of renewals stays.
+    pub fn certificate(&self, certificate: Certificate) {
+        self.note(|notes| {
+            let old = notes.certificate.take().unwrap_or_default();
+            notes.certificate = Some(Certificate {
+                renews: old.renews,
+                renewals: old.renewals,
+                ..certificate
+            });
+        });
+    }
+
+    pub fn renews_at(&self, at: SystemTime) {
+        let at = time(at);
+        self.lock(|notes| {
+            if let Some(certificate) = &mut notes.certificate {
+                certificate.renews = at;
+            }
+        });
+    }
+
+    pub fn renewed(&self) {
+        self.lock(|notes| {
+            if let Some(certificate) = &mut notes.certificate {
+                certificate.renewals += 1;
+            }
         });
     }
 

@@ -13,8 +13,12 @@ use prost_reflect::DynamicMessage;
 
 const MAX_BYTES: usize = 1024 * 1024;
 
+/// The kind of a trust bundle in its signature.
+pub const KIND: &str = "TrustBundle";
+
 #[derive(Debug, Clone)]
 pub struct Trust {
+    version: i64,
     trust_domain: TrustDomain,
     roots: Vec<CertificateDer<'static>>,
     /// SubjectPublicKeyInfo by key id.
@@ -56,6 +60,7 @@ impl Trust {
         }
         let roots = bundle.roots.iter().cloned().map(CertificateDer::from).collect();
         Ok(Trust {
+            version: bundle.version,
             trust_domain,
             roots,
             policy_keys,
@@ -74,6 +79,11 @@ impl Trust {
 
     pub(super) fn save(bundle: &v1::TrustBundle, path: &Path) -> Result<(), file::Error> {
         file::write_secret(path, format!("{:#}\n", json::to_json(bundle)).as_bytes())
+    }
+
+    /// Grows with every bundle of an installation.
+    pub fn version(&self) -> i64 {
+        self.version
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {

@@ -42,10 +42,11 @@ impl Link {
             return false;
         }
         let config = self.config.borrow().clone();
+        let identity = self.identity.current();
         let fork = Fork {
             config: &config,
             state: &self.state,
-            identity: &self.identity,
+            identity: &identity,
             tls,
             fingerprint: &self.fingerprint,
         };
@@ -55,7 +56,7 @@ impl Link {
         };
         match forked {
             Ok(id) => {
-                tracing::info!(agent.id = %id, parent.id = %self.identity.id(), "this copy is an agent of its own now");
+                tracing::info!(agent.id = %id, parent.id = %identity.id(), "this copy is an agent of its own now");
                 true
             }
             Err(error) => {

@@ -27,6 +27,7 @@ use crate::{
     clock::Now,
     config::{Config, Endpoint},
     dial,
+    identity::Identity,
     status::State,
 };
 
@@ -51,6 +52,8 @@ pub(super) enum Reason {
     Eof,
     /// What Hello said is no longer so.
     Reloaded,
+    /// There is a newer certificate.
+    Renewed,
 }
 
 #[derive(Debug)]
@@ -80,14 +83,24 @@ impl Reason {
         matches!(self.problem(), Some(ErrorReason::ShuttingDown))
     }
 
+    /// Whether it is the certificate that the controller does not take.
+    pub fn is_of_certificate(&self) -> bool {
+        matches!(
+            self.problem(),
+            Some(
+                ErrorReason::CertificateExpired
+                    | ErrorReason::CertificateSuperseded
+                    | ErrorReason::CertificateRevoked
+                    | ErrorReason::CertificateUnknown
+            )
+        )
+    }
+
     /// What only a person can mend.
     pub fn advice(&self) -> Option<&'static str> {
         match self.problem()? {
-            ErrorReason::CertificateExpired => Some(
-                "this agent's certificate has expired; to join again, remove its state directory and its id file and enroll with a new token",
-            ),
-            ErrorReason::CertificateUnknown => Some(
-                "the controller does not know this agent any longer; to join again, remove its state directory and its id file and enroll with a new token",
+            ErrorReason::CertificateRevoked => Some(
+                "the controller does not trust this agent any longer; to come back it needs a token in its token file, made with: musterctl token create --agent-id",
             ),
             ErrorReason::CloneDetected => Some(
                 "this machine is a copy of another one that is running; to make it an agent of its own: muster-agent seal \
@@ -124,6 +137,7 @@ impl fmt::Display for Reason {
             },
             Reason::Eof => f.write_str("the controller closed the link"),
             Reason::Reloaded => f.write_str("the configuration changed"),
+            Reason::Renewed => f.write_str("the certificate was renewed"),
         }
     }
 }
@@ -138,7 +152,16 @@ fn broken(status: &Status) -> String {
 }
 
 /// From Hello until the link is over.
-pub(super) async fn drive(link: &mut Link, endpoint: &Endpoint, channel: Channel, stop: &CancellationToken) -> Ended {
+pub(super) async fn drive(
+    link: &mut Link,
+    endpoint: &Endpoint,
+    channel: Channel,
+    serial: &str,
+    stop: &CancellationToken,
+) -> Ended {
+    // Renewed since the connection was made: that is noticed as the first thing.
+    let mut identity = link.identity.follow();
+    identity.mark_changed();
     let started = Now::read();
     let mut session = Session::new(link.hello(started), started);
     session.handle(
@@ -173,6 +196,8 @@ pub(super) async fn drive(link: &mut Link, endpoint: &Endpoint, channel: Channel
         endpoint,
         status,
         said,
+        identity,
+        serial,
         welcomed: None,
     };
     let reason = driver.run(link, stop).await;
@@ -195,6 +220,9 @@ struct Driver<'a> {
     endpoint: &'a Endpoint,
     status: watch::Receiver<Arc<v1::PolicyStatus>>,
     said: Said,
+    identity: watch::Receiver<Arc<Identity>>,
+    /// Of the certificate that this connection was made with.
+    serial: &'a str,
     welcomed: Option<Instant>,
 }
 
@@ -220,6 +248,7 @@ enum Input {
     Frame(Result<Option<v1::ConnectResponse>, Status>),
     Event(Event),
     Config,
+    Identity,
     Records,
 }
 
@@ -266,6 +295,7 @@ impl Driver<'_> {
                     Input::Event(Event::PolicyStatus(self.status.borrow_and_update().clone()))
                 }
                 Ok(()) = link.config.changed(), if !stopping => Input::Config,
+                Ok(()) = self.identity.changed(), if !stopping => Input::Identity,
                 () = link.queue.recorded(), if frame.is_none() => Input::Records,
             };
             match input {
@@ -275,6 +305,11 @@ impl Driver<'_> {
                 Input::Frame(_) if stopping => return Reason::Closed(Closed::Stopped),
                 Input::Frame(Ok(None)) => return Reason::Eof,
                 Input::Frame(Err(status)) => return Reason::Status(Box::new(status)),
+                Input::Identity => {
+                    if self.identity.borrow_and_update().serial() != self.serial {
+                        return Reason::Renewed;
+                    }
+                }
                 Input::Config => {
                     let config = link.config.borrow_and_update();
                     if Said::of(&config) != self.said || !config.server.endpoints.contains(self.endpoint) {
@@ -313,6 +348,7 @@ impl Driver<'_> {
                     "connected"
                 );
                 self.welcomed = Some(Instant::now());
+                link.identity.time_told(welcome.time_unix_micros);
                 link.board.enter(State::Connected, SystemTime::now(), |connection| {
                     connection.endpoint = self.endpoint.to_string();
                     connection.controller = welcome.controller_name;
@@ -341,7 +377,17 @@ impl Driver<'_> {
                 }
                 Err(error) => tracing::error!(error = dial::causes(&error), "failed to start a new spool"),
             },
-            Effect::Configure(config) => link.board.named(&config.name),
+            Effect::Configure(config) => {
+                link.board.named(&config.name);
+                link.identity.renew_by(config.renew_after_unix_micros);
+            }
+            Effect::TrustBundle(bundle) => match link.identity.take_bundle(&bundle, &link.state) {
+                Ok(version) => self.handle(link, Event::TrustBundleHeld(version)),
+                Err(error) => tracing::error!(
+                    error = dial::causes(&error),
+                    "the controller sent a trust bundle that this agent does not take over"
+                ),
+            },
             Effect::Rejected { lane, seq, reason } => {
                 tracing::warn!(
                     lane = lane.as_str_name(),

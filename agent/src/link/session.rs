@@ -18,7 +18,7 @@ mod latest;
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// What this agent does beyond version 1.
-pub const CAPABILITIES: &[&str] = &["answer-now"];
+pub const CAPABILITIES: &[&str] = &["answer-now", "trust-bundle"];
 
 /// From Hello to Welcome.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -44,6 +44,8 @@ pub enum Event {
     PolicyStatus(Arc<v1::PolicyStatus>),
     /// The policy set that the controller sent does not come out as it said.
     PolicySetDiffers(String),
+    /// A trust bundle of this version is on disk and used.
+    TrustBundleHeld(i64),
     /// Leave: send the results that are pending, say goodbye.
     Stop,
 }
@@ -55,6 +57,7 @@ pub enum Effect {
     /// `added` includes the bodies that came before.
     ApplyPolicies(v1::PolicySync),
     Configure(v1::AgentConfig),
+    TrustBundle(v1::Signed),
     /// Go on under a new spool of a higher generation than this: the controller knows results that a spool of this start
     /// would come behind. The state directory is older than the agent, as after a snapshot was put back.
     StartSpool {
@@ -93,6 +96,8 @@ pub struct Session {
     policy_status: Latest<v1::PolicyStatus>,
     results: Flow,
     metrics: Flow,
+    /// Version of a trust bundle to be acknowledged.
+    bundle: Option<i64>,
     /// Frames of a kind that this agent does not know.
     pub unknown_frames: u64,
 }
@@ -131,6 +136,7 @@ impl Session {
             policy_status: Latest::default(),
             results: Flow::default(),
             metrics: Flow::default(),
+            bundle: None,
             unknown_frames: 0,
         }
     }
@@ -175,6 +181,10 @@ impl Session {
                 Ok(Vec::new())
             }
             Event::PolicySetDiffers(how) => Err(Closed::PolicySetDiffers(how)),
+            Event::TrustBundleHeld(version) => {
+                self.bundle = Some(version);
+                Ok(Vec::new())
+            }
             Event::Stop => {
                 self.stop(now);
                 Ok(Vec::new())
@@ -200,6 +210,10 @@ impl Session {
                 }
                 leave_by => active
                     .heartbeat(lanes, now)
+                    .or_else(|| {
+                        let version = self.bundle.take()?;
+                        Some(Out::TrustBundleStatus(v1::TrustBundleStatus { version }))
+                    })
                     .or_else(|| self.policy_status.changed().map(Out::PolicyStatus))
                     .or_else(|| self.facts.changed().map(Out::Facts))
                     .or_else(|| self.results.next(v1::Lane::Results, lanes))
@@ -248,8 +262,7 @@ impl Session {
                 sync.added = added;
                 Ok(vec![Effect::ApplyPolicies(sync)])
             }
-            // Without the capability none comes.
-            (_, In::TrustBundle(_)) => Ok(Vec::new()),
+            (_, In::TrustBundle(bundle)) => Ok(vec![Effect::TrustBundle(bundle)]),
         }
     }
 
