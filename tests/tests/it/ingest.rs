@@ -50,6 +50,7 @@ impl Part {
         let deps = ingest::Deps {
             db: db.clone(),
             changes,
+            agents: agents.clone(),
             states: states.clone(),
             telemetry: Telemetry::new(),
         };

@@ -4,6 +4,7 @@ mod api;
 mod attacks;
 mod bad_input;
 mod by_hand;
+mod clones;
 mod deploy;
 mod durability;
 mod freshness;

@@ -97,10 +97,10 @@ async fn opening_twice_keeps_what_is_there() {
     let again = Db::open(&fresh.source).await.expect("opens again");
     let agents = again.agent_list().await.expect("agents");
     assert_eq!(agents.len(), 1);
-    assert_eq!(
-        (agents[0].id.as_str(), agents[0].serial.as_str()),
-        (&*id.to_string(), &*format!("serial-{id}"))
-    );
+    assert_eq!(agents[0].id, id.to_string());
+    let certificates = again.agent_certificate_list_live().await.expect("certificates");
+    assert_eq!(certificates.len(), 1);
+    assert_eq!(certificates[0].serial, format!("serial-{id}"));
     assert_eq!(agents[0].status, "pending");
     again.close().await;
 }
@@ -243,6 +243,7 @@ async fn what_changes_of_an_agent_is_read_back() {
         facts: r#"{"os.id":"debian"}"#.into(),
         warnings: r#"["careful"]"#.into(),
         policy_status: vec![1, 2, 3],
+        fingerprint: r#"{"machine":"m1"}"#.into(),
         revision: 7,
     };
     let mut tx = fresh.db.begin().await.expect("begin");
