@@ -23,7 +23,7 @@ pub struct Controller {
     process: Option<Process>,
     pub agents_port: u16,
     pub api_port: u16,
-    _database: Option<Database>,
+    database: Option<Database>,
     dir: TempDir,
 }
 
@@ -56,7 +56,7 @@ impl Controller {
             process: None,
             agents_port: ports::free(),
             api_port: ports::free(),
-            _database: database,
+            database,
             dir,
         };
         let mut init = process::clean_command(binaries::path("muster-server"), controller.dir.path());
@@ -70,7 +70,7 @@ impl Controller {
         ])
         .arg(controller.data_dir())
         .args(["--advertise", &controller.endpoint()]);
-        if let Some(database) = &controller._database {
+        if let Some(database) = &controller.database {
             init.env("MUSTER_DATABASE", database.url());
         }
         Outcome::of(init).expect_code(0);
@@ -156,6 +156,11 @@ impl Controller {
 
     pub fn config(&self) -> PathBuf {
         self.data_dir().join("server.yaml")
+    }
+
+    /// Of the PostgreSQL database; `None`: SQLite, in the data directory.
+    pub fn database_url(&self) -> Option<String> {
+        self.database.as_ref().map(Database::url)
     }
 
     /// Where agents connect.

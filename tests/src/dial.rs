@@ -57,6 +57,14 @@ pub fn trust_domain() -> TrustDomain {
 /// # Panics
 /// When the file is not one.
 pub fn operator(context_file: &Path) -> IdentityFile {
+    IdentityFile::from_pem(&operator_pem(context_file)).expect("an identity")
+}
+
+/// The same as key and certificate in PEM, for programs that are not ours.
+///
+/// # Panics
+/// When the file is not one.
+pub fn operator_pem(context_file: &Path) -> String {
     let text = fs::read_to_string(context_file).expect("the context file");
     let documents = document::parse(&text).expect("YAML");
     let context = field(&documents[0], "contexts");
@@ -67,7 +75,7 @@ pub fn operator(context_file: &Path) -> IdentityFile {
         Value::String(text) => text.clone(),
         other => panic!("{name} is {other:?}"),
     };
-    IdentityFile::from_pem(&format!("{}\n{}", part("key"), part("certificate"))).expect("an identity")
+    format!("{}\n{}", part("key"), part("certificate"))
 }
 
 fn field<'a>(node: &'a Node, name: &str) -> &'a Node {

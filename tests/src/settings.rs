@@ -13,6 +13,12 @@ pub fn postgres_url() -> Option<String> {
     env::var("MUSTER_TEST_POSTGRES_URL").ok()
 }
 
+/// How many agents the proof of identity over time takes, when it is to be run in full.
+pub fn fleet() -> Option<usize> {
+    let count = env::var("MUSTER_TEST_FLEET").ok()?;
+    Some(count.parse().expect("MUSTER_TEST_FLEET is a number of agents"))
+}
+
 /// The cargo that runs the test.
 pub fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
