@@ -92,12 +92,11 @@ impl Link {
             }
             backoff.held(ended.active_for);
             let refusal = ended.reason.refusal();
-            let mut delay = self.after(ended.reason, endpoint, &mut backoff);
-            if let Some(refusal) = refusal.filter(copy::is_refused) {
-                if self.fork(&refusal, endpoint, &tls, &stop).await {
-                    return Ok(Left::Forked);
-                }
-                delay = copy::delay(rand::random());
+            let delay = self.after(ended.reason, endpoint, &serial, &mut backoff);
+            if let Some(refusal) = refusal
+                && self.fork(&refusal, endpoint, &tls, &stop).await
+            {
+                return Ok(Left::Forked);
             }
             self.wait(delay, &stop).await;
         }
@@ -123,7 +122,7 @@ impl Link {
     }
 
     /// Tells why the connection is gone, mends what can be mended here, and says how long to wait.
-    fn after(&mut self, reason: Reason, endpoint: &Endpoint, backoff: &mut Backoff) -> Duration {
+    fn after(&mut self, reason: Reason, endpoint: &Endpoint, serial: &str, backoff: &mut Backoff) -> Duration {
         let why = reason.to_string();
         match reason {
             Reason::Reloaded => {
@@ -137,7 +136,7 @@ impl Link {
             _ => {}
         }
         if reason.is_of_certificate() {
-            self.identity.refused();
+            self.identity.refused(serial);
         }
         if let Reason::Closed(Closed::ForeignSpool(_)) = reason {
             match self.state.next_spool_id(SystemTime::now()) {
@@ -145,7 +144,10 @@ impl Link {
                 Err(error) => tracing::error!(error = crate::dial::causes(&error), "failed to start a new spool"),
             }
         }
-        let delay = backoff.next(rand::random());
+        let delay = match reason.refusal() {
+            Some(refusal) if copy::is_refused(&refusal) => copy::delay(rand::random()),
+            _ => backoff.next(rand::random()),
+        };
         if reason.is_planned() {
             tracing::info!(endpoint = %endpoint, reason = why, delay_ms = millis(delay), "the link has ended");
         } else {

@@ -1,7 +1,9 @@
 //! gRPC: decodes a call, asks the domain, encodes the answer. Decides nothing and holds no SQL.
 
 mod agents;
+mod certificates;
 mod enrollment;
+mod events;
 mod forks;
 mod link;
 mod metrics;
@@ -27,7 +29,8 @@ use muster_proto::{
     DESCRIPTORS,
     error::Problem,
     v1::{
-        agent_service_server::AgentServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        agent_service_server::AgentServiceServer, certificate_service_server::CertificateServiceServer,
+        event_service_server::EventServiceServer, enrollment_service_server::EnrollmentServiceServer,
         link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
         policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
         token_service_server::TokenServiceServer,
@@ -97,6 +100,8 @@ impl Api {
     pub async fn operator_router(self: &Arc<Self>) -> Result<Router, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<AgentServiceServer<Self>>().await;
+        health.set_serving::<CertificateServiceServer<Self>>().await;
+        health.set_serving::<EventServiceServer<Self>>().await;
         health.set_serving::<MetricServiceServer<Self>>().await;
         health.set_serving::<PolicyServiceServer<Self>>().await;
         health.set_serving::<StateServiceServer<Self>>().await;
@@ -118,6 +123,8 @@ impl Api {
         };
         let routes = Routes::default()
             .add_service(AgentServiceServer::from_arc(self.clone()))
+            .add_service(CertificateServiceServer::from_arc(self.clone()))
+            .add_service(EventServiceServer::from_arc(self.clone()))
             .add_service(MetricServiceServer::from_arc(self.clone()))
             .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
             .add_service(StateServiceServer::from_arc(self.clone()))

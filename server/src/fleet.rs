@@ -10,6 +10,7 @@ use crate::{
     clock::Micros,
     link::{Close, Links},
     states::States,
+    store::CertificateRow,
 };
 
 #[derive(Clone, Debug)]
@@ -25,6 +26,22 @@ impl Fleet {
         let entry = self.agents.revoke(id, ending, now).await?;
         self.links.cut(id, Close::Revoked);
         Ok(entry)
+    }
+
+    /// Ends the trust in one certificate of an agent; none: there is no such certificate.
+    pub async fn revoke_certificate(
+        &self,
+        serial: &str,
+        ending: Ending<'_>,
+        now: Micros,
+    ) -> Result<Option<CertificateRow>, Error> {
+        let Some(row) = self.agents.revoke_certificate(serial, ending, now).await? else {
+            return Ok(None);
+        };
+        if let Ok(id) = row.agent_id.parse() {
+            self.links.cut_certificate(id, serial, Close::Revoked);
+        }
+        Ok(Some(row))
     }
 
     /// Ends the trust in an agent and takes it out of the inventory.

@@ -25,7 +25,7 @@ use std::{
 pub use agents::{AgentRow, AgentUpdate, NewAgent};
 pub use certificates::{CertificateFilter, CertificateRow, FirstUse, NewCertificate};
 pub use epoch::Restored;
-pub use events::EventRow;
+pub use events::{EventFilter, EventRow};
 pub use marks::MarkRow;
 pub use metrics::MetricRow;
 pub use policies::PolicyRow;

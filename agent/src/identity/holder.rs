@@ -9,7 +9,7 @@ use std::{
 use muster_certs::sign;
 use muster_proto::{error::Problem, policy_set, v1};
 use prost::Message as _;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::{Identity, Trust, renewal::ControllerClock, trust};
 use crate::{config::Endpoint, state_dir::StateDir};
@@ -38,8 +38,8 @@ pub struct Holder(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     identity: watch::Sender<Arc<Identity>>,
-    /// The identity does not open the link.
-    refused: Notify,
+    /// Serial of the certificate that did not open the link; empty: none.
+    refused: watch::Sender<String>,
     /// Until when the controller wants the certificate renewed; 0: as usual.
     renew_by: watch::Sender<i64>,
     clock: ControllerClock,
@@ -53,7 +53,7 @@ impl Holder {
     pub fn new(identity: Identity) -> Holder {
         Holder(Arc::new(Shared {
             identity: watch::Sender::new(Arc::new(identity)),
-            refused: Notify::new(),
+            refused: watch::Sender::new(String::new()),
             renew_by: watch::Sender::new(0),
             clock: ControllerClock::default(),
             copy: Mutex::default(),
@@ -74,12 +74,15 @@ impl Holder {
     }
 
     /// The link was refused for what the certificate is: it is time to see to it.
-    pub fn refused(&self) {
-        self.0.refused.notify_one();
+    pub fn refused(&self, serial: &str) {
+        self.0.refused.send_replace(serial.to_owned());
     }
 
+    /// Returns when the link was refused with the certificate that is held now.
     pub(super) async fn was_refused(&self) {
-        self.0.refused.notified().await;
+        let mut refused = self.0.refused.subscribe();
+        // The sender is here, so it cannot be gone.
+        let _ = refused.wait_for(|serial| serial == self.current().serial()).await;
     }
 
     pub fn renew_by(&self, at: i64) {

@@ -67,20 +67,19 @@ enum Error {
 }
 
 impl Renewer {
-    /// Finishes a renewal that a crash has cut short, before the link shows a certificate that may be superseded by it. Tries
-    /// once: without the controller there is no link either.
+    /// What has to be done before the link can open: a renewal that a crash has cut short is finished, since its certificate may
+    /// have superseded the one that is held, and one that has expired is renewed. Tries once: without the controller there is
+    /// no link either.
     pub async fn settle(&self) {
         let current = self.holder.current();
         let settled = match next::load(&self.state, &current) {
             Ok(Some(Next::Complete(file))) => self.prove(file).await,
+            Ok(_) if current.expires() <= SystemTime::now() => self.renew().await,
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = settled {
-            tracing::warn!(
-                why = error.why(),
-                "a renewal that was cut short could not be finished yet"
-            );
+            tracing::warn!(why = error.why(), "the certificate could not be renewed before the link");
         }
     }
 

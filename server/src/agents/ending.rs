@@ -10,7 +10,7 @@ use super::{Agents, Entry, Error};
 use crate::{
     clock::{self, Micros},
     events::Event,
-    store::{ChangeKind, Op},
+    store::{CertificateRow, ChangeKind, Op},
 };
 
 /// Who ends it, and why.
@@ -51,6 +51,53 @@ impl Agents {
         self.assignments.notify_one();
         self.changes.committed();
         Ok(entry)
+    }
+
+    /// Ends the trust in one certificate, as it is then. None: there is no such certificate. Once more is no error.
+    pub async fn revoke_certificate(
+        &self,
+        serial: &str,
+        ending: Ending<'_>,
+        now: Micros,
+    ) -> Result<Option<CertificateRow>, Error> {
+        let _writing = self.writing.lock().await;
+        let Some(row) = self.db.agent_certificate_get(serial).await? else {
+            return Ok(None);
+        };
+        let entry = row.agent_id.parse::<AgentId>().ok().and_then(|id| self.get(id));
+        if row.revoked_at > 0 {
+            return Ok(Some(row));
+        }
+        let _held = self.changes.hold().await;
+        let mut tx = self.db.begin().await?;
+        let revision = match &entry {
+            Some(_) => tx.change_add(now, ChangeKind::Agent, &row.agent_id, Op::Put).await?,
+            None => 0,
+        };
+        tx.agent_certificate_revoke(serial, ending.reason, now).await?;
+        if let Some(entry) = &entry {
+            // What is being issued on the strength of it does not count.
+            tx.agent_raise_epoch(&row.agent_id, revision).await?;
+            let event = told("AGENT_CERTIFICATE_REVOKED", "left without a certificate", entry, &ending, now);
+            tx.event_insert_all(&[event]).await?;
+        }
+        tx.commit().await?;
+        if let Some(entry) = &entry {
+            self.settle(entry.id, |entry| {
+                entry.epoch += 1;
+                entry.revision = revision;
+                entry.next.take_if(|next| next.serial == serial);
+                if entry.certificate.serial == serial {
+                    entry.certificate = entry.next.take().unwrap_or_default();
+                }
+            })?;
+            self.changes.committed();
+        }
+        Ok(Some(CertificateRow {
+            revoked_at: now,
+            revoke_reason: ending.reason.to_owned(),
+            ..row
+        }))
     }
 
     /// Revokes it and takes it out of the inventory, with the states of these checks. Its id stays taken.

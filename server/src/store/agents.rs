@@ -123,6 +123,11 @@ impl Tx {
         self.execute(sql, args![id, reason, now, revision]).await.map(|_| ())
     }
 
+    pub async fn agent_raise_epoch(&mut self, id: &str, revision: i64) -> Result<(), Error> {
+        let sql = "UPDATE agents SET epoch = epoch + 1, revision = $2 WHERE id = $1";
+        self.execute(sql, args![id, revision]).await.map(|_| ())
+    }
+
     /// Takes an agent and what hangs on it out of the inventory; its id stays taken, its history stays history.
     pub async fn agent_delete(&mut self, id: &str, name: &str, by: &str, now: i64) -> Result<(), Error> {
         for sql in [

@@ -1,11 +1,28 @@
 //! Things that happened, for people to read.
 
+use sqlx::FromRow;
+
 use super::{
-    Error, Tx,
+    Db, Error, Tx,
     pool::{Arg, args},
 };
 
+/// Which events a list holds, newest first.
 #[derive(Clone, Debug)]
+pub struct EventFilter {
+    /// Empty: of all, and of the controller itself.
+    pub agent_id: String,
+    /// Empty: all.
+    pub reasons: Vec<String>,
+    pub min_severity: i64,
+    /// By when they were received: from then on, and before.
+    pub since: i64,
+    pub until: i64,
+    pub skip: i64,
+    pub limit: i64,
+}
+
+#[derive(Clone, Debug, FromRow)]
 pub struct EventRow {
     pub at: i64,
     pub received_at: i64,
@@ -51,5 +68,26 @@ impl Tx {
         .await?;
         let bytes = rows.iter().map(EventRow::bytes).sum();
         self.control_usage_add("events", rows.len() as i64, bytes).await
+    }
+}
+
+impl Db {
+    pub async fn event_list(&self, filter: &EventFilter) -> Result<Vec<EventRow>, Error> {
+        // As many parameters as there may be reasons would be another statement for each number of them.
+        let reasons = format!(",{},", filter.reasons.join(","));
+        let sql = "SELECT at, received_at, agent_id, reason, severity, message, metadata FROM events \
+                   WHERE ($1 = '' OR agent_id = $1) AND severity >= $2 AND received_at >= $3 AND received_at < $4 \
+                   AND ($5 = ',,' OR REPLACE($5, ',' || reason || ',', '') <> $5) \
+                   ORDER BY received_at DESC, at DESC, reason, agent_id, message LIMIT $6 OFFSET $7";
+        let args = args![
+            &filter.agent_id,
+            filter.min_severity,
+            filter.since,
+            filter.until,
+            reasons,
+            filter.limit,
+            filter.skip,
+        ];
+        self.control.fetch_all(sql, args).await
     }
 }
