@@ -67,10 +67,14 @@ impl Link {
         while !stop.is_cancelled() {
             let identity = self.identity.current();
             let (tls, serial) = (identity.tls()?, identity.serial().to_owned());
-            if let Some((refusal, endpoint)) = self.identity.take_copy()
-                && self.fork(&refusal, &endpoint, &tls, &stop).await
-            {
-                return Ok(Left::Forked);
+            if let Some((refusal, endpoint)) = self.identity.take_copy() {
+                // Its certificate opens nothing as long as the other machine is there.
+                self.lost(&copy::explain(&refusal), Some(&endpoint));
+                if self.fork(&refusal, &endpoint, &tls, &stop).await {
+                    return Ok(Left::Forked);
+                }
+                self.wait(copy::delay(rand::random()), &stop).await;
+                continue;
             }
             let endpoints = self.config.borrow_and_update().server.endpoints.clone();
             let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else {

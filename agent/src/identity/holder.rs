@@ -96,6 +96,8 @@ impl Holder {
     /// The same agent with another key and certificate.
     pub(super) fn renewed_to(&self, next: &Identity) {
         self.renew_by(0);
+        // It is no copy after all.
+        self.take_copy();
         self.0
             .identity
             .send_modify(|identity| *identity = Arc::new(identity.with_file(next.file.clone())));
@@ -104,6 +106,7 @@ impl Holder {
     /// The same agent, enrolled anew.
     pub(super) fn reenrolled(&self, identity: Identity) {
         self.renew_by(0);
+        self.take_copy();
         self.0.identity.send_replace(Arc::new(identity));
     }
 

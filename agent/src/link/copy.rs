@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use muster_certs::rustls::ClientConfig;
-use muster_proto::{error::Problem, v1::ErrorReason};
+use muster_proto::{
+    error::{Problem, reason_name},
+    v1::ErrorReason,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Link;
@@ -18,6 +21,15 @@ use crate::{
 /// shall not be felt.
 const LEAST: Duration = Duration::from_secs(60);
 const MOST: Duration = Duration::from_secs(300);
+
+/// What only a person can mend.
+pub(super) const ADVICE: &str = "this machine is a copy of another one that is running; to make it an agent of its own: \
+                                 muster-agent seal && systemctl restart muster-agent, with a new token; or at the \
+                                 controller: musterctl agent fork";
+
+pub(super) fn explain(refusal: &Problem) -> String {
+    format!("{}: {}; {ADVICE}", reason_name(refusal.reason), refusal.message)
+}
 
 pub(super) fn is_refused(problem: &Problem) -> bool {
     problem.reason == ErrorReason::CloneDetected

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
-    Link,
+    Link, copy,
     session::{Closed, Effect, Event, Session},
 };
 use crate::{
@@ -102,10 +102,7 @@ impl Reason {
             ErrorReason::CertificateRevoked => Some(
                 "the controller does not trust this agent any longer; to come back it needs a token in its token file, made with: musterctl token create --agent-id",
             ),
-            ErrorReason::CloneDetected => Some(
-                "this machine is a copy of another one that is running; to make it an agent of its own: muster-agent seal \
-                 && systemctl restart muster-agent, with a new token; or at the controller: musterctl agent fork",
-            ),
+            ErrorReason::CloneDetected => Some(copy::ADVICE),
             ErrorReason::VersionUnsupported => {
                 Some("this release of the agent is too old or too new for its controller")
             }

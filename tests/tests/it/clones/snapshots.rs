@@ -21,7 +21,7 @@ fn says_file(controller: &Controller) -> std::path::PathBuf {
         &json!({
             "apiVersion": "muster/v1", "kind": "Check", "metadata": { "name": "says" },
             "spec": {
-                "selector": "*", "schedule": { "interval": "1s" }, "attempts": 1,
+                "selector": "*", "schedule": { "interval": "1s" },
                 "run": { "command": [script, file] },
             },
         })
