@@ -8,7 +8,7 @@ use muster_proto::duration;
 
 use crate::{
     output::Format,
-    resources::{agent, metric, policy, state, token},
+    resources::{agent, cert, event, metric, policy, state, token},
     verbs::{apply, completion},
 };
 
@@ -91,6 +91,12 @@ pub enum Command {
     /// The secrets that let machines join
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::Command),
+    /// The certificates of the agents: list, revoke
+    #[command(subcommand, visible_alias = "certs")]
+    Cert(cert::Command),
+    /// What happened to agents and to the controller
+    #[command(subcommand, visible_alias = "events")]
+    Event(event::Command),
     Completion(completion::CompletionArgs),
     /// Print the version of musterctl
     Version,

@@ -13,7 +13,8 @@ use muster_certs::{
     tokio_rustls::{TlsConnector, client::TlsStream},
 };
 use muster_proto::v1::{
-    agent_service_client::AgentServiceClient, metric_service_client::MetricServiceClient,
+    agent_service_client::AgentServiceClient, certificate_service_client::CertificateServiceClient,
+    event_service_client::EventServiceClient, metric_service_client::MetricServiceClient,
     policy_service_client::PolicyServiceClient, state_service_client::StateServiceClient,
     token_service_client::TokenServiceClient,
 };
@@ -130,6 +131,14 @@ impl Client {
 
     pub fn agents(&self) -> AgentServiceClient<Channel> {
         AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn certificates(&self) -> CertificateServiceClient<Channel> {
+        CertificateServiceClient::new(self.channel.clone())
+    }
+
+    pub fn events(&self) -> EventServiceClient<Channel> {
+        EventServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub fn tokens(&self) -> TokenServiceClient<Channel> {

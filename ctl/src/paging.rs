@@ -61,6 +61,8 @@ macro_rules! page {
 
 page! {
     ListAgentsResponse of Agent,
+    ListCertificatesResponse of Certificate,
+    ListEventsResponse of Event,
     ListPoliciesResponse of Policy,
     ListStatesResponse of State,
     QueryMetricsResponse of MetricValue,

@@ -2,6 +2,8 @@
 //! is under `verbs`.
 
 pub mod agent;
+pub mod cert;
+pub mod event;
 pub mod metric;
 pub mod policy;
 pub mod state;

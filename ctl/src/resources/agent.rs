@@ -3,6 +3,7 @@
 mod describe;
 mod fork;
 mod row;
+mod trust;
 
 use std::collections::BTreeMap;
 
@@ -60,6 +61,32 @@ pub enum Command {
     /// an id, a certificate and an entry of its own instead, with the labels that the token gave the original.
     #[command(after_help = "Examples:\n  musterctl agent fork db-01.fra\n  musterctl agent fork db-01.fra --window 1d")]
     Fork(fork::ForkArgs),
+    /// Make an entry for a machine that will enroll with a given id
+    ///
+    /// For those who make machines: name and labels are there before the machine is. Doing it again changes nothing but name
+    /// and labels, so that a tool may run it at every apply.
+    #[command(
+        after_help = "Examples:\n  musterctl agent preregister --id 7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21 --name db-01.fra --label role=db"
+    )]
+    Preregister(trust::PreregisterArgs),
+    /// End the trust in an agent
+    ///
+    /// Its link is cut at once, and none of its certificates is taken again. It stays in the inventory, and comes back only
+    /// with a token for its id.
+    #[command(after_help = "Examples:\n  musterctl agent revoke db-01.fra --reason 'the disk was stolen'")]
+    Revoke(trust::RevokeArgs),
+    /// Let an agent in again whose certificate expired too long ago
+    ///
+    /// An agent renews by itself for some time after its certificate has expired; after that it needs this. Not for one that
+    /// was revoked.
+    #[command(after_help = "Examples:\n  musterctl agent readmit db-01.fra\n  musterctl agent readmit db-01.fra --window 7d")]
+    Readmit(trust::ReadmitArgs),
+    /// Revoke an agent and take it out of the inventory
+    ///
+    /// With its states; what it reported stays until its time has come. Its id stays taken: agent preregister --revive gives
+    /// it free.
+    #[command(after_help = "Examples:\n  musterctl agent delete db-01.fra")]
+    Delete(trust::DeleteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -106,6 +133,10 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
         Command::Watch(args) => watch(args, session).await,
         Command::Label(args) => set_labels(args, session).await,
         Command::Fork(args) => fork::fork(args, session).await,
+        Command::Preregister(args) => trust::preregister(args, session).await,
+        Command::Revoke(args) => trust::revoke(args, session).await,
+        Command::Readmit(args) => trust::readmit(args, session).await,
+        Command::Delete(args) => trust::delete(args, session).await,
     }
 }
 

@@ -143,12 +143,12 @@ fn join_command(response: &v1::CreateTokenResponse) -> String {
     command
 }
 
-fn parse_label(text: &str) -> Result<(String, String), String> {
+pub fn parse_label(text: &str) -> Result<(String, String), String> {
     label::parse_pair(text).map_err(|error| error.to_string())
 }
 
 /// One key twice with different values is a mistake, and which was meant cannot be known.
-fn distinct(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Problem> {
+pub fn distinct(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Problem> {
     let mut set = BTreeMap::new();
     for (key, value) in labels {
         match set.get(&key) {
