@@ -5,13 +5,15 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Process, binaries, controller::Token, ctl::Outcome, process};
+use crate::{Process, binaries, controller::Token, ctl::Outcome, process, tools};
 
 /// The parts of an agent before its first start. A test changes what it is about.
 #[derive(Debug)]
 pub struct Setup {
     /// `agent.yaml`, as JSON, which YAML takes.
     pub config: Value,
+    /// Of the agent's processes, beside what every process of a test has.
+    pub environment: Vec<(String, String)>,
     dir: TempDir,
 }
 
@@ -33,9 +35,28 @@ impl Setup {
             },
             "agent": { "id_file": path("agent-id"), "state_dir": path("state"), "name": name },
         });
-        let setup = Self { config, dir };
+        let setup = Self {
+            config,
+            environment: Vec::new(),
+            dir,
+        };
         setup.write_token(&token.secret);
         setup
+    }
+
+    /// On a host whose clock is so far from that of the others: `+1h`, `-400d`. `None`: there is nothing to do that with.
+    pub fn with_clock(mut self, offset: &str) -> Option<Self> {
+        let library = tools::faketime()?;
+        self.environment = [
+            ("LD_PRELOAD", library.to_str()?),
+            ("FAKETIME", offset),
+            // What only measures how long something takes is right on such a host as well.
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        Some(self)
     }
 
     /// Connects there instead, for example to a [`crate::Proxy`].
@@ -71,6 +92,7 @@ impl Setup {
         fs::write(self.path("agent.yaml"), self.config.to_string()).expect("the config is written");
         let mut command = process::clean_command(binaries::path("muster-agent"), self.dir.path());
         command.args(arguments).arg("--config").arg(self.path("agent.yaml"));
+        command.envs(self.environment.iter().cloned());
         command
     }
 

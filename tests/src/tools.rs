@@ -1,6 +1,7 @@
 //! Programs of others that tests use when they are installed. A test that has to do without one says so.
 
 use std::{
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -28,6 +29,15 @@ pub fn buf() -> Option<PathBuf> {
 pub fn plugin(name: &str) -> Option<PathBuf> {
     let path = Path::new(PLUGINS).join(name);
     path.is_file().then_some(path)
+}
+
+/// The library of `libfaketime`, which shifts the clock of a process.
+pub fn faketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").ok()?;
+    folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.is_file())
 }
 
 /// Says that something was not tested here, past the capture of the test runner; `tests/run.sh` counts these lines.
