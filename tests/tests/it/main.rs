@@ -3,8 +3,10 @@
 mod api;
 mod attacks;
 mod bad_input;
+mod bootstrap;
 mod by_hand;
 mod clones;
+mod clocks;
 mod deploy;
 mod durability;
 mod freshness;
@@ -12,6 +14,7 @@ mod house;
 mod ingest;
 mod inventory;
 mod listeners;
+mod living_fleet;
 mod main_job;
 mod operator;
 mod plugins;
