@@ -52,13 +52,16 @@ fn certificate_text(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "the server's certificate does not come from a CA that is trusted here".to_owned()
         }
-        CertificateError::ExpiredContext { not_after, .. } => format!(
-            "the server's certificate ran out at {}, or the clock of this machine is wrong",
-            time_text(*not_after)
+        // Which of the two clocks is wrong cannot be known here: both are named.
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "the server's certificate was good until {}, and the clock of this machine says {}",
+            time_text(*not_after),
+            time_text(*time)
         ),
-        CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "the server's certificate is good from {} only, or the clock of this machine is wrong",
-            time_text(*not_before)
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "the server's certificate is good from {}, and the clock of this machine says {}",
+            time_text(*not_before),
+            time_text(*time)
         ),
         CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<ServerError>() {
             Some(error) => error.to_string(),

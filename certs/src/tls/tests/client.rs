@@ -258,12 +258,12 @@ fn an_expired_controller_is_refused_with_the_time() {
     let late = now() + DAY * 31;
     assert_eq!(
         handshake_at(&client, late, &listener(&installation), late).client_text(),
-        "the server's certificate ran out at 2027-02-14T08:00:00Z, or the clock of this machine is wrong"
+        "the server's certificate was good until 2027-02-14T08:00:00Z, and the clock of this machine says 2027-02-15T08:00:00Z"
     );
     let early = now() - DAY;
     assert_eq!(
         handshake_at(&client, early, &listener(&installation), now()).client_text(),
-        "the server's certificate is good from 2027-01-15T07:00:00Z only, or the clock of this machine is wrong"
+        "the server's certificate is good from 2027-01-15T07:00:00Z, and the clock of this machine says 2027-01-14T08:00:00Z"
     );
 }
 
