@@ -61,13 +61,25 @@ enum Verb {
 #[derive(Debug, Args)]
 struct Enroll {
     /// Where the controller is; may be given several times, in order of preference. Or MUSTER_SERVER, with commas.
-    #[arg(long = "server", value_name = "HOST:PORT", env = "MUSTER_SERVER", hide_env = true, value_delimiter = ',')]
+    #[arg(
+        long = "server",
+        value_name = "HOST:PORT",
+        env = "MUSTER_SERVER",
+        hide_env = true,
+        value_delimiter = ','
+    )]
     servers: Vec<Endpoint>,
     /// The file with the token, mode 0600; removed after use. "-" reads standard input.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The pin of the controller's CA; may be given several times, one of them must match. Or MUSTER_CA_PIN, with commas.
-    #[arg(long = "ca-pin", value_name = "sha256:HEX", env = "MUSTER_CA_PIN", hide_env = true, value_delimiter = ',')]
+    #[arg(
+        long = "ca-pin",
+        value_name = "sha256:HEX",
+        env = "MUSTER_CA_PIN",
+        hide_env = true,
+        value_delimiter = ','
+    )]
     ca_pins: Vec<Pin>,
     /// The controller's CA certificate in PEM, instead of a pin.
     #[arg(long, value_name = "FILE")]
