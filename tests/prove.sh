@@ -6,6 +6,10 @@
 #   tests/prove.sh by-hand             three agents enrolled by hand; the controller is killed -9; nothing is lost
 #   tests/prove.sh plugins             Debian's plugins through a manifest, the same as by hand
 #   tests/prove.sh reflection          buf lists and calls the API with a certificate, and is refused without
+#   tests/prove.sh identity [AGENTS]   that many (50) agents with certificates of 20 s: 30 renewals of each, a rotation of the
+#                                      CA, a restart of the controller in each phase; nobody is refused, nothing is lost
+#   tests/prove.sh clones              copies, images and snapshots, with real processes
+#   tests/prove.sh bootstrap           machines made of user data and of the script; clocks that are wrong
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -33,7 +37,10 @@ case "${1-}" in
   by-hand) system_tests by_hand ;;
   plugins) system_tests plugins ;;
   reflection) system_tests api ;;
+  identity) MUSTER_TEST_FLEET=${2:-50} system_tests living_fleet ;;
+  clones) system_tests clones ;;
+  bootstrap) system_tests bootstrap && system_tests clocks ;;
   footprint) footprint "${2-}" ;;
   build-time) build_time ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;
+  *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;
 esac

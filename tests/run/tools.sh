@@ -19,6 +19,9 @@ packages() {
   command -v systemd-analyze >/dev/null || missing+=(systemd)
   postgres_bin >/dev/null || missing+=(postgresql)
   [ -x /usr/lib/nagios/plugins/check_http ] || missing+=(monitoring-plugins-basic)
+  command -v cloud-init >/dev/null || missing+=(cloud-init)
+  command -v shellcheck >/dev/null || missing+=(shellcheck)
+  command -v faketime >/dev/null || missing+=(faketime)
   [ ${#missing[@]} -gt 0 ] || return 0
 
   local as_root=()
@@ -39,10 +42,19 @@ END
   local no_cluster=/etc/postgresql-common/createcluster.d/muster-tests.conf
   "${as_root[@]}" apt-get update -q &&
     "${as_root[@]}" install -D -m 0644 /dev/stdin "$no_cluster" <<<'create_main_cluster = false' &&
+    cloud_init_stays_off "${missing[@]}" &&
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
   local code=$?
   "${as_root[@]}" rm -f "$no_cluster"
   return $code
+}
+
+# The tests want its program alone. With this file its services do nothing, also not when the host boots the next time; it
+# stays for as long as the package does. A host that has cloud-init already is left as it is.
+cloud_init_stays_off() {
+  case " $* " in
+    *" cloud-init "*) "${as_root[@]}" install -D -m 0644 /dev/null /etc/cloud/cloud-init.disabled ;;
+  esac
 }
 
 buf_install() {
