@@ -149,7 +149,10 @@ impl Link {
             }
         }
         let delay = match reason.refusal() {
-            Some(refusal) if copy::is_refused(&refusal) => copy::delay(rand::random()),
+            Some(refusal) if copy::is_refused(&refusal) => {
+                self.identity.set_refused(true);
+                copy::delay(rand::random())
+            }
             _ => backoff.next(rand::random()),
         };
         if reason.is_planned() {
@@ -197,7 +200,7 @@ impl Link {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_version: PROTOCOL_VERSION,
             capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
-            fingerprint: Some(self.fingerprint.clone()),
+            fingerprint: Some(self.identity.fingerprint(&self.fingerprint)),
             spools: self.queue.lock().spools(),
             policy_set_digest: self.policies.digest(),
             facts_digest: self.facts.borrow().digest.clone(),

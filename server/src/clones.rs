@@ -39,6 +39,8 @@ pub struct Party {
     /// Of the certificate that was shown.
     pub serial: String,
     pub remote: String,
+    /// It says that it was refused before.
+    pub was_refused: bool,
 }
 
 /// The session that is live, and what a probe of it has said.
@@ -109,6 +111,7 @@ impl Party {
             host: printable(&fingerprint.host_name),
             serial: serial.to_owned(),
             remote: remote.to_owned(),
+            was_refused: fingerprint.was_refused,
         }
     }
 
@@ -140,9 +143,13 @@ impl Party {
 }
 
 impl Machines {
-    /// What a newcomer gets. `displaces` and `admitted` make it known.
-    pub fn decide(&self, live: Option<Live<'_>>, newcomer: &Party, now: Micros) -> Decision {
+    /// What a newcomer gets; `decided` takes it down. `is_gone`: nothing was heard of the agent for a while.
+    pub fn decide(&self, live: Option<Live<'_>>, is_gone: bool, newcomer: &Party, now: Micros) -> Decision {
         let Some(live) = live else {
+            // The agent may be about to connect again, and copies ask all the time.
+            if newcomer.was_refused && !is_gone {
+                return Decision::Refuse;
+            }
             // Even when there may be two: one of them has to be let in, and this one is here.
             return Decision::Admit;
         };
@@ -346,6 +353,14 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn message(&self) -> String {
+        if self.live.remote.is_empty() {
+            return format!(
+                "agent {} ({}) was connected from another machine a moment ago; refused: {}",
+                self.name,
+                self.agent,
+                self.newcomer.describe(),
+            );
+        }
         format!(
             "agent {} ({}) is connected from another machine: {}; refused: {}",
             self.name,

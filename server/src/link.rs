@@ -22,7 +22,10 @@ pub use driver::{Deps, Inbound, run};
 pub use session::{Close, Config};
 
 use self::probe::{Probe, Verdict};
-use crate::clones::Party;
+use crate::{
+    clock::{self, Micros},
+    clones::Party,
+};
 
 /// Who is connected. One session for each agent: a newer one replaces the older, when it may (`clones`).
 #[derive(Debug)]
@@ -30,6 +33,7 @@ pub struct Links {
     sessions: Mutex<HashMap<AgentId, Registered>>,
     /// How long a session may take to answer a probe.
     patience: Duration,
+    heartbeat: Duration,
 }
 
 /// How others reach a session.
@@ -53,6 +57,7 @@ impl Links {
         Self {
             sessions: Mutex::default(),
             patience: heartbeat.clamp(Duration::from_secs(2), Duration::from_secs(5)),
+            heartbeat,
         }
     }
 
@@ -99,6 +104,11 @@ impl Links {
             Some(live) => live.probe.ask(self.patience).await == Verdict::Answered,
             None => false,
         }
+    }
+
+    /// An agent that was not heard of for so long has no place that its copies have to leave it.
+    pub fn absence(&self) -> Micros {
+        clock::from_duration(4 * self.heartbeat)
     }
 
     /// Asks a session for a newcomer.

@@ -90,14 +90,16 @@ impl Renewer {
         let key = csr::verify(&request.csr)?;
         let public_key = key.fingerprint();
         let id = request.agent;
-        // Another process that holds the agent's link, and answers, is the agent.
-        if let Some(holder) = self.links.holder(id)
-            && !holder.is_same_process(&request.party)
-            && self.links.probe(id).await
-        {
+        // Another process that holds the agent's link, and answers, is the agent. One that has lost it a moment ago may be.
+        let holder = self.links.holder(id);
+        let is_other = match &holder {
+            Some(holder) => !holder.is_same_process(&request.party) && self.links.probe(id).await,
+            None => request.party.was_refused && !self.agents.is_gone(id, self.links.absence(), now),
+        };
+        if is_other {
             let refusal = self
                 .agents
-                .clone_refused(id, Some(&holder), &request.party, self.on_clone, now)
+                .clone_refused(id, holder.as_deref(), &request.party, self.on_clone, now)
                 .ok_or(Error::Refused(Refusal::Unknown))?;
             return Err(Error::Clone(Box::new(refusal)));
         }

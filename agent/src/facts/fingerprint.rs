@@ -30,6 +30,7 @@ fn from(root: &Path, process_nonce: &str) -> Fingerprint {
         boot_id: line("proc/sys/kernel/random/boot_id"),
         process_nonce: process_nonce.to_owned(),
         host_name: String::new(),
+        was_refused: false,
     }
 }
 
@@ -60,6 +61,7 @@ mod tests {
             boot_id: "b1946ac9".to_owned(),
             process_nonce: "n".to_owned(),
             host_name: String::new(),
+            was_refused: false,
         };
         assert_eq!(from(root.path(), "n"), expected);
     }

@@ -2,7 +2,10 @@
 //! follows; the parts that learn something of it say so here.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -45,6 +48,8 @@ struct Shared {
     clock: ControllerClock,
     /// A renewal was refused since another machine is this agent.
     copy: Mutex<Option<(Problem, Endpoint)>>,
+    /// The controller took this machine for a copy, and has not let it in since.
+    was_refused: AtomicBool,
     /// Held while a bundle is taken over.
     taking: Mutex<()>,
 }
@@ -57,6 +62,7 @@ impl Holder {
             renew_by: watch::Sender::new(0),
             clock: ControllerClock::default(),
             copy: Mutex::default(),
+            was_refused: AtomicBool::new(false),
             taking: Mutex::default(),
         }))
     }
@@ -111,7 +117,20 @@ impl Holder {
     }
 
     pub(super) fn is_copy(&self, problem: Problem, endpoint: Endpoint) {
+        self.set_refused(true);
         *self.lock_copy() = Some((problem, endpoint));
+    }
+
+    pub fn set_refused(&self, was_refused: bool) {
+        self.0.was_refused.store(was_refused, Ordering::Relaxed);
+    }
+
+    /// The machine as it shows itself now.
+    pub fn fingerprint(&self, of_machine: &v1::Fingerprint) -> v1::Fingerprint {
+        v1::Fingerprint {
+            was_refused: self.0.was_refused.load(Ordering::Relaxed),
+            ..of_machine.clone()
+        }
     }
 
     /// What a renewal was told of another machine that is this agent, once.

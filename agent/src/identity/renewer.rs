@@ -79,7 +79,10 @@ impl Renewer {
             Err(error) => Err(error.into()),
         };
         if let Err(error) = settled {
-            tracing::warn!(why = error.why(), "the certificate could not be renewed before the link");
+            tracing::warn!(
+                why = error.why(),
+                "the certificate could not be renewed before the link"
+            );
         }
     }
 
@@ -157,7 +160,7 @@ impl Renewer {
             Next::Key(key) => {
                 let request = v1::RenewRequest {
                     csr: csr::create(&key)?,
-                    fingerprint: Some(self.fingerprint.clone()),
+                    fingerprint: Some(self.holder.fingerprint(&self.fingerprint)),
                     agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 };
                 let tls = current.tls()?;

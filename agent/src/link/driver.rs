@@ -345,6 +345,7 @@ impl Driver<'_> {
                     "connected"
                 );
                 self.welcomed = Some(Instant::now());
+                link.identity.set_refused(false);
                 link.identity.time_told(welcome.time_unix_micros);
                 link.board.enter(State::Connected, SystemTime::now(), |connection| {
                     connection.endpoint = self.endpoint.to_string();

@@ -14,8 +14,25 @@ use crate::{
 
 impl Agents {
     /// What a newcomer gets. None: the agent is not on file.
-    pub fn judge(&self, id: AgentId, live: Option<Live<'_>>, newcomer: &Party, now: Micros) -> Option<Decision> {
-        self.with(id, |entry| entry.machines.decide(live, newcomer, now))
+    pub fn judge(
+        &self,
+        id: AgentId,
+        live: Option<Live<'_>>,
+        newcomer: &Party,
+        absence: Micros,
+        now: Micros,
+    ) -> Option<Decision> {
+        let is_gone = self.is_gone(id, absence, now);
+        self.with(id, |entry| entry.machines.decide(live, is_gone, newcomer, now))
+    }
+
+    /// Whether nothing was heard of an agent for that long, as far as this controller can tell.
+    pub fn is_gone(&self, id: AgentId, absence: Micros, now: Micros) -> bool {
+        let heard_at = self
+            .with(id, |entry| entry.last_seen)
+            .unwrap_or(0)
+            .max(self.started_at());
+        now.saturating_sub(heard_at) >= absence
     }
 
     /// A newcomer was let in.

@@ -19,6 +19,8 @@ struct Bench {
     live: Option<Party>,
     now: Micros,
     suspicions: Vec<Suspicion>,
+    /// Nothing was heard of the agent for a while.
+    is_gone: bool,
 }
 
 impl Bench {
@@ -27,7 +29,7 @@ impl Bench {
         self.now += SECOND;
         let decide = |bench: &Self, probe| {
             let live = bench.live.as_ref().map(|party| Live { party, probe });
-            bench.machines.decide(live, newcomer, bench.now)
+            bench.machines.decide(live, bench.is_gone, newcomer, bench.now)
         };
         let decision = match decide(self, Probe::Open) {
             Decision::Probe if answers => decide(self, Probe::Answered),
@@ -119,6 +121,24 @@ fn a_session_that_answers_is_not_disturbed_whoever_comes() {
         }
         assert_eq!(bench.live.as_ref(), Some(&original), "{what}");
     }
+}
+
+#[test]
+fn a_copy_that_was_refused_does_not_slip_in_while_the_agent_connects_again() {
+    let original = party("m1", "b1", "p1");
+    let refused = Party {
+        was_refused: true,
+        ..party("m1", "b1", "p2")
+    };
+    let mut bench = Bench::default();
+    bench.comes(&original, true);
+    bench.ends();
+    assert_eq!(bench.comes(&refused, true), Decision::Refuse);
+    // The agent itself comes, restarted or not.
+    assert_eq!(bench.comes(&party("m1", "b1", "p3"), true), Decision::Admit);
+    bench.ends();
+    bench.is_gone = true;
+    assert_eq!(bench.comes(&refused, true), Decision::Admit, "now it is needed");
 }
 
 #[test]

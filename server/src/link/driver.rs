@@ -263,6 +263,7 @@ impl Link {
         party: Party,
         mut verdict: Option<(String, Verdict)>,
     ) -> Option<Event> {
+        let absence = self.deps.links.absence();
         loop {
             let now = clock::now();
             let live = self.deps.links.live(self.agent);
@@ -276,7 +277,7 @@ impl Link {
                 _ => clones::Probe::Open,
             };
             let on_file = live_party.map(|party| Live { party, probe });
-            let Some(decision) = self.deps.agents.judge(self.agent, on_file, &party, now) else {
+            let Some(decision) = self.deps.agents.judge(self.agent, on_file, &party, absence, now) else {
                 return Some(Event::Unknown);
             };
             match decision {
@@ -336,12 +337,14 @@ impl Link {
         let connected = || self.deps.agents.connected(self.agent, connection, hello, now);
         let links = &self.deps.links;
         self.registered = links.register(self.agent, &self.session_id, party.clone(), expected, connected);
+        if self.registered.is_some() {
+            self.deps.telemetry.link_opened();
+        }
         self.registered.is_some()
     }
 
     /// It is registered: what is read after that cannot miss a change.
     fn admit(&mut self, admission: Admission) -> Option<Admitted> {
-        self.deps.telemetry.link_opened();
         let named: Vec<SpoolId> = admission.spools.iter().map(|(spool, _)| spool.clone()).collect();
         let highest_generation = self.deps.ingest.highest_generation(self.agent, &named);
         let acked = admission
