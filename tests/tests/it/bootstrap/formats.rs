@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use muster_proto::document::{self, Value};
-use muster_tests::{Controller, ctl::Outcome, process, tools};
+use muster_tests::{Controller, binaries, ctl::Outcome, process, tools};
 
 use super::{ID, printed};
 
@@ -36,6 +36,29 @@ fn cloud_init_finds_nothing_wrong_with_its_user_data() {
         assert!(keys.is_subset(&known.into()), "{keys:?}");
         schema(dir.path(), &text);
     }
+}
+
+#[test]
+fn the_example_for_cloud_init_is_what_is_printed() {
+    let controller = Controller::start();
+    let example = binaries::workspace().join("deploy/cloud-init/user-data.yaml");
+    let example = fs::read_to_string(example).expect("the example");
+    // Both without comments, and the values of this controller as those of the example.
+    let lines = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with("# "));
+        lines.map(str::to_owned).collect()
+    };
+    let masked = |line: &String| match line.trim_start() {
+        text if text.starts_with("endpoints:") => "endpoints".to_owned(),
+        text if text.starts_with("ca_pin:") => "ca_pin".to_owned(),
+        text if text.starts_with("content: \"mst_") => format!("token of {}", text.len()),
+        _ => line.clone(),
+    };
+    let printed = printed(&controller, "cloud-init", &[]);
+    assert_eq!(
+        lines(&example).iter().map(masked).collect::<Vec<_>>(),
+        lines(&printed).iter().map(masked).collect::<Vec<_>>()
+    );
 }
 
 #[test]
