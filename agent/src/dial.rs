@@ -53,9 +53,26 @@ impl Error {
 
     /// Whether the other side is not the controller that was expected; trying again will not change that.
     pub fn is_distrust(&self) -> bool {
-        let Error::Tls { source, .. } = self else { return false };
+        self.certificate().is_some() && !self.is_of_time()
+    }
+
+    /// Whether the certificate and the clock of this machine disagree. A clock may be set at any moment, by NTP for example.
+    pub fn is_of_time(&self) -> bool {
+        use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        matches!(
+            self.certificate(),
+            Some(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
+        )
+    }
+
+    /// What is wrong with the certificate of the other side.
+    fn certificate(&self) -> Option<&rustls::CertificateError> {
+        let Error::Tls { source, .. } = self else { return None };
         let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+        match inner {
+            Some(rustls::Error::InvalidCertificate(error)) => Some(error),
+            _ => None,
+        }
     }
 }
 

@@ -240,7 +240,11 @@ fn id_failure(error: &id_file::Error) -> Failure {
 
 fn dial_failure(error: &dial::Error) -> Failure {
     let failure = Failure::new(Exit::Unreachable, error.to_string()).why(error.cause());
-    if error.is_distrust() {
+    if error.is_of_time() {
+        failure
+            .what("know the controller before the token is sent; it was not sent")
+            .remedy("set the clock of this machine, or that of the controller:  timedatectl")
+    } else if error.is_distrust() {
         failure
             .what("know the controller before the token is sent; it was not sent")
             .remedy("compare the pin with the one that `musterctl token create` prints, and the address with the controller's")
