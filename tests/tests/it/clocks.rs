@@ -66,7 +66,11 @@ fn a_host_whose_clock_is_years_off_is_told_of_both_clocks() {
         };
         let outcome = setup.enroll();
         assert_ne!(outcome.code, 0, "{outcome}");
-        for clock in ["the clock of this machine says 20", "the server's certificate", "timedatectl"] {
+        for clock in [
+            "the clock of this machine says 20",
+            "the server's certificate",
+            "timedatectl",
+        ] {
             assert!(outcome.stderr.contains(clock), "'{clock}' is not said:\n{outcome}");
         }
     }
