@@ -136,13 +136,22 @@ fn the_environment_is_read_by_sh_and_by_the_agent() {
     let said = Outcome::of(command).expect_code(0).stdout;
     assert_eq!(said, format!("{} {ID}\n", controller.endpoint()));
     // A file of variables for systemd or a container has no quotes and nothing else in it.
+    let mut enroll = process::clean_command(binaries::path("muster-agent"), dir.path());
     for line in text.lines() {
         let (name, value) = line.split_once('=').expect("NAME=value");
         assert!(
             name.starts_with("MUSTER_") && !value.is_empty() && !value.contains(['"', '\'', ' ']),
             "{line}"
         );
+        enroll.env(name, value);
     }
+    fs::write(dir.path().join("agent-id"), ID).expect("a file");
+    enroll
+        .args(["enroll", "-o", "json", "--state-dir"])
+        .arg(dir.path().join("state"));
+    enroll.arg("--id-file").arg(dir.path().join("agent-id"));
+    let enrolled = Outcome::of(enroll).expect_code(0);
+    assert!(enrolled.stdout.contains(ID), "{enrolled}");
 }
 
 #[test]
