@@ -134,10 +134,9 @@ impl Links {
         if sessions
             .get(&agent)
             .is_some_and(|registered| registered.session_id == session_id)
+            && let Some(ended) = sessions.remove(&agent)
         {
-            if let Some(ended) = sessions.remove(&agent) {
-                ended.probe.ended();
-            }
+            ended.probe.ended();
         }
     }
 

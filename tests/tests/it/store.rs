@@ -272,6 +272,7 @@ async fn what_changes_of_an_agent_is_read_back() {
         (r#"{"env":"prod"}"#, r#"{"rack":"r1"}"#)
     );
     assert_eq!(row.policy_status, [1, 2, 3]);
+    assert_eq!(row.fingerprint, r#"{"machine":"m1"}"#);
 }
 
 #[tokio::test]
@@ -295,7 +296,7 @@ async fn an_id_enrolls_once() {
 async fn a_redemption_is_found_by_token_and_key() {
     let fresh = fresh().await;
     let mut tx = fresh.db.begin().await.expect("begin");
-    tx.redemption_insert("t", "sha256:aa", "agent", b"der", 1)
+    tx.redemption_put("t", "sha256:aa", "agent", b"der", "192.0.2.1", 1)
         .await
         .expect("insert");
     tx.commit().await.expect("commit");
@@ -454,8 +455,8 @@ async fn of_an_agent_that_claims_to_start_without_end_the_last_marks_are_kept() 
 async fn refused_data_is_told_from_a_database_at_fault() {
     let fresh = fresh().await;
     let mut tx = fresh.db.begin().await.expect("begin");
-    tx.redemption_insert("t", "k", "a", b"", 1).await.expect("insert");
-    let error = tx.redemption_insert("t", "k", "a", b"", 1).await.expect_err("twice");
+    tx.token_insert(&token("t", 1)).await.expect("insert");
+    let error = tx.token_insert(&token("t", 1)).await.expect_err("twice");
     assert!(error.is_about_data(), "{error:?}");
     drop(tx);
     fresh.db.close().await;

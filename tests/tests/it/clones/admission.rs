@@ -25,8 +25,9 @@ use super::{
 const PROCESSES: usize = 20;
 const LINKS: usize = 280;
 
-/// What the controller answers to so many links at once that show the identity of `setup`, each as another process.
-fn connect_all(controller: &Controller, setup: &Setup, count: usize) -> Vec<String> {
+/// What the controller answers to so many links at once that show the identity of `setup`, each as another process that
+/// was refused before or was not.
+pub(super) fn connect_all(controller: &Controller, setup: &Setup, count: usize, was_refused: bool) -> Vec<String> {
     let identity = Arc::new(IdentityFile::load(&setup.path("state/identity.pem")).expect("an identity"));
     let agent_id = std::fs::read_to_string(setup.path("agent-id")).expect("an id");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -42,6 +43,7 @@ fn connect_all(controller: &Controller, setup: &Setup, count: usize) -> Vec<Stri
                 fingerprint: Some(Fingerprint {
                     machine_id: "0123".into(),
                     process_nonce: format!("copy-{n}"),
+                    was_refused,
                     ..Fingerprint::default()
                 }),
                 ..Hello::default()
@@ -88,7 +90,7 @@ fn three_hundred_copies_with_one_machine_id_are_refused_and_the_original_never_n
     let copies: Vec<_> = (0..PROCESSES)
         .map(|n| copy_of(original.setup(), &controller, &format!("copy-{n}")).start())
         .collect();
-    let answers = connect_all(&controller, original.setup(), LINKS);
+    let answers = connect_all(&controller, original.setup(), LINKS, false);
     let refused = answers.iter().filter(|answer| *answer == "CloneDetected").count();
     assert_eq!(refused, LINKS, "{answers:?}");
     for copy in &copies {
@@ -199,6 +201,31 @@ fn a_copy_takes_over_from_a_machine_that_is_gone() {
         }
     });
     assert_eq!(controller.ctl().events("AGENT_CLONE_REFUSED").expect("events").len(), 0);
+}
+
+#[test]
+fn a_copy_that_was_refused_leaves_the_agent_time_to_connect_again() {
+    let controller = Controller::start_with(&ServerYaml::new().heartbeat("2s").to_string());
+    let mut original = original(&controller, "web-01");
+    original.kill();
+    let answers = connect_all(&controller, original.setup(), 20, true);
+    assert_eq!(answers, vec!["CloneDetected"; 20]);
+    original.run();
+    poll::until("the original is back", 20 * SECOND, || {
+        match session(&controller, "web-01").is_null() {
+            true => Err("not connected"),
+            false => Ok(()),
+        }
+    });
+
+    // It is gone for good: after four heartbeats a copy is better than nothing.
+    original.kill();
+    poll::until("a copy is let in", 40 * SECOND, || {
+        match connect_all(&controller, original.setup(), 1, true)[0].as_str() {
+            "admitted" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
 }
 
 #[test]

@@ -195,3 +195,41 @@ fn a_fork_wants_a_conflict_is_repeatable_and_takes_no_id_of_another() {
     );
     drop(copy);
 }
+
+#[test]
+fn a_copy_that_was_cut_off_at_any_step_of_its_fork_goes_on_as_the_same_agent() {
+    let controller = Controller::start_with(&ServerYaml::new().on_clone("fork").to_string());
+    let original = original(&controller, "web-01");
+    let parent = agent(&controller, "web-01")["id"].clone();
+    let setup = copy_of(original.setup(), &controller, "web-02");
+    let refused = super::admission::connect_all(&controller, original.setup(), 1, false);
+    assert_eq!(refused, ["CloneDetected"]);
+
+    // The answer was lost: id and key are on disk, the controller has made the agent.
+    let id = "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
+    let key = KeyPair::generate().expect("a key");
+    setup.write("state/fork-id", &format!("{id}\n"));
+    setup.write("state/fork.key.pem", &key.to_pem());
+    fork(&controller, original.setup(), id, &key).expect("forked");
+    let mut copy = setup.start();
+    let forked = forked(&controller, &copy, "web-02", &parent);
+    assert_eq!(forked["id"], id, "{forked}");
+    assert!(!copy.setup().path("state/fork-id").exists());
+    assert!(!copy.setup().path("state/fork.key.pem").exists());
+    assert_eq!(controller.ctl().items(&["agent", "list"]).expect("a list").len(), 2);
+
+    // It was killed after its identity was in place, and before its id file said so.
+    copy.stop();
+    copy.setup().write("state/fork-id", &format!("{id}\n"));
+    copy.setup().write("state/fork.key.pem", &key.to_pem());
+    copy.setup()
+        .write("agent-id", &format!("{}\n", parent.as_str().expect("an id")));
+    copy.run();
+    poll::until("its id file is mended", 20 * SECOND, || match copy.id() {
+        Ok(own) if own == id => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let back = controller.wait_for_agent("web-02", "ONLINE");
+    assert_eq!(back["id"], id, "{back}");
+    assert!(!copy.setup().path("state/fork-id").exists());
+}

@@ -148,3 +148,39 @@ fn a_state_directory_from_before_a_renewal_beside_the_agent_that_lives_is_a_copy
         0
     );
 }
+
+#[test]
+fn an_old_image_of_an_agent_that_was_renewed_since_becomes_an_agent_where_copies_may() {
+    let settings = ServerYaml::new()
+        .agent_certificates("12s")
+        .heartbeat("2s")
+        .on_clone("fork");
+    let controller = Controller::start_with(&settings.to_string());
+    let host = super::original(&controller, "web-01");
+    let before = agent(&controller, "web-01");
+    let image = super::copy_of(host.setup(), &controller, "web-02");
+    poll::until("the original is renewed", 30 * SECOND, || {
+        match agent(&controller, "web-01")["certificate"]["serial"] == before["certificate"]["serial"] {
+            true => Err("the same serial"),
+            false => Ok(()),
+        }
+    });
+    let _copy = image.start();
+    let fork = poll::until("the image is an agent of its own", 60 * SECOND, || {
+        controller.ctl().agent_is("web-02", "ONLINE")
+    });
+    assert_eq!(agent(&controller, "web-02")["forkedFrom"], before["id"], "{fork}");
+    let original = agent(&controller, "web-01");
+    assert_eq!(
+        (&original["id"], &original["status"]),
+        (&before["id"], &json!("AGENT_STATUS_ONLINE"))
+    );
+    assert_eq!(
+        controller
+            .ctl()
+            .events("AGENT_SNAPSHOT_RESTORED")
+            .expect("events")
+            .len(),
+        0
+    );
+}
