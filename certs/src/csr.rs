@@ -1,6 +1,8 @@
 //! Certificate requests (PKCS #10). A request proves possession of a key and carries nothing else: names and extensions
 //! that it asks for are ignored.
 
+mod shape;
+
 use rcgen::{CertificateParams, DistinguishedName};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
@@ -18,6 +20,8 @@ pub enum Error {
     TooLong,
     #[error("not a certificate request (PKCS #10, DER): {0}")]
     Malformed(String),
+    #[error("a certificate request is DER, nested at most {} deep", shape::MAX_DEPTH)]
+    Shape,
     #[error("bytes follow the certificate request")]
     TrailingBytes,
     #[error("the certificate request has an unsuitable key")]
@@ -38,6 +42,9 @@ pub fn create(key: &KeyPair) -> Result<Vec<u8>, Error> {
 pub fn verify(der: &[u8]) -> Result<PublicKey, Error> {
     if der.len() > MAX_BYTES {
         return Err(Error::TooLong);
+    }
+    if !shape::is_der(der) {
+        return Err(Error::Shape);
     }
     let (rest, request) =
         X509CertificationRequest::from_der(der).map_err(|error| Error::Malformed(error.to_string()))?;

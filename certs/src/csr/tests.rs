@@ -64,6 +64,48 @@ fn a_giant_is_refused_unread_and_a_tail_too() {
     assert!(matches!(verify(&request), Err(Error::TrailingBytes)));
 }
 
+/// Extensions that a request may ask for are parsed with it, and what is in them is none of the outer shape.
+fn asking(extension: &[u8], content: Vec<u8>) -> Vec<u8> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let oid: Vec<u64> = extension.iter().map(|part| u64::from(*part)).collect();
+    params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&oid, content)];
+    params
+        .serialize_request(&KeyPair::generate().unwrap())
+        .unwrap()
+        .der()
+        .to_vec()
+}
+
+#[test]
+fn depth_below_the_shape_overflows_no_stack() {
+    let nested = |tag: u8| {
+        (0..3000).fold(Vec::new(), |inner: Vec<u8>, _| {
+            let length = inner.len();
+            let head = match length {
+                0..0x80 => vec![tag, length as u8],
+                0x80..0x100 => vec![tag, 0x81, length as u8],
+                _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+            };
+            [head.as_slice(), &inner].concat()
+        })
+    };
+    // A stack that is far smaller than that of any thread: what recurses with its input ends this process.
+    let small = std::thread::Builder::new().stack_size(256 << 10);
+    let checked = small.spawn(move || {
+        // Alternative names, constraints on names, usages, policies, and one that nobody knows.
+        for id in [17, 30, 37, 32, 113] {
+            for tag in [0x30, 0xa0, 0xa4] {
+                let request = asking(&[2, 5, 29, id], nested(tag));
+                assert!(request.len() <= MAX_BYTES);
+                let _ = verify(&request);
+            }
+        }
+        assert!(matches!(verify(&nested(0x30)), Err(Error::Shape)));
+    });
+    checked.unwrap().join().unwrap();
+}
+
 fn genuine() -> &'static [u8] {
     static DER: std::sync::LazyLock<Vec<u8>> =
         std::sync::LazyLock::new(|| create(&KeyPair::generate().unwrap()).unwrap());
@@ -89,6 +131,36 @@ proptest! {
             Err(_) => (),
             Ok(other) => prop_assert!(other == key && !(start..start + signed.len()).contains(&at), "bit {bit} of byte {at}"),
         }
+    }
+
+    /// Whatever is in an extension of a request that is proved by its key.
+    #[test]
+    fn no_content_of_an_extension_makes_the_parser_panic(content in prop::collection::vec(any::<u8>(), 0..300), id in 0..64u8) {
+        let request = asking(&[2, 5, 29, id], content);
+        if let Ok(key) = verify(&request) {
+            prop_assert_eq!(key.der().len(), 91);
+        }
+    }
+
+    #[test]
+    fn no_mutation_makes_the_parser_panic(
+        at in any::<prop::sample::Index>(),
+        removed in 0..40usize,
+        inserted in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut der = genuine().to_vec();
+        let at = at.index(der.len());
+        let end = (at + removed).min(der.len());
+        der.splice(at..end, inserted);
+        if let Ok(key) = verify(&der) {
+            prop_assert_eq!(key, verify(genuine()).unwrap());
+        }
+    }
+
+    #[test]
+    fn every_key_is_the_one_that_is_read(_ in 0..8u8) {
+        let key = KeyPair::generate().unwrap();
+        prop_assert_eq!(verify(&create(&key).unwrap()).unwrap(), key.public_key());
     }
 
     #[test]

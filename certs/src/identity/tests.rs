@@ -1,5 +1,7 @@
 //! The one strict form of an identity, and what else it might be taken for.
 
+mod svid;
+
 use proptest::prelude::*;
 
 use super::*;

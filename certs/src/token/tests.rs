@@ -79,6 +79,41 @@ proptest! {
     }
 
     #[test]
+    fn every_token_survives_being_shown_and_parsed(_ in 0..16u8) {
+        let token = Token::generate().unwrap();
+        let again = Token::parse(&token.expose()).unwrap();
+        prop_assert_eq!(again.hash(), token.hash());
+        prop_assert_eq!(again.id(), token.id());
+    }
+
+    /// One other character anywhere is another token or none; never the same.
+    #[test]
+    fn one_changed_character_makes_another_token_or_none(at in 0..85usize, other in any::<char>()) {
+        let token = Token::parse(SAMPLE).unwrap();
+        let mut text: Vec<char> = SAMPLE.chars().collect();
+        prop_assume!(text[at] != other);
+        text[at] = other;
+        if let Ok(changed) = Token::parse(&text.iter().collect::<String>()) {
+            prop_assert!(changed.id() != token.id() || !hash_eq(&changed.hash(), &token.hash()), "{:?}", text[at]);
+        }
+    }
+
+    #[test]
+    fn longer_texts_are_refused_unread(blanks in MAX_BYTES..4 * MAX_BYTES) {
+        let text = format!("{}{SAMPLE}", " ".repeat(blanks));
+        prop_assert_eq!(Token::parse(&text).unwrap_err(), Error::Malformed);
+    }
+
+    #[test]
+    fn bytes_that_are_no_ascii_are_in_no_token(text in "\\PC{1,90}") {
+        let text: String = text.chars().filter(|character| !character.is_ascii()).collect();
+        prop_assume!(!text.trim().is_empty());
+        for wrong in [format!("mst_{text}_{text}"), format!("{SAMPLE}{text}"), SAMPLE.replacen('0', &text, 1)] {
+            prop_assert!(Token::parse(&wrong).is_err());
+        }
+    }
+
+    #[test]
     fn no_text_makes_the_parser_panic(text in any::<String>(), tail in "[0-9a-f_]{0,90}") {
         prop_assert!(Token::parse(&text).is_err());
         let _ = Token::parse(&format!("mst_{text}"));
