@@ -65,6 +65,7 @@ page! {
     ListEventsResponse of Event,
     ListPoliciesResponse of Policy,
     ListStatesResponse of State,
+    ListTokensResponse of Token,
     QueryMetricsResponse of MetricValue,
 }
 

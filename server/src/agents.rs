@@ -7,6 +7,7 @@ mod entry;
 pub mod liveness;
 mod machines;
 mod persist;
+mod preregister;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 pub use certificates::Certificate;
 pub use ending::Ending;
 pub use entry::{Connection, Entry, Labels, OnClone, Report};
+pub use preregister::Preregistration;
 
 use crate::{
     changes::Changes,
@@ -38,6 +40,10 @@ pub enum Error {
     Ambiguous { name: String, ids: Vec<AgentId> },
     #[error("agent {0} is revoked")]
     Revoked(AgentId),
+    #[error("agent {0} has enrolled without being pre-registered")]
+    AlreadyEnrolled(AgentId),
+    #[error("agent {0} was deleted")]
+    Deleted(AgentId),
     #[error("agent {0} has never enrolled")]
     NeverEnrolled(AgentId),
     #[error("failed to store the agent")]
@@ -57,6 +63,8 @@ pub struct Agents {
     db: Db,
     changes: Changes,
     entries: RwLock<BTreeMap<AgentId, Entry>>,
+    /// Ids of agents that are gone; nobody else gets them.
+    deleted: Mutex<BTreeSet<AgentId>>,
     /// Entries that differ from their rows.
     dirty: Mutex<BTreeSet<AgentId>>,
     /// Transitions of status that become events.
@@ -69,7 +77,7 @@ pub struct Agents {
     /// Told when labels, facts or status changed: states follow.
     pub assignments: Notify,
     /// Held over a write of the inventory.
-    writing: tokio::sync::Mutex<()>,
+    pub(crate) writing: tokio::sync::Mutex<()>,
     started_at: Micros,
 }
 
@@ -85,10 +93,13 @@ impl Agents {
                 entry.take_certificate(&row);
             }
         }
+        let deleted = db.agent_list_deleted().await?;
+        let deleted = deleted.iter().filter_map(|id| id.parse().ok()).collect();
         Ok(Self {
             db,
             changes,
             entries: RwLock::new(entries),
+            deleted: Mutex::new(deleted),
             dirty: Mutex::default(),
             transitions: Mutex::default(),
             first_uses: Mutex::default(),
@@ -162,9 +173,20 @@ impl Agents {
         }
     }
 
+    /// Whether an agent with this id was deleted.
+    pub fn is_deleted(&self, id: AgentId) -> bool {
+        self.lock_deleted().contains(&id)
+    }
+
+    /// As `inserted`, among others: the caller tells those who follow.
+    pub(crate) fn insert(&self, entry: Entry) {
+        self.lock_deleted().remove(&entry.id);
+        self.write().insert(entry.id, entry);
+    }
+
     /// Takes up an agent whose row has just been committed.
     pub fn inserted(&self, entry: Entry) {
-        self.write().insert(entry.id, entry);
+        self.insert(entry);
         self.assignments.notify_one();
         self.changes.committed();
     }
@@ -323,6 +345,10 @@ impl Agents {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<AgentId, Entry>> {
         self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_deleted(&self) -> std::sync::MutexGuard<'_, BTreeSet<AgentId>> {
+        self.deleted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock_notices(&self) -> std::sync::MutexGuard<'_, Vec<store::EventRow>> {

@@ -18,8 +18,8 @@ use crate::{
     clock,
     config::Config,
     enroll::Enroller,
-    forks::Forks,
     fleet::Fleet,
+    forks::Forks,
     ingest::{self, Ingest},
     lease::{self, Lease},
     link::{self, Links},
@@ -116,7 +116,13 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     })
     .await?;
     let links = Arc::new(Links::new(config.link.heartbeat));
-    let enroller = Arc::new(Enroller::new(db.clone(), changes.clone(), pki.clone(), agents.clone()));
+    let enroller = Arc::new(Enroller::new(
+        db.clone(),
+        changes.clone(),
+        pki.clone(),
+        agents.clone(),
+        links.clone(),
+    ));
 
     let fleet = Fleet {
         agents: agents.clone(),
@@ -192,6 +198,8 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     served.spawn(net::serve(api_listener, api.operator_router().await?, serving.clone()));
 
     backgrounds.spawn(changes.clone().run(background.clone()));
+    let (storing, stop) = (api.enroller.clone(), background.clone());
+    backgrounds.spawn(async move { storing.run(stop).await });
     backgrounds.spawn(ingest.run(background.clone()));
     backgrounds.spawn(certificate.run(background.clone()));
     backgrounds.spawn(tasks::liveness::run(agents.clone(), heartbeat, background.clone()));

@@ -193,17 +193,16 @@ async fn agent_config(dir: &Path, controller: &Controller) -> Result<muster_agen
     if !agent_dir.join("state").join("identity.pem").exists() {
         let new = tokens::NewToken {
             ttl: Duration::from_secs(600),
-            uses: 1,
             labels: [
                 ("env".to_owned(), NAME.to_owned()),
                 ("role".to_owned(), "controller".to_owned()),
             ]
             .into(),
             description: "the agent of muster-server dev".into(),
-            creator: "dev".into(),
+            ..tokens::NewToken::new("dev")
         };
         let api = &controller.api;
-        let (_, token) = tokens::create(&api.db, &api.changes, new, clock::now()).await?;
+        let (_, token) = tokens::create(&api.db, &api.changes, new, &api.pki.active_id(), clock::now()).await?;
         file::write_secret(&token_file, token.expose().as_bytes())?;
     }
     let pins: Vec<String> = controller.api.pins.iter().map(ToString::to_string).collect();

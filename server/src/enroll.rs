@@ -1,5 +1,9 @@
 //! Enrollment: a token and a certificate request become an entry of the inventory and a certificate, in one transaction.
-//! What is not enrollable leaves nothing behind and uses nothing up.
+//! What is not enrollable leaves nothing behind and uses nothing up. Whom a request is for is in `matching`, how many of them
+//! are stored at once in `commit`.
+
+mod commit;
+pub mod matching;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,14 +13,21 @@ use std::{
 
 use muster_certs::csr;
 use muster_proto::{error::FieldViolation, ids::AgentId, label};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
+use self::{
+    commit::Job,
+    matching::Mismatch,
+};
 use crate::{
-    agents::{Agents, Certificate, Entry},
+    agents::Agents,
     changes::Changes,
     clock::{self, MINUTE, Micros},
+    link::Links,
     net::source_of,
     pki::{self, Pki},
-    store::{self, ChangeKind, Db, NewAgent, NewCertificate, Op},
+    store::{self, Db},
     tokens,
 };
 
@@ -26,6 +37,8 @@ const MAX_NAME: usize = label::MAX_VALUE;
 const FAILURES_PER_MINUTE: u32 = 30;
 /// Sources remembered.
 const MAX_SOURCES: usize = 16_384;
+/// Requests that wait for a commit; whoever finds the queue full waits to get in.
+const QUEUE: usize = 1_024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,14 +48,16 @@ pub enum Error {
     TokenRefused,
     #[error("the certificate request is not acceptable")]
     Csr(#[from] csr::Error),
-    #[error("the id {0} is already enrolled, and this request does not prove that it is the same machine")]
-    AlreadyEnrolled(AgentId),
+    #[error("the id {0} is not for this machine")]
+    Mismatch(AgentId, Mismatch),
     #[error("too many refused attempts from this address")]
     RateLimited,
     #[error("failed to issue the certificate")]
     Pki(#[from] pki::Error),
     #[error("failed to store the enrollment")]
     Store(#[from] store::Error),
+    #[error("the enrollment was not stored")]
+    NotStored,
 }
 
 /// What a machine asks with.
@@ -71,24 +86,40 @@ pub struct Enrolled {
 
 #[derive(Debug)]
 pub struct Enroller {
-    pub db: Db,
-    pub changes: Changes,
-    pub pki: Arc<Pki>,
-    pub agents: Arc<Agents>,
+    db: Db,
+    changes: Changes,
+    pki: Arc<Pki>,
+    agents: Arc<Agents>,
+    links: Arc<Links>,
     failures: Mutex<HashMap<IpAddr, (Micros, u32)>>,
-    /// Held over an enrollment, so that a request that is repeated while it is under way gets the same answer.
-    writing: tokio::sync::Mutex<()>,
+    jobs: mpsc::Sender<Box<Job>>,
+    queue: Mutex<Option<mpsc::Receiver<Box<Job>>>>,
 }
 
 impl Enroller {
-    pub fn new(db: Db, changes: Changes, pki: Arc<Pki>, agents: Arc<Agents>) -> Self {
+    pub fn new(db: Db, changes: Changes, pki: Arc<Pki>, agents: Arc<Agents>, links: Arc<Links>) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
         Self {
             db,
             changes,
             pki,
             agents,
+            links,
             failures: Mutex::default(),
-            writing: tokio::sync::Mutex::default(),
+            jobs,
+            queue: Mutex::new(Some(queue)),
+        }
+    }
+
+    /// Stores enrollments until `shutdown`; nothing is enrolled without it.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let queue = self
+            .queue
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .take();
+        if let Some(queue) = queue {
+            self.store_all(queue, shutdown).await;
         }
     }
 
@@ -106,7 +137,7 @@ impl Enroller {
 
     async fn try_enroll(&self, request: Request, now: Micros) -> Result<Enrolled, Error> {
         // The token first: who has none learns nothing about the rest of the request.
-        let token = tokens::check(&self.db, &request.token, now)
+        let token = tokens::check(&self.db, &request.token, request.source, request.agent_id, now)
             .await
             .map_err(|error| match error {
                 tokens::Error::Store(error) => Error::Store(error),
@@ -116,80 +147,55 @@ impl Enroller {
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
         }
-        let public_key = csr::verify(&request.csr)?;
-        let fingerprint = public_key.fingerprint();
+        let key = csr::verify(&request.csr)?;
+        let public_key = key.fingerprint();
+        let grant = tokens::grant(&token);
+        // Of a token that is bound to an agent, the id need not be told.
+        let asked = request.agent_id.or(grant.agent);
 
-        let _writing = self.writing.lock().await;
-        // A lost reply burns nothing: the same token with the same key gets the same certificate again.
-        if let Some(row) = self.db.redemption_get(&token.id, &fingerprint).await?
+        // A lost reply burns nothing: the same token with the same key gets the same certificate again, or, where that does not
+        // count any longer, another one.
+        let repeated = self.db.redemption_get(&token.id, &public_key).await?;
+        let mut before = None;
+        if let Some(row) = repeated
             && let Some(entry) = row.agent_id.parse().ok().and_then(|id| self.agents.get(id))
-            && request.agent_id.is_none_or(|id| id == entry.id)
+            && asked.is_none_or(|id| id == entry.id)
+            && entry.is_trusted()
         {
-            return Ok(Enrolled {
-                agent_id: entry.id,
-                name: entry.name,
-                certificate: row.certificate,
-                is_new: false,
-            });
-        }
-
-        let id = request.agent_id.unwrap_or_else(AgentId::random);
-        let issued = self.pki.issue_agent(id.uuid(), &public_key, clock::to_system(now))?;
-        let not_after = clock::from_system(issued.not_after);
-
-        let _held = self.changes.hold().await;
-        let mut tx = self.db.begin().await?;
-        let changes = [
-            (ChangeKind::Agent, id.to_string(), Op::Put),
-            (ChangeKind::Token, token.id.clone(), Op::Put),
-        ];
-        let revision = tx.changes_add(now, &changes).await?;
-        if !tx.token_use(&token.id, revision + 1, now).await? {
+            let is_good = |it: &crate::agents::Certificate| it.public_key == public_key && it.not_after > now;
+            if is_good(&entry.certificate) || entry.next.as_ref().is_some_and(is_good) {
+                return Ok(Enrolled {
+                    agent_id: entry.id,
+                    name: entry.name,
+                    certificate: row.certificate,
+                    is_new: false,
+                });
+            }
+            before = Some(entry.id);
+        } else if token.uses_left == 0 {
             return Err(Error::TokenRefused);
         }
-        let agent = NewAgent {
-            id,
-            name: &request.name,
-            agent_labels: &serde_json::json!(request.labels).to_string(),
-            token_labels: &token.labels,
-            version: &request.version,
-            now,
-            revision,
-        };
-        if !tx.agent_insert(&agent).await? {
-            return Err(Error::AlreadyEnrolled(id));
-        }
-        tx.agent_certificate_insert(&NewCertificate {
-            agent_id: &id.to_string(),
-            serial: &issued.serial,
-            not_after,
-            public_key: &fingerprint,
-            ca: &issued.ca,
-            predecessor: "",
-            certificate: &issued.der,
-            now,
-        })
-        .await?;
-        tx.redemption_insert(&token.id, &fingerprint, &id.to_string(), &issued.der, now)
-            .await?;
-        tx.commit().await?;
 
-        let mut entry = Entry::from(&agent);
-        entry.certificate = Certificate {
-            serial: issued.serial,
-            not_after,
-            issued_at: now,
-            ca: issued.ca,
-            public_key: fingerprint,
-            is_used: false,
+        let id = asked.or(before).unwrap_or_else(AgentId::random);
+        let has_old_key = match self.agents.with(id, |_| ()) {
+            Some(()) => self.db.agent_certificate_has_key(&id.to_string(), &public_key).await?,
+            None => false,
         };
-        self.agents.inserted(entry);
-        Ok(Enrolled {
-            agent_id: id,
-            name: request.name,
-            certificate: issued.der.to_vec(),
-            is_new: true,
-        })
+        let issued = self.pki.issue_agent(id.uuid(), &key, clock::to_system(now))?;
+        let (done, answer) = oneshot::channel();
+        let job = Job {
+            id,
+            token,
+            grant,
+            public_key,
+            issued,
+            has_old_key,
+            is_repeated: before.is_some(),
+            request,
+            done,
+        };
+        self.jobs.send(Box::new(job)).await.map_err(|_| Error::NotStored)?;
+        answer.await.unwrap_or(Err(Error::NotStored))
     }
 
     fn failures_of(&self, source: IpAddr, now: Micros) -> u32 {

@@ -165,7 +165,8 @@ impl Forks {
             now,
         })
         .await?;
-        tx.redemption_insert(&token, &public_key, &id, &issued.der, now).await?;
+        tx.redemption_put(&token, &public_key, &id, &issued.der, &request.party.remote, now)
+            .await?;
         tx.event_insert_all(&[event(&parent, &request, now).into_row()]).await?;
         tx.commit().await?;
 

@@ -192,6 +192,11 @@ impl Pki {
         std::slice::from_ref(&self.root)
     }
 
+    /// Id of the CA that issues now.
+    pub fn active_id(&self) -> String {
+        self.issuing.id()
+    }
+
     /// The CAs that clients' certificates must come from.
     pub fn issuing(&self) -> &[CertificateDer<'static>] {
         std::slice::from_ref(self.issuing.certificate_der())

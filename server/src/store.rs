@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use agents::{AgentRow, AgentUpdate, NewAgent};
+pub use agents::{AgentRow, AgentUpdate, NewAgent, Reenrollment};
 pub use certificates::{CertificateFilter, CertificateRow, FirstUse, NewCertificate};
 pub use epoch::Restored;
 pub use events::{EventFilter, EventRow};
@@ -33,7 +33,7 @@ pub use pool::{Error, Pool, Tx};
 pub use retention::{History, Usage};
 pub use revision::{Change, ChangeKind, Op};
 pub use states::{ResultRow, StateRow};
-pub use tokens::{RedemptionRow, TokenRow};
+pub use tokens::{RedemptionRow, TokenRow, UseRow};
 pub use users::UserRow;
 
 /// Where the data lives.

@@ -1,13 +1,17 @@
 //! Bootstrap tokens: made by operators, redeemed by machines. Only the hash of a secret is kept.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use muster_certs::token::Token;
-use muster_proto::{error::FieldViolation, label};
+use muster_proto::{error::FieldViolation, ids::AgentId, label};
 
 use crate::{
+    agents::OnClone,
     changes::Changes,
     clock::{self, Micros},
+    enroll::matching::Grant,
+    events::Event,
     store::{self, ChangeKind, Db, Op, TokenRow},
 };
 
@@ -38,6 +42,32 @@ pub struct NewToken {
     pub labels: BTreeMap<String, String>,
     pub description: String,
     pub creator: String,
+    /// The only agent that may enroll with it.
+    pub agent_id: Option<AgentId>,
+    /// A network in CIDR notation, or one address; empty: from anywhere.
+    pub source: String,
+    pub allow_reenroll: bool,
+    /// How long its agents may be offline before they are deleted; none: for ever.
+    pub ephemeral: Option<Duration>,
+    pub on_clone: Option<OnClone>,
+}
+
+impl NewToken {
+    /// With a day, one use and nothing else.
+    pub fn new(creator: impl Into<String>) -> Self {
+        Self {
+            ttl: DEFAULT_TTL,
+            uses: 1,
+            labels: BTreeMap::new(),
+            description: String::new(),
+            creator: creator.into(),
+            agent_id: None,
+            source: String::new(),
+            allow_reenroll: false,
+            ephemeral: None,
+            on_clone: None,
+        }
+    }
 }
 
 impl NewToken {
@@ -57,9 +87,32 @@ impl NewToken {
         if self.description.contains('\0') {
             violate("description", "contains a NUL".into());
         }
+        if self.ephemeral.is_some_and(|time| !(MIN_TTL..=MAX_TTL).contains(&time)) {
+            violate("ephemeral", "must be from 1 minute to 366 days".into());
+        }
+        if network(&self.source).is_err() {
+            violate(
+                "source",
+                "is neither a network such as 10.1.0.0/16 nor an address".into(),
+            );
+        }
+        if self.agent_id.is_some() && self.uses != 1 && !self.allow_reenroll {
+            violate("uses", "must be 1 for one agent, unless it may enroll again".into());
+        }
         violations.extend(label_violations("labels", &self.labels));
         violations
     }
+}
+
+/// A network, or none when the text is empty.
+fn network(text: &str) -> Result<Option<IpNet>, ()> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    parsed.map(|net| Some(net.trunc())).map_err(|_| ())
 }
 
 /// What is wrong with labels that somebody gives.
@@ -77,7 +130,14 @@ pub fn label_violations(field: &str, labels: &BTreeMap<String, String>) -> Vec<F
 }
 
 /// Makes a token and puts it on file; the secret is in the returned `Token` alone.
-pub async fn create(db: &Db, changes: &Changes, new: NewToken, now: Micros) -> Result<(TokenRow, Token), Error> {
+/// `ca` is the id of the CA whose pin is given out with it.
+pub async fn create(
+    db: &Db,
+    changes: &Changes,
+    new: NewToken,
+    ca: &str,
+    now: Micros,
+) -> Result<(TokenRow, Token), Error> {
     let violations = new.violations();
     if !violations.is_empty() {
         return Err(Error::Invalid(violations));
@@ -96,13 +156,17 @@ pub async fn create(db: &Db, changes: &Changes, new: NewToken, now: Micros) -> R
         created_at: now,
         expires_at: now.saturating_add(clock::from_duration(new.ttl)),
         revision,
-        agent_id: String::new(),
-        source: String::new(),
-        allow_reenroll: false,
-        ephemeral: 0,
-        on_clone: String::new(),
+        agent_id: new.agent_id.map(|id| id.to_string()).unwrap_or_default(),
+        source: network(&new.source)
+            .ok()
+            .flatten()
+            .map(|net| net.to_string())
+            .unwrap_or_default(),
+        allow_reenroll: new.allow_reenroll,
+        ephemeral: new.ephemeral.map_or(0, clock::from_duration),
+        on_clone: new.on_clone.map_or("", OnClone::as_str).to_owned(),
         revoked_at: 0,
-        cas: String::new(),
+        cas: ca.to_owned(),
     };
     tx.token_insert(&row).await?;
     tx.commit().await?;
@@ -110,14 +174,112 @@ pub async fn create(db: &Db, changes: &Changes, new: NewToken, now: Micros) -> R
     Ok((row, token))
 }
 
-/// The row of a token that somebody shows, if its secret is right and it has not expired. Whether a use is left is for the
-/// redemption to find out, since a repeated one needs none.
-pub async fn check(db: &Db, text: &str, now: Micros) -> Result<TokenRow, Error> {
+/// No machine can enroll with it any longer. None: there is no such token. Once more is no error.
+pub async fn revoke(db: &Db, changes: &Changes, id: &str, by: &str, now: Micros) -> Result<Option<TokenRow>, Error> {
+    let Some(row) = db.token_get(id).await? else {
+        return Ok(None);
+    };
+    if row.revoked_at > 0 {
+        return Ok(Some(row));
+    }
+    let mut tx = db.begin().await?;
+    let revision = tx.change_add(now, ChangeKind::Token, id, Op::Put).await?;
+    tx.token_revoke(id, revision, now).await?;
+    let event = Event::new("TOKEN_REVOKED", None, format!("{by} has revoked token {id}"), now)
+        .with("token", id)
+        .with("by", by);
+    tx.event_insert_all(&[event.into_row()]).await?;
+    tx.commit().await?;
+    changes.committed();
+    Ok(Some(TokenRow {
+        revoked_at: now,
+        revision,
+        ..row
+    }))
+}
+
+/// The row of a token that somebody shows, if its secret is right, it is good, and it is for this address and this agent.
+/// Whether a use is left is for the redemption to find out, since a repeated one needs none.
+pub async fn check(
+    db: &Db,
+    text: &str,
+    source: IpAddr,
+    agent: Option<AgentId>,
+    now: Micros,
+) -> Result<TokenRow, Error> {
     let shown = Token::parse(text).map_err(|_| Error::Refused)?;
     let row = db.token_get(shown.id()).await?.ok_or(Error::Refused)?;
     let stored: [u8; 32] = row.secret_hash.as_slice().try_into().map_err(|_| Error::Refused)?;
-    if !muster_certs::token::hash_eq(&shown.hash(), &stored) || row.expires_at <= now {
-        return Err(Error::Refused);
+    let is_right = muster_certs::token::hash_eq(&shown.hash(), &stored);
+    let is_good = row.expires_at > now && row.revoked_at == 0;
+    let is_from_there = match network(&row.source) {
+        Ok(None) => true,
+        Ok(Some(network)) => network.contains(&source.to_canonical()),
+        Err(()) => false,
+    };
+    let is_for_it = row.agent_id.is_empty() || agent.is_none_or(|agent| agent.to_string() == row.agent_id);
+    if is_right && is_good && is_from_there && is_for_it {
+        Ok(row)
+    } else {
+        Err(Error::Refused)
     }
-    Ok(row)
+}
+
+/// What it grants.
+pub fn grant(row: &TokenRow) -> Grant {
+    Grant {
+        agent: row.agent_id.parse().ok(),
+        allow_reenroll: row.allow_reenroll,
+        labels: serde_json::from_str(&row.labels).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violated(change: impl FnOnce(&mut NewToken)) -> Vec<String> {
+        let mut new = NewToken::new("admin");
+        change(&mut new);
+        new.violations().into_iter().map(|violation| violation.field).collect()
+    }
+
+    #[test]
+    fn what_no_token_can_be_is_named_field_by_field() {
+        assert!(violated(|_| {}).is_empty());
+        assert_eq!(violated(|new| new.ttl = Duration::from_secs(59)), ["ttl"]);
+        assert_eq!(violated(|new| new.uses = 0), ["uses"]);
+        assert_eq!(violated(|new| new.source = "10.0.0.0/33".into()), ["source"]);
+        assert_eq!(
+            violated(|new| new.ephemeral = Some(Duration::from_secs(1))),
+            ["ephemeral"]
+        );
+        let bound = |reenroll| {
+            violated(|new| {
+                new.agent_id = Some(AgentId::random());
+                new.uses = 2;
+                new.allow_reenroll = reenroll;
+            })
+        };
+        assert_eq!(bound(false), ["uses"]);
+        assert!(bound(true).is_empty());
+    }
+
+    #[test]
+    fn a_source_is_a_network_or_one_address() {
+        let contains = |text: &str, address: &str| {
+            network(text)
+                .unwrap()
+                .is_some_and(|network| network.contains(&address.parse::<IpAddr>().unwrap()))
+        };
+        assert!(contains("10.1.2.3/16", "10.1.255.1"));
+        assert!(!contains("10.1.2.3/16", "10.2.0.1"));
+        assert!(contains("192.0.2.7", "192.0.2.7"));
+        assert!(!contains("192.0.2.7", "192.0.2.8"));
+        assert!(contains("2001:db8::/32", "2001:db8:1::1"));
+        assert_eq!(network(""), Ok(None));
+        for wrong in ["10.0.0.0/", "all", "10.0.0.0/8,11.0.0.0/8", " 10.0.0.0/8"] {
+            assert_eq!(network(wrong), Err(()), "{wrong:?}");
+        }
+    }
 }

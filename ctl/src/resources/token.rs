@@ -1,12 +1,14 @@
 //! `musterctl token`: the secrets that let machines join. A secret is data: it goes to stdout and nowhere else.
 
 mod bootstrap;
+mod list;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use muster_proto::{duration, json, label, v1};
 
+use super::LimitArgs;
 use crate::{
     age,
     app::Session,
@@ -28,6 +30,37 @@ pub enum Command {
                             umask 077; musterctl token create --format cloud-init > user-data"
     )]
     Create(CreateArgs),
+    /// List tokens
+    ///
+    /// Newest first, those that machines can enroll with: --all adds the ones that are used up, expired or revoked.
+    #[command(
+        after_help = "Examples:\n  musterctl token list\n  musterctl token list --all -o json | jq -r '.items[].id'"
+    )]
+    List(ListArgs),
+    /// Show one token with all its uses
+    #[command(after_help = "Examples:\n  musterctl token get 5f1e0c7b8d213a4b")]
+    Get(GetArgs),
+    /// End a token
+    ///
+    /// No machine can enroll with it any longer; the agents that did stay.
+    #[command(after_help = "Examples:\n  musterctl token revoke 5f1e0c7b8d213a4b")]
+    Revoke(GetArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Also those that are used up, expired or revoked
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    limit: LimitArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The token's id: the part between the underscores
+    #[arg(value_name = "ID")]
+    id: String,
 }
 
 #[derive(Debug, Args)]
@@ -44,13 +77,37 @@ pub struct CreateArgs {
     /// What it is for, kept with the token
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     description: String,
+    /// Only the agent with this UUID may enroll with it
+    #[arg(long, value_name = "UUID", default_value = "", hide_default_value = true)]
+    agent_id: String,
+    /// Only from this network, such as 10.1.0.0/16, or this address
+    #[arg(long, value_name = "CIDR", default_value = "", hide_default_value = true)]
+    source: String,
+    /// An agent that enrolled before may enroll again with it, with a new key
+    #[arg(long)]
+    allow_reenroll: bool,
+    /// Its agents are deleted once they were offline this long
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
+    ephemeral: Option<Duration>,
+    /// What happens to copies of its agents, instead of what the controller is configured to: refuse or fork
+    #[arg(long, value_name = "WHAT", value_enum, hide_possible_values = true)]
+    on_clone: Option<OnClone>,
     #[command(flatten)]
     bootstrap: bootstrap::Options,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OnClone {
+    Refuse,
+    Fork,
 }
 
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
     match command {
         Command::Create(args) => create(args, session).await,
+        Command::List(args) => list::list(args, session).await,
+        Command::Get(args) => list::get(args, session).await,
+        Command::Revoke(args) => list::revoke(args, session).await,
     }
 }
 
@@ -71,7 +128,15 @@ async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> 
         uses: args.uses,
         labels: distinct(args.labels)?,
         description: args.description,
-        ..Default::default()
+        agent_id: args.agent_id,
+        source: args.source,
+        allow_reenroll: args.allow_reenroll,
+        ephemeral: args.ephemeral.map(duration::to_proto),
+        on_clone: match args.on_clone {
+            None => v1::OnClone::Unspecified,
+            Some(OnClone::Refuse) => v1::OnClone::Refuse,
+            Some(OnClone::Fork) => v1::OnClone::Fork,
+        } as i32,
     };
     let client = session.connect(&asked).await?;
     let response = client

@@ -25,7 +25,13 @@ use super::{
     Caller, OpCtx, Renewer,
     table::{self, Listener, Method, Who},
 };
-use crate::{agents::Agents, clock, net::Peer, store::{self, Db}, telemetry::Telemetry};
+use crate::{
+    agents::Agents,
+    clock,
+    net::Peer,
+    store::{self, Db},
+    telemetry::Telemetry,
+};
 
 /// Of a path that is not served: as much as a message repeats.
 const MAX_PATH: usize = 100;
@@ -53,7 +59,7 @@ impl Guard {
         let is_grpc = request
             .headers()
             .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+            .is_some_and(|value| is_grpc(value.as_bytes()));
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
@@ -64,6 +70,15 @@ impl Guard {
             let problem = Problem::new(Code::Unimplemented, ErrorReason::MethodNotAllowed, text);
             return guard.refuse(&peer, problem, is_grpc, &request_id);
         };
+        // A browser sends whatever a page asks it to, with the certificate of whoever uses it, as long as it looks like a form.
+        // What has this type it sends only after asking here, and nobody here says yes.
+        if method.is_grpc() && (!is_grpc || request.method() != http::Method::POST) {
+            guard
+                .access
+                .telemetry
+                .api_request(method.path, code_name(Code::InvalidArgument));
+            return guard.no_grpc(&peer, is_grpc);
+        }
         match guard.access.decide(method, peer.certificate.as_ref()).await {
             Ok(caller) => {
                 request.extensions_mut().insert(OpCtx {
@@ -81,6 +96,19 @@ impl Guard {
                 guard.refuse(&peer, problem, is_grpc, &request_id)
             }
         }
+    }
+
+    /// The answer that the specification of gRPC asks for.
+    fn no_grpc(&self, peer: &Peer, is_grpc: bool) -> Response {
+        if self.listener == Listener::Agents {
+            peer.connection.close();
+        }
+        let status = if is_grpc {
+            StatusCode::METHOD_NOT_ALLOWED
+        } else {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        };
+        (status, "this is gRPC: POST, and content-type application/grpc\n").into_response()
     }
 
     fn refuse(&self, peer: &Peer, problem: Problem, is_grpc: bool, request_id: &str) -> Response {
@@ -106,6 +134,13 @@ impl Guard {
         };
         (status, format!("{}\n", problem.message)).into_response()
     }
+}
+
+/// `application/grpc`, alone or with a format or parameters; not `application/grpc-web`, which is framed in another way.
+fn is_grpc(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
 /// The code of a response. What tonic refused by itself, a message that is too large, cannot be decoded or is compressed,
@@ -261,7 +296,10 @@ pub fn refusal(id: AgentId, certificate: &PeerCertificate, standing: Standing) -
 }
 
 fn unavailable(error: &store::Error) -> Problem {
-    warn!(error = error as &dyn std::error::Error, "failed to look up a certificate");
+    warn!(
+        error = error as &dyn std::error::Error,
+        "failed to look up a certificate"
+    );
     let text = "the database does not answer now; try again";
     Problem::new(Code::Unavailable, ErrorReason::Unavailable, text)
 }
@@ -274,6 +312,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         status.add_header(&mut headers).expect("a status fits into headers");
         headers
+    }
+
+    #[test]
+    fn only_grpc_is_taken_for_grpc() {
+        for good in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc; charset=utf-8",
+        ] {
+            assert!(is_grpc(good.as_bytes()), "{good}");
+        }
+        for other in [
+            "",
+            "text/plain",
+            "application/json",
+            "application/grpc-web",
+            "application/grpcx",
+        ] {
+            assert!(!is_grpc(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub struct Method {
     pub who: Who,
 }
 
+impl Method {
+    /// Others are routes of plain HTTP.
+    pub fn is_grpc(&self) -> bool {
+        self.path.contains('.')
+    }
+}
+
 const fn agents(path: &'static str, who: Who) -> Method {
     Method {
         path,

@@ -78,7 +78,13 @@ impl Agents {
         if let Some(entry) = &entry {
             // What is being issued on the strength of it does not count.
             tx.agent_raise_epoch(&row.agent_id, revision).await?;
-            let event = told("AGENT_CERTIFICATE_REVOKED", "left without a certificate", entry, &ending, now);
+            let event = told(
+                "AGENT_CERTIFICATE_REVOKED",
+                "left without a certificate",
+                entry,
+                &ending,
+                now,
+            );
             tx.event_insert_all(&[event]).await?;
         }
         tx.commit().await?;
@@ -119,6 +125,7 @@ impl Agents {
         tx.event_insert_all(&[told("AGENT_DELETED", "deleted", &entry, &ending, now)])
             .await?;
         tx.commit().await?;
+        self.lock_deleted().insert(id);
         self.write().remove(&id);
         self.assignments.notify_one();
         self.changes.committed();

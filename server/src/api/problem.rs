@@ -10,7 +10,14 @@ use muster_proto::{
 use tonic::{Code, Status};
 use tracing::error;
 
-use crate::{access::OpCtx, agents, changes, clock, clones, enroll, policies, renewal::{self, Refusal}, store, tokens};
+use crate::{
+    access::OpCtx,
+    agents, changes, clock, clones,
+    enroll::{self, matching::Mismatch},
+    policies,
+    renewal::{self, Refusal},
+    store, tokens,
+};
 
 /// The context that the door has put into every request.
 pub fn context<T>(request: &tonic::Request<T>) -> Result<OpCtx, Status> {
@@ -102,9 +109,19 @@ impl From<agents::Error> for Problem {
                 );
                 Problem::new(Code::FailedPrecondition, ErrorReason::AmbiguousName, text).with_metadata("ids", list)
             }
+            agents::Error::AlreadyEnrolled(id) => Problem::new(
+                Code::AlreadyExists,
+                ErrorReason::AgentAlreadyEnrolled,
+                format!("agent {id} has enrolled without being pre-registered; to take it over: --adopt"),
+            ),
+            agents::Error::Deleted(id) => Problem::new(
+                Code::AlreadyExists,
+                ErrorReason::AgentDeleted,
+                format!("agent {id} was deleted; to use its id again: --revive"),
+            ),
             agents::Error::Revoked(id) => Problem::new(
                 Code::FailedPrecondition,
-                ErrorReason::CertificateRevoked,
+                ErrorReason::AgentRevoked,
                 format!("agent {id} is revoked; it needs a token to come back: musterctl token create --agent-id {id}"),
             ),
             agents::Error::NeverEnrolled(id) => Problem::new(
@@ -174,24 +191,49 @@ impl From<tokens::Error> for Problem {
 impl From<enroll::Error> for Problem {
     fn from(error: enroll::Error) -> Self {
         match error {
-        enroll::Error::Invalid(fields) => Problem::invalid_fields(fields),
-        enroll::Error::TokenRefused => token_refused(),
-        enroll::Error::Csr(error) => csr_refused(&error),
-        enroll::Error::AlreadyEnrolled(id) => Problem::new(
-            Code::AlreadyExists,
-            ErrorReason::AgentAlreadyEnrolled,
-            format!("agent {id} is already enrolled, and this request does not prove that it is the same machine; the token was not used up"),
-        )
-        .with_metadata("agent_id", id.to_string()),
-        enroll::Error::RateLimited => Problem::new(
-            Code::ResourceExhausted,
-            ErrorReason::RateLimited,
-            "too many refused attempts from this address; try again in a minute",
-        )
-        .with_retry_after(std::time::Duration::from_secs(60)),
-        enroll::Error::Pki(error) => internal(&error),
-        enroll::Error::Store(error) => of_store(&error),
-    }
+            enroll::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            enroll::Error::TokenRefused => token_refused(),
+            enroll::Error::Csr(error) => csr_refused(&error),
+            enroll::Error::Mismatch(id, mismatch) => {
+                let (code, reason, text) = match mismatch {
+                    Mismatch::AlreadyEnrolled => (
+                        Code::AlreadyExists,
+                        ErrorReason::AgentAlreadyEnrolled,
+                        format!(
+                            "agent {id} is already enrolled, and this request does not prove that it is the same machine; the token was not used up"
+                        ),
+                    ),
+                    Mismatch::Deleted => (
+                        Code::AlreadyExists,
+                        ErrorReason::AgentDeleted,
+                        format!(
+                            "the id {id} belonged to an agent that was deleted; it needs a token that is bound to it, or somebody who revives it; the token was not used up"
+                        ),
+                    ),
+                    Mismatch::LabelNotGranted(key) => (
+                        Code::PermissionDenied,
+                        ErrorReason::AgentPreregistered,
+                        format!(
+                            "agent {id} is pre-registered with the label {key}, which the token does not grant; it needs a token that does, or one that is bound to it; the token was not used up"
+                        ),
+                    ),
+                };
+                Problem::new(code, reason, text).with_metadata("agent_id", id.to_string())
+            }
+            enroll::Error::NotStored => Problem::new(
+                Code::Unavailable,
+                ErrorReason::Unavailable,
+                "the enrollment could not be stored now; try again, nothing was used up",
+            ),
+            enroll::Error::RateLimited => Problem::new(
+                Code::ResourceExhausted,
+                ErrorReason::RateLimited,
+                "too many refused attempts from this address; try again in a minute",
+            )
+            .with_retry_after(std::time::Duration::from_secs(60)),
+            enroll::Error::Pki(error) => internal(&error),
+            enroll::Error::Store(error) => of_store(&error),
+        }
     }
 }
 

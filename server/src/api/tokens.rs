@@ -1,20 +1,30 @@
 //! `TokenService`.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use muster_proto::v1::{CreateTokenRequest, CreateTokenResponse, Token, token_service_server::TokenService};
-use tonic::{Request, Response, Status};
+use muster_proto::{
+    error::{ErrorReason, Problem},
+    ids::AgentId,
+    v1::{
+        self, CreateTokenRequest, CreateTokenResponse, Token, TokenStatus, TokenUse, token_service_server::TokenService,
+    },
+};
+use tonic::{Code, Request, Response, Status};
 use tracing::info;
 
 use super::{
-    Api,
+    Api, paging,
     problem::{context, invalid_field, status},
 };
 use crate::{
-    clock::{self, to_optional_timestamp},
-    store::TokenRow,
+    agents::OnClone,
+    clock::{self, Micros, to_duration, to_optional_timestamp},
+    store::{TokenRow, UseRow},
     tokens::{self, NewToken},
 };
+
+/// Uses that are told of one token.
+const MAX_USES: i64 = 1_000;
 
 #[tonic::async_trait]
 impl TokenService for Api {
@@ -24,20 +34,35 @@ impl TokenService for Api {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
-        let ttl = match request.ttl {
-            None => tokens::DEFAULT_TTL,
-            Some(ttl) => {
-                Duration::try_from(ttl).map_err(|_| status(&ctx, invalid_field("ttl", "must not be negative")))?
-            }
+        let span = |field, span: Option<prost_types::Duration>| {
+            span.map(|span| {
+                Duration::try_from(span).map_err(|_| status(&ctx, invalid_field(field, "must not be negative")))
+            })
+            .transpose()
         };
         let new = NewToken {
-            ttl,
+            ttl: span("ttl", request.ttl)?.unwrap_or(tokens::DEFAULT_TTL),
             uses: if request.uses == 0 { 1 } else { request.uses },
             labels: request.labels.clone(),
+            agent_id: match request.agent_id.as_str() {
+                "" => None,
+                text => Some(
+                    text.parse::<AgentId>()
+                        .map_err(|_| status(&ctx, invalid_field("agent_id", "is not a UUID")))?,
+                ),
+            },
+            ephemeral: span("ephemeral", request.ephemeral)?,
+            on_clone: match request.on_clone() {
+                v1::OnClone::Unspecified => None,
+                v1::OnClone::Refuse => Some(OnClone::Refuse),
+                v1::OnClone::Fork => Some(OnClone::Fork),
+            },
             description: request.description,
             creator: ctx.user().to_owned(),
+            source: request.source,
+            allow_reenroll: request.allow_reenroll,
         };
-        let (row, token) = tokens::create(&self.db, &self.changes, new, clock::now())
+        let (row, token) = tokens::create(&self.db, &self.changes, new, &self.pki.active_id(), clock::now())
             .await
             .map_err(|error| status(&ctx, error))?;
         info!(
@@ -47,46 +72,141 @@ impl TokenService for Api {
             "token created"
         );
         Ok(Response::new(CreateTokenResponse {
-            token: Some(to_token(row, request.labels)),
+            token: Some(encode(row, clock::now())),
             secret: token.expose().to_string(),
-            ca_pins: self.pins.iter().map(ToString::to_string).collect(),
+            ca_pins: self.pki.pins().iter().map(ToString::to_string).collect(),
             endpoints: self.endpoints.clone(),
         }))
     }
 
     async fn list_tokens(
         &self,
-        _request: Request<muster_proto::v1::ListTokensRequest>,
-    ) -> Result<Response<muster_proto::v1::ListTokensResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let size = paging::size(request.page_size, 500, 1_000).map_err(|problem| status(&ctx, problem))?;
+        let (revision, now) = (self.changes.revision(), clock::now());
+        let failed = |error| status(&ctx, tokens::Error::from(error));
+        let rows = self.db.token_list(request.show_ended, now).await.map_err(failed)?;
+        let mut last: HashMap<String, UseRow> = HashMap::new();
+        for row in self.db.token_last_uses().await.map_err(failed)? {
+            last.insert(row.token_id.clone(), row);
+        }
+        let total_size = i32::try_from(rows.len()).unwrap_or(i32::MAX);
+        let key = |row: &TokenRow| (-row.created_at, row.id.clone());
+        let (rows, next_page_token) = paging::page(
+            rows,
+            size,
+            &request.page_token,
+            key,
+            |row| format!("{}-{}", row.created_at, row.id),
+            |text| {
+                let (at, id) = text.split_once('-')?;
+                Some((-at.parse::<i64>().ok()?, id.to_owned()))
+            },
+        )
+        .map_err(|problem| status(&ctx, problem))?;
+        let items = rows
+            .into_iter()
+            .map(|row| {
+                let redemptions = last.get(&row.id).map(|row| self.token_use(row)).into_iter().collect();
+                Token {
+                    redemptions,
+                    ..encode(row, now)
+                }
+            })
+            .collect();
+        Ok(Response::new(v1::ListTokensResponse {
+            items,
+            revision,
+            next_page_token,
+            total_size,
+        }))
     }
 
-    async fn get_token(
-        &self,
-        _request: Request<muster_proto::v1::GetTokenRequest>,
-    ) -> Result<Response<muster_proto::v1::GetTokenResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn get_token(&self, request: Request<v1::GetTokenRequest>) -> Result<Response<v1::GetTokenResponse>, Status> {
+        let ctx = context(&request)?;
+        let id = request.into_inner().id;
+        let failed = |error| status(&ctx, tokens::Error::from(error));
+        let row = self.db.token_get(&id).await.map_err(failed)?;
+        let row = row.ok_or_else(|| status(&ctx, unknown(&id)))?;
+        let uses = self.db.token_uses(&id, MAX_USES).await.map_err(failed)?;
+        let token = Token {
+            redemptions: uses.iter().map(|row| self.token_use(row)).collect(),
+            ..encode(row, clock::now())
+        };
+        Ok(Response::new(v1::GetTokenResponse { token: Some(token) }))
     }
 
     async fn revoke_token(
         &self,
-        _request: Request<muster_proto::v1::RevokeTokenRequest>,
-    ) -> Result<Response<muster_proto::v1::RevokeTokenResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let ctx = context(&request)?;
+        let id = request.into_inner().id;
+        let row = tokens::revoke(&self.db, &self.changes, &id, ctx.user(), clock::now())
+            .await
+            .map_err(|error| status(&ctx, error))?
+            .ok_or_else(|| status(&ctx, unknown(&id)))?;
+        info!(
+            token.id = id,
+            user = ctx.user(),
+            request.id = ctx.request_id,
+            "token revoked"
+        );
+        Ok(Response::new(v1::RevokeTokenResponse {
+            token: Some(encode(row, clock::now())),
+        }))
     }
 }
 
-fn to_token(row: TokenRow, labels: std::collections::BTreeMap<String, String>) -> Token {
+impl Api {
+    fn token_use(&self, row: &UseRow) -> TokenUse {
+        let id = row.agent_id.parse::<AgentId>().ok();
+        let name = id.and_then(|id| self.agents.with(id, |entry| entry.name.clone()));
+        TokenUse {
+            agent_id: row.agent_id.clone(),
+            agent_name: name.unwrap_or_default(),
+            time: to_optional_timestamp(row.created_at),
+            source: row.source.clone(),
+        }
+    }
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::new(Code::NotFound, ErrorReason::NotFound, format!("there is no token {id}"))
+}
+
+fn encode(row: TokenRow, now: Micros) -> Token {
+    let standing = match &row {
+        row if row.revoked_at > 0 => TokenStatus::Revoked,
+        row if row.expires_at <= now => TokenStatus::Expired,
+        row if row.uses_left <= 0 => TokenStatus::UsedUp,
+        _ => TokenStatus::Active,
+    };
+    let on_clone = match OnClone::parse(&row.on_clone) {
+        Ok(Some(OnClone::Refuse)) => v1::OnClone::Refuse,
+        Ok(Some(OnClone::Fork)) => v1::OnClone::Fork,
+        _ => v1::OnClone::Unspecified,
+    };
     Token {
         id: row.id,
         description: row.description,
-        labels,
+        labels: serde_json::from_str(&row.labels).unwrap_or_default(),
         uses: i32::try_from(row.uses).unwrap_or(i32::MAX),
         uses_left: i32::try_from(row.uses_left).unwrap_or(i32::MAX),
         create_time: to_optional_timestamp(row.created_at),
         expire_time: to_optional_timestamp(row.expires_at),
         creator: row.creator,
         revision: row.revision,
-        ..Default::default()
+        status: standing as i32,
+        agent_id: row.agent_id,
+        source: row.source,
+        allow_reenroll: row.allow_reenroll,
+        ephemeral: (row.ephemeral > 0).then(|| to_duration(row.ephemeral)),
+        on_clone: on_clone as i32,
+        revoke_time: to_optional_timestamp(row.revoked_at),
+        redemptions: Vec::new(),
     }
 }

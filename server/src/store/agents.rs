@@ -56,6 +56,16 @@ pub struct NewAgent<'a> {
     pub revision: i64,
 }
 
+/// An agent that is on file, and enrolls again or for the first time.
+#[derive(Clone, Debug)]
+pub struct Reenrollment<'a> {
+    pub agent: &'a NewAgent<'a>,
+    /// The name that stays.
+    pub name: &'a str,
+    pub ephemeral: i64,
+    pub on_clone: &'a str,
+}
+
 /// The part of a row that follows what is known in memory.
 #[derive(Clone, Debug)]
 pub struct AgentUpdate {
@@ -116,6 +126,56 @@ impl Tx {
         self.execute(sql, args).await.map(|_| ())
     }
 
+    /// Starts an entry anew, save what operators have set.
+    pub async fn agent_reenroll(&mut self, new: &Reenrollment<'_>) -> Result<(), Error> {
+        let agent = new.agent;
+        let sql = "UPDATE agents SET name = $2, agent_labels = $3, token_labels = $4, status = 'pending', \
+                   status_reason = '', status_since = $5, version = $6, enrolled_at = $5, revision = $7, \
+                   epoch = epoch + 1, ephemeral = $8, on_clone = $9, readmit_until = 0, fork_until = 0, \
+                   bundle_version = 0 WHERE id = $1";
+        let args = args![
+            agent.id,
+            new.name,
+            agent.agent_labels,
+            agent.token_labels,
+            agent.now,
+            agent.version,
+            agent.revision,
+            new.ephemeral,
+            new.on_clone,
+        ];
+        self.execute(sql, args).await.map(|_| ())
+    }
+
+    pub async fn agent_set_terms(&mut self, id: &str, ephemeral: i64, on_clone: &str) -> Result<(), Error> {
+        let sql = "UPDATE agents SET ephemeral = $2, on_clone = $3 WHERE id = $1";
+        self.execute(sql, args![id, ephemeral, on_clone]).await.map(|_| ())
+    }
+
+    /// An entry that is there before its machine; one that is there already keeps all but name and labels.
+    pub async fn agent_preregister(
+        &mut self,
+        id: &str,
+        name: &str,
+        labels: &str,
+        revision: i64,
+        now: i64,
+    ) -> Result<(), Error> {
+        let sql = "INSERT INTO agents (id, name, agent_labels, token_labels, operator_labels, status, status_reason, \
+                   status_since, last_seen, version, facts, warnings, policy_status, enrolled_at, revision, \
+                   preregistered) VALUES ($1, $2, '{}', '{}', $3, 'expected', '', $4, 0, '', '{}', '[]', $5, 0, $6, TRUE) \
+                   ON CONFLICT (id) DO UPDATE SET name = excluded.name, operator_labels = excluded.operator_labels, \
+                   revision = excluded.revision, preregistered = TRUE";
+        let args = args![id, name, labels, now, Vec::<u8>::new(), revision];
+        self.execute(sql, args).await.map(|_| ())
+    }
+
+    /// The id may be given out again.
+    pub async fn agent_revive(&mut self, id: &str) -> Result<(), Error> {
+        let sql = "DELETE FROM deleted_agents WHERE id = $1";
+        self.execute(sql, args![id]).await.map(|_| ())
+    }
+
     /// The end of trust: `epoch` grows, so that no certificate that is being issued counts.
     pub async fn agent_revoke(&mut self, id: &str, reason: &str, revision: i64, now: i64) -> Result<(), Error> {
         let sql = "UPDATE agents SET status = 'revoked', status_reason = $2, status_since = $3, epoch = epoch + 1, \
@@ -164,6 +224,16 @@ impl Tx {
 impl Db {
     pub async fn agent_list(&self) -> Result<Vec<AgentRow>, Error> {
         self.control_all("SELECT * FROM agents").await
+    }
+
+    /// Ids that stay taken though their agents are gone.
+    pub async fn agent_list_deleted(&self) -> Result<Vec<String>, Error> {
+        #[derive(FromRow)]
+        struct Id {
+            id: String,
+        }
+        let rows: Vec<Id> = self.control_all("SELECT id FROM deleted_agents").await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
     }
 
     /// Writes down when agents were last heard of; takes no revision.

@@ -145,6 +145,13 @@ impl Db {
             .await
     }
 
+    /// Whether an agent has, or had, a certificate for this key that was not revoked.
+    pub async fn agent_certificate_has_key(&self, agent_id: &str, public_key: &str) -> Result<bool, Error> {
+        let sql = select!("WHERE agent_id = $1 AND public_key = $2 AND revoked_at = 0 LIMIT 1");
+        let row: Option<CertificateRow> = self.control.fetch_optional(sql, args![agent_id, public_key]).await?;
+        Ok(row.is_some())
+    }
+
     /// DER, as it was issued.
     pub async fn agent_certificate_der(&self, serial: &str) -> Result<Option<Vec<u8>>, Error> {
         let sql = "SELECT certificate FROM agent_certificates WHERE serial = $1";

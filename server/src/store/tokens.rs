@@ -32,6 +32,15 @@ pub struct TokenRow {
     pub cas: String,
 }
 
+/// One use of a token.
+#[derive(Clone, Debug, FromRow)]
+pub struct UseRow {
+    pub token_id: String,
+    pub agent_id: String,
+    pub created_at: i64,
+    pub source: String,
+}
+
 #[derive(Clone, Debug, FromRow)]
 pub struct RedemptionRow {
     pub agent_id: String,
@@ -69,23 +78,32 @@ impl Tx {
     /// Takes one use, if one is left; counted by the database, so that parallel redemptions cannot take one twice.
     pub async fn token_use(&mut self, id: &str, revision: i64, now: i64) -> Result<bool, Error> {
         let sql = "UPDATE tokens SET uses_left = uses_left - 1, revision = $2 \
-                   WHERE id = $1 AND uses_left > 0 AND expires_at > $3";
+                   WHERE id = $1 AND uses_left > 0 AND expires_at > $3 AND revoked_at = 0";
         Ok(self.execute(sql, args![id, revision, now]).await? == 1)
     }
 
-    pub async fn redemption_insert(
+    /// What a token was redeemed for; another certificate for the same takes the place of the first.
+    pub async fn redemption_put(
         &mut self,
         token_id: &str,
         public_key: &str,
         agent_id: &str,
         certificate: &[u8],
+        source: &str,
         now: i64,
     ) -> Result<(), Error> {
-        let sql = "INSERT INTO redemptions (token_id, public_key, agent_id, certificate, created_at) \
-                   VALUES ($1, $2, $3, $4, $5)";
-        self.execute(sql, args![token_id, public_key, agent_id, certificate, now])
+        let sql = "INSERT INTO redemptions (token_id, public_key, agent_id, certificate, created_at, source) \
+                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (token_id, public_key) DO UPDATE \
+                   SET agent_id = excluded.agent_id, certificate = excluded.certificate";
+        self.execute(sql, args![token_id, public_key, agent_id, certificate, now, source])
             .await
             .map(|_| ())
+    }
+
+    /// False when there is no such token, or it is revoked already.
+    pub async fn token_revoke(&mut self, id: &str, revision: i64, now: i64) -> Result<bool, Error> {
+        let sql = "UPDATE tokens SET revoked_at = $3, revision = $2 WHERE id = $1 AND revoked_at = 0";
+        Ok(self.execute(sql, args![id, revision, now]).await? == 1)
     }
 }
 
@@ -94,6 +112,41 @@ impl Db {
         self.control
             .fetch_optional("SELECT * FROM tokens WHERE id = $1", args![id])
             .await
+    }
+
+    /// Newest first; `ended` says whether those that no machine can enroll with are among them.
+    pub async fn token_list(&self, ended: bool, now: i64) -> Result<Vec<TokenRow>, Error> {
+        let sql = "SELECT * FROM tokens WHERE $1 OR (uses_left > 0 AND revoked_at = 0 AND expires_at > $2) \
+                   ORDER BY created_at DESC, id";
+        self.control.fetch_all(sql, args![ended, now]).await
+    }
+
+    /// The uses of a token, newest first.
+    pub async fn token_uses(&self, id: &str, limit: i64) -> Result<Vec<UseRow>, Error> {
+        let sql = "SELECT token_id, agent_id, created_at, source FROM redemptions WHERE token_id = $1 \
+                   ORDER BY created_at DESC, agent_id LIMIT $2";
+        self.control.fetch_all(sql, args![id, limit]).await
+    }
+
+    /// The last use of each token that was used.
+    pub async fn token_last_uses(&self) -> Result<Vec<UseRow>, Error> {
+        self.control_all(
+            "SELECT r.token_id, r.agent_id, r.created_at, r.source FROM redemptions r JOIN \
+             (SELECT token_id, MAX(created_at) AS last FROM redemptions GROUP BY token_id) l \
+             ON l.token_id = r.token_id AND l.last = r.created_at",
+        )
+        .await
+    }
+
+    /// Forgets tokens that ended before `at`, with their uses.
+    pub async fn token_trim(&self, at: i64) -> Result<u64, Error> {
+        let mut tx = self.begin_control().await?;
+        let ended = "DELETE FROM tokens WHERE expires_at < $1";
+        let removed = tx.execute(ended, args![at]).await?;
+        let uses = "DELETE FROM redemptions WHERE created_at < $1 AND token_id NOT IN (SELECT id FROM tokens)";
+        tx.execute(uses, args![at]).await?;
+        tx.commit().await?;
+        Ok(removed)
     }
 
     pub async fn redemption_get(&self, token_id: &str, public_key: &str) -> Result<Option<RedemptionRow>, Error> {

@@ -22,6 +22,7 @@ use muster_server::{
     changes::Changes,
     clock::{self, DAY, MINUTE, SECOND},
     enroll::{self, Enroller},
+    link::Links,
     policies::{Compiled, Policies},
     states::{Entry, States},
     store::{ChangeKind, Db, Op},
@@ -66,7 +67,8 @@ impl Part {
         let policies = Arc::new(policies.expect("policies"));
         let states = States::load(fresh.db.clone(), changes.clone(), agents.clone(), policies.clone()).await;
         let states = Arc::new(states.expect("states"));
-        let enroller = Enroller::new(fresh.db.clone(), changes.clone(), pki, agents.clone());
+        let links = Arc::new(Links::new(Duration::from_secs(30)));
+        let enroller = Enroller::new(fresh.db.clone(), changes.clone(), pki, agents.clone(), links);
         let part = Self {
             fresh,
             changes,
@@ -274,14 +276,8 @@ async fn a_check_that_a_label_assigns_starts_pending_and_not_late() {
 async fn an_enrollment_that_is_repeated_while_it_is_under_way_gets_the_same_certificate() {
     let (part, _) = Part::start(0).await;
     let now = clock::now();
-    let new = NewToken {
-        ttl: Duration::from_secs(3_600),
-        uses: 1,
-        labels: BTreeMap::new(),
-        description: String::new(),
-        creator: "first".into(),
-    };
-    let (_, token) = tokens::create(part.db(), &part.changes, new, now)
+    let new = NewToken::new("first");
+    let (_, token) = tokens::create(part.db(), &part.changes, new, "0123456789abcdef", now)
         .await
         .expect("a token");
     let request = enroll::Request {
@@ -293,10 +289,16 @@ async fn an_enrollment_that_is_repeated_while_it_is_under_way_gets_the_same_cert
         version: "0.1.0".into(),
         source: IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
-    let (first, second) = tokio::join!(
-        part.enroller.enroll(request.clone(), now),
-        part.enroller.enroll(request, now)
-    );
+    let stop = CancellationToken::new();
+    let both = async {
+        let answers = tokio::join!(
+            part.enroller.enroll(request.clone(), now),
+            part.enroller.enroll(request, now)
+        );
+        stop.cancel();
+        answers
+    };
+    let ((first, second), ()) = tokio::join!(both, part.enroller.run(stop.clone()));
     let (first, second) = (first.expect("enrolled"), second.expect("enrolled"));
     assert_eq!(first.certificate, second.certificate);
     assert_eq!(
