@@ -3,11 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_certs::{pin::Pin, token::Token};
-use muster_proto::label;
+use muster_proto::{duration, label};
 
 use self::output::Format;
 use crate::{
@@ -25,6 +26,7 @@ mod facts;
 mod output;
 mod run;
 mod status;
+mod wait;
 
 /// The Muster agent: enrolls this machine, runs its checks and reports to the controller.
 #[derive(Debug, Parser)]
@@ -49,6 +51,8 @@ enum Verb {
     Run(Run),
     /// Show what the running agent says of itself.
     Status(Look),
+    /// Wait until this machine is enrolled, or connected; the last step of whatever sets machines up.
+    Wait(Wait),
     /// Show what this machine says of itself: the facts that selectors can use.
     Facts(FactsArgs),
     /// Run one check of the policies on this machine now, and print it as a plugin does, with its exit code.
@@ -117,6 +121,25 @@ struct Look {
 }
 
 #[derive(Debug, Args)]
+struct Wait {
+    /// What to wait for.
+    #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t = WaitFor::Enrolled)]
+    goal: WaitFor,
+    /// How long; the exit code is 6 when it takes longer.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "5m")]
+    timeout: Duration,
+    /// The agent's state directory, instead of what the configuration says.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WaitFor {
+    Enrolled,
+    Connected,
+}
+
+#[derive(Debug, Args)]
 struct FactsArgs {
     #[command(flatten)]
     output: Format,
@@ -157,6 +180,7 @@ pub fn main() -> ExitCode {
         Verb::Enroll(args) => enroll::enroll(&config, args),
         Verb::Run(args) => run::run(config, args),
         Verb::Status(args) => status::status(&config, args),
+        Verb::Wait(args) => wait::wait(&config, &args),
         Verb::Facts(args) => facts::facts(args),
         Verb::Check(args) => check::check(&config, args),
         Verb::Config(ConfigVerb::Check(args)) => config_check::check(&config, args),

@@ -14,6 +14,8 @@ pub enum Exit {
     Unreachable = 3,
     Denied = 4,
     NotFound = 5,
+    /// Time is over.
+    Deadline = 6,
     Conflict = 8,
 }
 
