@@ -53,6 +53,7 @@ const LOOK: &str = "\
 echo \"id $(cat /etc/muster/agent-id)\"
 [ ! -e /etc/muster/join-token ] || echo token is left
 stat -c 'mode %a' /var/lib/muster-agent/identity.pem
+muster-agent wait --for=connected --timeout 30s || cat /run/agent.log
 muster-agent status -o json >/run/status.json && tr -d '\\n' </run/status.json
 ";
 
