@@ -38,7 +38,8 @@ fn every_key_is_taken() {
          database: postgres://muster@db/muster\nlink: { heartbeat: 10s }\n\
          limits: { connections: 5, connections_per_source: 4, handshakes: 3 }\n\
          retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n\
-         certificates: { agent: 24h, user: 7d, controller: 14d }\nlogging: { level: debug, format: json }\n",
+         certificates: { agent: 24h, user: 7d, controller: 14d }\n\
+         enrollment: { on_clone: fork }\nlogging: { level: debug, format: json }\n",
     )
     .unwrap();
     assert_eq!(config.agent_listen.port(), 18443);
@@ -62,6 +63,7 @@ fn every_key_is_taken() {
         }
     );
     assert_eq!(config.certificates.user, Duration::from_secs(7 * 86_400));
+    assert_eq!(config.enrollment.on_clone, OnClone::Fork);
     assert_eq!(
         config.logging,
         Logging {
@@ -119,6 +121,8 @@ fn a_value_that_cannot_be_meant_is_refused_with_what_is_expected() {
         ("retention: { events: { bytes: 1kB } }\n", "at least 1MiB"),
         ("retention: 30d\n", "mapping"),
         ("certificates: { user: 100000d }\n", "at most"),
+        ("enrollment: { on_clone: ignore }\n", "neither `refuse` nor `fork`"),
+        ("enrollment: { on_clone: \"\" }\n", "`refuse` or `fork`"),
         ("logging: { format: xml }\n", "text or json"),
         ("database: sqlite\ndatabase_url_file: /nonexistent\n", "/nonexistent"),
     ] {
