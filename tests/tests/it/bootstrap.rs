@@ -3,6 +3,7 @@
 
 mod formats;
 mod machines;
+mod waiting;
 
 use muster_tests::Controller;
 

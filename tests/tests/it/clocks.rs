@@ -29,7 +29,8 @@ fn a_host_whose_clock_is_an_hour_slow_enrolls_links_and_renews() {
 }
 
 fn lives_with(offset: &str) {
-    let controller = Controller::start_with(&ServerYaml::new().agent_certificates("10s").to_string());
+    let settings = ServerYaml::new().agent_certificates("10s").heartbeat("1s");
+    let controller = Controller::start_with(&settings.to_string());
     let Some(setup) = with_clock(controller.agent("host"), offset) else {
         return;
     };
