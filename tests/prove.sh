@@ -10,6 +10,7 @@
 #                                      CA, a restart of the controller in each phase; nobody is refused, nothing is lost
 #   tests/prove.sh clones              copies, images and snapshots, with real processes
 #   tests/prove.sh bootstrap           machines made of user data and of the script; clocks that are wrong
+#   tests/prove.sh attacks [CATEGORY]  what an attacker on the network gets, by the thousand; a table and attacks.json
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -27,6 +28,12 @@ footprint() {
   ./tests/run/footprint.sh target/release "${1:-600}"
 }
 
+attacks() {
+  release
+  mkdir -p target/test-logs
+  MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/attack --full --json target/test-logs/attacks.json "$@"
+}
+
 build_time() {
   rm -rf target/release
   time cargo build --release --locked -p muster-server
@@ -40,6 +47,7 @@ case "${1-}" in
   identity) MUSTER_TEST_FLEET=${2:-50} system_tests living_fleet ;;
   clones) system_tests clones ;;
   bootstrap) system_tests bootstrap && system_tests clocks ;;
+  attacks) attacks "${@:2}" ;;
   footprint) footprint "${2-}" ;;
   build-time) build_time ;;
   *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;

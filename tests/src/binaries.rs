@@ -33,13 +33,14 @@ fn find_or_build() -> PathBuf {
     if let Some(dir) = settings::binary_dir() {
         return dir;
     }
-    // target/debug/deps/it-0123 lies beside what cargo builds with the same profile.
-    let test = std::env::current_exe().expect("the test has a path");
-    let dir = test
-        .ancestors()
-        .nth(2)
-        .expect("the test lies in target/<profile>/deps")
-        .to_owned();
+    // target/debug/deps/it-0123 lies beside what cargo builds with the same profile, and target/debug/attack among it.
+    let program = std::env::current_exe().expect("the program has a path");
+    let beside = program.parent().expect("the program lies in a directory");
+    let dir = match beside.file_name() {
+        Some(name) if name == "deps" => beside.parent().expect("deps lies in target/<profile>"),
+        _ => beside,
+    };
+    let dir = dir.to_owned();
     let mut build = process::command(settings::cargo());
     build
         .current_dir(workspace())

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod agent;
+pub mod attacks;
 pub mod binaries;
 pub mod controller;
 pub mod ctl;

@@ -19,14 +19,20 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// # Panics
 /// When `patience` is over, with the last status.
 #[track_caller]
-pub fn until<T, E: Display>(what: &str, patience: Duration, mut condition: impl FnMut() -> Result<T, E>) -> T {
+pub fn until<T, E: Display>(what: &str, patience: Duration, condition: impl FnMut() -> Result<T, E>) -> T {
+    match attempt(patience, condition) {
+        Ok(value) => value,
+        Err(status) => panic!("waited {patience:?} for: {what}\nlast status: {status}"),
+    }
+}
+
+/// The same for whoever goes on without: the last status, when `patience` is over.
+pub fn attempt<T, E: Display>(patience: Duration, mut condition: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let start = Instant::now();
     loop {
         match condition() {
-            Ok(value) => return value,
-            Err(status) if start.elapsed() >= patience => {
-                panic!("waited {patience:?} for: {what}\nlast status: {status}")
-            }
+            Ok(value) => return Ok(value),
+            Err(status) if start.elapsed() >= patience => return Err(status),
             Err(_) => thread::sleep(PAUSE),
         }
     }

@@ -5,6 +5,7 @@ mod callers;
 mod enrollment;
 mod frames;
 mod output;
+mod suite;
 mod transport;
 
 use std::{fs, future::Future};

@@ -97,7 +97,7 @@ fn a_certificate_says_what_the_controller_says_whatever_was_asked_for() {
         ..request(&token, "greedy")
     };
     // It asks for the identity of the operator "tester", the name of a controller, and to be a CA.
-    let greedy = include_bytes!("greedy.csr");
+    let greedy = include_bytes!("../../../src/attacks/csr/greedy.csr");
     assert!(greedy.windows(6).any(|bytes| bytes == b"tester"));
     let answer = run(target.enroll(with_csr(greedy))).expect("the key is good");
     let chain: Vec<CertificateDer<'static>> = answer.certificates.into_iter().map(Into::into).collect();
@@ -110,9 +110,18 @@ fn a_certificate_says_what_the_controller_says_whatever_was_asked_for() {
     peer_certificate(Some(&chain)).expect("the certificate of a peer, not of a CA");
 
     let refused: [(&str, Vec<u8>); 7] = [
-        ("an RSA key", include_bytes!("rsa.csr").to_vec()),
-        ("a weak curve", include_bytes!("p224.csr").to_vec()),
-        ("the key of another", include_bytes!("stolen_key.csr").to_vec()),
+        (
+            "an RSA key",
+            include_bytes!("../../../src/attacks/csr/rsa.csr").to_vec(),
+        ),
+        (
+            "a weak curve",
+            include_bytes!("../../../src/attacks/csr/p224.csr").to_vec(),
+        ),
+        (
+            "the key of another",
+            include_bytes!("../../../src/attacks/csr/stolen_key.csr").to_vec(),
+        ),
         ("nothing", Vec::new()),
         ("noise", vec![0x30; 300]),
         ("more after it", [greedy.as_slice(), b"\0"].concat()),
