@@ -25,6 +25,7 @@ pub async fn attack(ground: &Ground, category: &mut Category) {
     let token = ground.controller.token(&["--uses", "20"]).secret;
     let id = ground.agents[0].id().expect("an id");
     spelled(ground, category, &token, &id).await;
+    expected(ground, category, &token).await;
     shown_out(ground, category, &token).await;
     copied(ground, category, &id).await;
     let agents = ground.inventory();
@@ -85,6 +86,49 @@ fn wide(character: char) -> char {
         '0'..='9' => char::from_u32(u32::from(character) + 0xff10 - 0x30).unwrap_or(character),
         other => other,
     }
+}
+
+/// The id of a machine that an operator has announced and that has not come yet.
+async fn expected(ground: &Ground, category: &mut Category, token: &str) {
+    let id = "2b9c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
+    let announce = [
+        "agent",
+        "preregister",
+        "--id",
+        id,
+        "--name",
+        "announced",
+        "--label",
+        "tier=gold",
+    ];
+    ground.controller.ctl().ok(&announce);
+    let from = ground.dialer.from(NETWORK, 90);
+    for labels in [&[][..], &[("tier", "gold")]] {
+        // A claim is no right to what an operator has announced.
+        let mut request = enrollment(token, "thief");
+        request.agent_id = id.to_owned();
+        request.labels = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let got = enroll(from, &request).await;
+        let name = format!("id: announced by an operator, with {} claims", labels.len());
+        category.one(
+            name,
+            got,
+            &[
+                "ALREADY_EXISTS",
+                "PERMISSION_DENIED",
+                "FAILED_PRECONDITION",
+                "UNAUTHENTICATED TOKEN_INVALID",
+            ],
+        );
+    }
+    let agents = ground.inventory();
+    let kept = agents
+        .iter()
+        .any(|agent| agent["id"] == id && agent["name"] == "announced");
+    category.one("the entry that was announced", kept.to_string(), &["true"]);
 }
 
 /// Ids of agents that were revoked or deleted.

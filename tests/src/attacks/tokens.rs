@@ -13,6 +13,7 @@ const NETWORK: u8 = 10;
 pub async fn attack(form: Form, ground: &Ground, category: &mut Category) {
     malformed(ground, category).await;
     replayed(ground, category).await;
+    bound(ground, category).await;
     raced(form, ground, category).await;
     guessed(form, ground, category).await;
 }
@@ -84,6 +85,51 @@ async fn replayed(ground: &Ground, category: &mut Category) {
         .filter(|agent| agent["name"] == "second")
         .count();
     category.one("agents by replay", format!("{named} agents"), &["0 agents"]);
+}
+
+/// Tokens for one machine, for one network, and those that an operator took back.
+async fn bound(ground: &Ground, category: &mut Category) {
+    let from = ground.dialer.from(NETWORK, 102);
+    let mine = "0b9c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
+    let token = ground.controller.token(&["--agent-id", mine]).secret;
+    for (what, id) in [
+        ("another id", "1b9c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21"),
+        ("the id of an agent", &healthy(ground)),
+    ] {
+        let mut request = enrollment(&token, "bound");
+        request.agent_id = id.to_owned();
+        let got = enroll(from, &request).await;
+        category.one(
+            format!("a token for one id, with {what}"),
+            got,
+            &[
+                REFUSED,
+                "ALREADY_EXISTS",
+                "PERMISSION_DENIED",
+                "FAILED_PRECONDITION",
+                "INVALID_ARGUMENT",
+            ],
+        );
+    }
+    let mut request = enrollment(&token, "honest");
+    request.agent_id = mine.to_owned();
+    category.one("the same token with its own id", enroll(from, &request).await, &["OK"]);
+
+    let token = ground.controller.token(&["--source", "127.99.0.0/24"]).secret;
+    let got = enroll(ground.dialer.from(NETWORK, 103), &enrollment(&token, "elsewhere")).await;
+    category.one("a token for one network, from another", got, &[REFUSED]);
+    let got = enroll(ground.dialer.from(99, 1), &enrollment(&token, "honest")).await;
+    category.one("the same token from its own network", got, &["OK"]);
+
+    let token = ground.controller.token(&["--uses", "5"]).secret;
+    let id = token.split('_').nth(1).expect("an id");
+    ground.controller.ctl().ok(&["token", "revoke", id]);
+    let got = enroll(ground.dialer.from(NETWORK, 104), &enrollment(&token, "late")).await;
+    category.one("a token that was revoked", got, &[REFUSED]);
+}
+
+fn healthy(ground: &Ground) -> String {
+    ground.agents[0].id().expect("an id")
 }
 
 async fn raced(form: Form, ground: &Ground, category: &mut Category) {
