@@ -24,7 +24,7 @@ pub const CONTROLLER_LIFETIME: Duration = DAY.saturating_mul(30);
 pub const AGENT_LIFETIME: Duration = DAY;
 pub const USER_LIFETIME: Duration = DAY.saturating_mul(30);
 /// How far back a certificate's validity starts, for peers whose clock is slow.
-pub const BACKDATE: Duration = Duration::from_secs(60 * 60);
+pub const BACKDATE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// 9999-12-31T23:59:59Z, the last second that X.509 can write.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -81,7 +81,8 @@ pub enum Error {
 impl Ca {
     pub fn create_root(trust_domain: &TrustDomain, now: SystemTime) -> Result<Ca, Error> {
         let key = KeyPair::generate()?;
-        let mut params = authority(trust_domain, "root", &key, 1)?;
+        // Without a limit of depth: a root that is to come is between this one and its issuing CA.
+        let mut params = authority(trust_domain, "root", &key, None)?;
         set_validity(&mut params, &validity(backdated(now, ROOT_LIFETIME), None)?);
         params.serial_number = Some(SerialNumber::from_slice(&serial()?));
         let der = params.self_signed(&key)?.der().clone();
@@ -94,11 +95,31 @@ impl Ca {
             return Err(Error::NotARoot);
         }
         let key = KeyPair::generate()?;
-        let mut params = authority(&root.trust_domain, "issuing", &key, 0)?;
+        let mut params = authority(&root.trust_domain, "issuing", &key, Some(0))?;
         set_validity(&mut params, &validity(backdated(now, ISSUING_LIFETIME), Some(root))?);
         params.serial_number = Some(SerialNumber::from_slice(&serial()?));
         let der = params.signed_by(&key.public_key(), &root.issuer)?.der().clone();
         Ca::new(der, key)
+    }
+
+    /// A certificate for the key of another root, under the other's name: whoever trusts this root trusts what is below the
+    /// other one too.
+    pub fn cross_sign(&self, other: &Ca, now: SystemTime) -> Result<CertificateDer<'static>, Error> {
+        if !self.is_root() || !other.is_root() {
+            return Err(Error::NotARoot);
+        }
+        if self.trust_domain != other.trust_domain {
+            return Err(Error::ForeignIdentity {
+                ca: self.trust_domain.clone(),
+                identity: other.trust_domain.uri(),
+            });
+        }
+        let mut params = authority(&other.trust_domain, "root", other.issuer.key(), None)?;
+        let until = other.certificate.not_after;
+        set_validity(&mut params, &validity(now - BACKDATE..until, Some(self))?);
+        params.serial_number = Some(SerialNumber::from_slice(&serial()?));
+        let key = other.issuer.key().public_key();
+        Ok(params.signed_by(&key, &self.issuer)?.der().clone())
     }
 
     pub fn load(certificate_pem: &str, key_pem: &str) -> Result<Ca, Error> {
@@ -199,7 +220,12 @@ pub fn backdated(now: SystemTime, lifetime: Duration) -> Range<SystemTime> {
     now - BACKDATE..now + lifetime
 }
 
-fn authority(trust_domain: &TrustDomain, role: &str, key: &KeyPair, path_len: u8) -> Result<CertificateParams, Error> {
+fn authority(
+    trust_domain: &TrustDomain,
+    role: &str,
+    key: &KeyPair,
+    path_len: Option<u8>,
+) -> Result<CertificateParams, Error> {
     // Each CA has a subject of its own: two with one subject and different keys make chains ambiguous for other tools.
     let digest = fingerprint::sha256(key.public_key().der());
     let mut name = DistinguishedName::new();
@@ -209,7 +235,7 @@ fn authority(trust_domain: &TrustDomain, role: &str, key: &KeyPair, path_len: u8
         format!("Muster {role} CA {}", fingerprint::hex(&digest[..8])),
     );
     let mut params = params(&trust_domain.uri(), name)?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_len));
+    params.is_ca = IsCa::Ca(path_len.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }

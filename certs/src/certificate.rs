@@ -87,6 +87,11 @@ impl Certificate {
     }
 
     /// Whether subject and issuer are the same, as in a root.
+    /// Whether it names `above` as its issuer; nothing is verified.
+    pub fn is_below(&self, above: &Certificate) -> bool {
+        self.issuer == above.subject
+    }
+
     pub fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }

@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 pub use client::{ServerError, enrolling, link, operator};
 pub use describe::describe;
 pub use peer::{PeerCertificate, PeerError, Standing, peer_certificate};
-pub use server::{ServerCertificate, agent_listener, api_listener};
+pub use server::{ClientAuthorities, ServerCertificate, agent_listener, api_listener};
 
 use crate::certificate;
 

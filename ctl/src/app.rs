@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
-    resources::{agent, cert, event, metric, policy, state, token},
+    resources::{agent, ca, cert, event, metric, policy, state, token},
     terminal::Terminal,
     verbs::{apply, completion, version},
 };
@@ -89,6 +89,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Apply(args) => apply::run(args, session).await,
         Command::Metric(command) => metric::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
+        Command::Ca(command) => ca::run(command, session).await,
         Command::Cert(command) => cert::run(command, session).await,
         Command::Event(command) => event::run(command, session).await,
         Command::Completion(args) => completion::run(&args, cli::command(), session),

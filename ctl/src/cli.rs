@@ -8,7 +8,7 @@ use muster_proto::duration;
 
 use crate::{
     output::Format,
-    resources::{agent, cert, event, metric, policy, state, token},
+    resources::{agent, ca, cert, event, metric, policy, state, token},
     verbs::{apply, completion},
 };
 
@@ -91,6 +91,9 @@ pub enum Command {
     /// The secrets that let machines join
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::Command),
+    /// The controller's CA, and how another takes its place
+    #[command(subcommand, visible_alias = "cas")]
+    Ca(ca::Command),
     /// The certificates of the agents: list, revoke
     #[command(subcommand, visible_alias = "certs")]
     Cert(cert::Command),

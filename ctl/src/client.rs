@@ -13,7 +13,7 @@ use muster_certs::{
     tokio_rustls::{TlsConnector, client::TlsStream},
 };
 use muster_proto::v1::{
-    agent_service_client::AgentServiceClient, certificate_service_client::CertificateServiceClient,
+    agent_service_client::AgentServiceClient, ca_service_client::CaServiceClient, certificate_service_client::CertificateServiceClient,
     event_service_client::EventServiceClient, metric_service_client::MetricServiceClient,
     policy_service_client::PolicyServiceClient, state_service_client::StateServiceClient,
     token_service_client::TokenServiceClient,
@@ -131,6 +131,10 @@ impl Client {
 
     pub fn agents(&self) -> AgentServiceClient<Channel> {
         AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn cas(&self) -> CaServiceClient<Channel> {
+        CaServiceClient::new(self.channel.clone())
     }
 
     pub fn certificates(&self) -> CertificateServiceClient<Channel> {

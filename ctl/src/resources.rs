@@ -2,6 +2,7 @@
 //! is under `verbs`.
 
 pub mod agent;
+pub mod ca;
 pub mod cert;
 pub mod event;
 pub mod metric;

@@ -70,7 +70,7 @@ pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: Syste
     Ok(AdminContext {
         name: name.to_owned(),
         trust_domain: pki.trust_domain().to_string(),
-        roots: pem::encode_certificates(pki.roots()),
+        roots: pem::encode_certificates(&pki.roots()),
         certificates: pem::encode_certificates(shown),
         key: credentials.key.to_pem(),
         not_after: issued.not_after,

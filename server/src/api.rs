@@ -1,6 +1,7 @@
 //! gRPC: decodes a call, asks the domain, encodes the answer. Decides nothing and holds no SQL.
 
 mod agents;
+mod cas;
 mod certificates;
 mod enrollment;
 mod events;
@@ -29,7 +30,7 @@ use muster_proto::{
     DESCRIPTORS,
     error::Problem,
     v1::{
-        agent_service_server::AgentServiceServer, certificate_service_server::CertificateServiceServer,
+        agent_service_server::AgentServiceServer, ca_service_server::CaServiceServer, certificate_service_server::CertificateServiceServer,
         event_service_server::EventServiceServer, enrollment_service_server::EnrollmentServiceServer,
         link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
         policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
@@ -42,6 +43,7 @@ use tonic::service::Routes;
 use crate::{
     access::{Access, Guard, Listener, METHODS},
     agents::Agents,
+    cas::Cas,
     changes::Changes,
     enroll::Enroller,
     forks::Forks,
@@ -73,6 +75,7 @@ pub struct Api {
     pub enroller: Arc<Enroller>,
     pub forks: Arc<Forks>,
     pub renewer: Arc<Renewer>,
+    pub cas: Arc<Cas>,
     pub link: LinkDeps,
     pub telemetry: Telemetry,
     /// Where agents reach the controller and what they know it by, for those who make tokens.
@@ -100,6 +103,7 @@ impl Api {
     pub async fn operator_router(self: &Arc<Self>) -> Result<Router, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<AgentServiceServer<Self>>().await;
+        health.set_serving::<CaServiceServer<Self>>().await;
         health.set_serving::<CertificateServiceServer<Self>>().await;
         health.set_serving::<EventServiceServer<Self>>().await;
         health.set_serving::<MetricServiceServer<Self>>().await;
@@ -123,6 +127,7 @@ impl Api {
         };
         let routes = Routes::default()
             .add_service(AgentServiceServer::from_arc(self.clone()))
+            .add_service(CaServiceServer::from_arc(self.clone()))
             .add_service(CertificateServiceServer::from_arc(self.clone()))
             .add_service(EventServiceServer::from_arc(self.clone()))
             .add_service(MetricServiceServer::from_arc(self.clone()))

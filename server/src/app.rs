@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::{
     agents::Agents,
     api::Api,
+    cas::Cas,
     changes::Changes,
     clock,
     config::Config,
@@ -159,6 +160,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
             config.enrollment.on_clone,
         )),
         renewer: Arc::new(renewer),
+        cas: Arc::new(Cas::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace)),
         link: link::Deps {
             config: link::Config {
                 heartbeat: clock::from_duration(heartbeat),
@@ -166,6 +168,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
                 on_clone: config.enrollment.on_clone,
             },
             agents: agents.clone(),
+            pki: pki.clone(),
             policies,
             ingest: ingest_handle,
             links,
@@ -183,14 +186,14 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let agents_listener = net::Listener {
         name: "agents",
         tcp: agents_tcp,
-        tls: muster_certs::tls::agent_listener(certificate.served(), pki.issuing(), trust_domain)?,
+        tls: muster_certs::tls::agent_listener(certificate.served(), pki.agents_clients(), trust_domain)?,
         limits: config.agent_limits(),
         metrics: telemetry.listener("agents"),
     };
     let api_listener = net::Listener {
         name: "api",
         tcp: api_tcp,
-        tls: muster_certs::tls::api_listener(certificate.served(), pki.issuing(), trust_domain)?,
+        tls: muster_certs::tls::api_listener(certificate.served(), pki.users_clients(), trust_domain)?,
         limits: config.api_limits(),
         metrics: telemetry.listener("api"),
     };

@@ -1,40 +1,49 @@
-//! The keys of one installation in `DATA_DIR/pki`: the root (made here, then never read again by a running controller), the
-//! issuing CA, and the key that signs policies. Makes certificates for whoever the caller says; who may have one is decided
+//! The keys of one installation in `DATA_DIR/pki`: the CAs, of which `authorities` knows the phases, and the key that signs
+//! policies. Makes certificates for whoever the caller says; who may have one is decided
 //! elsewhere.
 
+mod authorities;
+
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use bytes::Bytes;
-use muster_certs::ca::{self, Ca, Issued};
+use muster_certs::ca::{self, Issued};
 use muster_certs::identity::{self, Identity, TrustDomain};
 use muster_certs::key::{self, KeyPair, PublicKey};
 use muster_certs::pin::Pin;
 use muster_certs::sign::{self, SigningKey};
-use muster_certs::{CertificateDer, certificate, file, pem};
+use muster_certs::tls::ClientAuthorities;
+use muster_certs::{CertificateDer, certificate, file};
 use muster_proto::{policy_set, v1};
 use prost::Message as _;
+use tokio::sync::watch;
 use uuid::Uuid;
 
-const ROOT: &str = "root.pem";
-const ROOT_KEY: &str = "root-key.pem";
-const ISSUING: &str = "issuing.pem";
-const ISSUING_KEY: &str = "issuing-key.pem";
+pub use authorities::{Authorities, Authority, Phase};
+
+use crate::clock;
+
 /// The kind of a trust bundle in its signature.
 const TRUST_BUNDLE: &str = "TrustBundle";
 const POLICY_KEY: &str = "policy-key.pem";
 /// None of these files is larger.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// What a running controller signs with.
+/// What a running controller signs with. Which CAs there are may change while it runs; whoever asks gets what is so now.
 #[derive(Debug)]
 pub struct Pki {
-    issuing: Ca,
-    root: CertificateDer<'static>,
-    pin: Pin,
+    dir: PathBuf,
+    trust_domain: TrustDomain,
     policy_key: SigningKey,
     lifetimes: Lifetimes,
+    authorities: RwLock<Arc<Authorities>>,
+    /// Told when the authorities change.
+    changed: watch::Sender<()>,
+    agents_clients: ClientAuthorities,
+    users_clients: ClientAuthorities,
 }
 
 /// How long certificates are good for.
@@ -52,7 +61,7 @@ pub struct Lifetimes {
 pub struct Credentials {
     pub key: KeyPair,
     pub issued: Issued,
-    /// Leaf first, root last.
+    /// Leaf first, roots last.
     pub chain: Vec<CertificateDer<'static>>,
 }
 
@@ -78,6 +87,12 @@ pub enum Error {
     Ca(#[from] ca::Error),
     #[error("failed to read the root's certificate")]
     Root(#[from] certificate::Error),
+    #[error("{} does not say which CAs there are: {problem}", path.display())]
+    Authorities { path: PathBuf, problem: String },
+    #[error("failed to set up the verification of client certificates")]
+    Tls(#[from] muster_certs::tls::Error),
+    #[error("the root's key is not at {}; put it there for the time that this takes", .0.display())]
+    RootKeyOffline(PathBuf),
     #[error("the configuration says trust domain {configured}, the keys are for {actual}; it cannot change after init")]
     TrustDomain {
         configured: TrustDomain,
@@ -120,48 +135,57 @@ impl Pki {
         }
         file::create_private_dir(&parts)?;
 
-        let root = Ca::create_root(trust_domain, now)?;
-        let issuing = Ca::create_issuing(&root, now)?;
+        let first = Authority::create(trust_domain, now)?;
         let policy_key = SigningKey::generate()?;
-        for (name, content) in [
-            (ROOT, root.certificate_pem().as_bytes()),
-            (ROOT_KEY, root.key_pem().as_bytes()),
-            (ISSUING, issuing.certificate_pem().as_bytes()),
-            (ISSUING_KEY, issuing.key_pem().as_bytes()),
-            (POLICY_KEY, policy_key.to_pem().as_bytes()),
-        ] {
-            file::write_secret(&parts.join(name), content)?;
-        }
+        first.write(&parts)?;
+        file::write_secret(&parts.join(POLICY_KEY), policy_key.to_pem().as_bytes())?;
         fs::rename(&parts, dir).map_err(failed(dir))?;
         if let Some(parent) = dir.parent() {
             fs::File::open(parent)
                 .and_then(|parent| parent.sync_all())
                 .map_err(failed(parent))?;
         }
-        Self::new(root.certificate_der().clone(), issuing, policy_key)
+        Self::load(dir)
     }
 
-    /// Reads everything but the root's key.
+    /// Reads everything but the roots' keys.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        let root = read(&dir.join(ROOT), |text| {
-            let [root] = <[_; 1]>::try_from(pem::certificates(text)?).map_err(|_| pem::Error::TooManyCertificates)?;
-            Ok::<_, pem::Error>(root)
-        })?;
-        let issuing_key = file::read_secret_text(&dir.join(ISSUING_KEY), MAX_BYTES)?;
-        let issuing = read(&dir.join(ISSUING), |text| Ca::load(text, &issuing_key))?;
+        let authorities = Authorities::load(dir)?;
         let policy_key = read(&dir.join(POLICY_KEY), SigningKey::from_pem)?;
-        Self::new(root, issuing, policy_key)
-    }
-
-    fn new(root: CertificateDer<'static>, issuing: Ca, policy_key: SigningKey) -> Result<Self, Error> {
-        let pin = Pin::of_certificate(&root)?;
         Ok(Self {
-            issuing,
-            root,
-            pin,
+            dir: dir.to_owned(),
+            trust_domain: authorities.active().issuing.trust_domain().clone(),
             policy_key,
             lifetimes: Lifetimes::default(),
+            agents_clients: ClientAuthorities::new(&authorities.accepted_from_agents())?,
+            users_clients: ClientAuthorities::new(&authorities.accepted_from_users())?,
+            authorities: RwLock::new(Arc::new(authorities)),
+            changed: watch::Sender::new(()),
         })
+    }
+
+    /// The CAs as they are now.
+    pub fn authorities(&self) -> Arc<Authorities> {
+        self.authorities.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other authorities on disk and into use. The caller sees to it that nobody else does.
+    pub fn set_authorities(&self, authorities: Authorities) -> Result<(), Error> {
+        authorities.save(&self.dir)?;
+        self.agents_clients.replace(&authorities.accepted_from_agents())?;
+        self.users_clients.replace(&authorities.accepted_from_users())?;
+        *self.authorities.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authorities);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Where the keys are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Refuses keys that were made for another trust domain than the one that was configured.
@@ -185,33 +209,55 @@ impl Pki {
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {
-        self.issuing.trust_domain()
+        &self.trust_domain
     }
 
-    pub fn roots(&self) -> &[CertificateDer<'static>] {
-        std::slice::from_ref(&self.root)
+    /// The roots that are trusted now, the newest first.
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.authorities().trusted().map(|it| it.root.clone()).collect()
     }
 
     /// Id of the CA that issues now.
     pub fn active_id(&self) -> String {
-        self.issuing.id()
+        self.authorities().active().id()
     }
 
-    /// The CAs that clients' certificates must come from.
-    pub fn issuing(&self) -> &[CertificateDer<'static>] {
-        std::slice::from_ref(self.issuing.certificate_der())
+    /// Whose certificates count at the listener of agents.
+    pub fn agents_clients(&self) -> &ClientAuthorities {
+        &self.agents_clients
     }
 
-    /// What a joining machine knows this controller by: the pins of the roots.
-    pub fn pins(&self) -> &[Pin] {
-        std::slice::from_ref(&self.pin)
+    /// Whose certificates count at the listener of operators.
+    pub fn users_clients(&self) -> &ClientAuthorities {
+        &self.users_clients
+    }
+
+    /// What a joining machine knows this controller by: the pin of the root, and that of the one that comes after it.
+    pub fn pins(&self) -> Vec<Pin> {
+        let authorities = self.authorities();
+        let prepared = authorities.prepared();
+        [Some(authorities.active()), prepared]
+            .into_iter()
+            .flatten()
+            .map(|it| it.pin.clone())
+            .collect()
+    }
+
+    /// Ids of the CAs that `pins` stands for, separated by blanks.
+    pub fn pinned(&self) -> String {
+        let authorities = self.authorities();
+        let ids = [Some(authorities.active()), authorities.prepared()];
+        ids.into_iter().flatten().map(Authority::id).collect::<Vec<_>>().join(" ")
+    }
+
+    pub fn trust_bundle_version(&self) -> i64 {
+        self.authorities().bundle_version
     }
 
     /// What an agent is to trust.
     pub fn trust_bundle(&self) -> v1::TrustBundle {
         v1::TrustBundle {
-            // There is no operation yet that changes it.
-            version: 1,
+            version: self.trust_bundle_version(),
             trust_domain: self.trust_domain().to_string(),
             roots: self.roots().iter().map(|root| root.to_vec()).collect(),
             policy_keys: vec![v1::PolicyKey {
@@ -235,14 +281,15 @@ impl Pki {
     /// A certificate for an agent that has proved to hold `key`.
     pub fn issue_agent(&self, id: Uuid, key: &PublicKey, now: SystemTime) -> Result<Issued, Error> {
         let identity = Identity::agent(self.trust_domain(), id);
-        Ok(self
-            .issuing
-            .issue(&identity, key, ca::backdated(now, self.lifetimes.agent))?)
+        let validity = ca::backdated(now, self.lifetimes.agent);
+        Ok(self.authorities().active().issuing.issue(&identity, key, validity)?)
     }
 
     /// What an enrolled agent is given: its certificate and the CA that issued it.
     pub fn agent_chain(&self, leaf: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
-        vec![leaf, self.issuing.certificate_der().clone()]
+        // A repeated answer may hold a certificate of the CA before.
+        let issuing = self.authorities().issuer_of(&leaf).issuing.certificate_der().clone();
+        vec![leaf, issuing]
     }
 
     /// A new key and certificate for the controller itself.
@@ -271,11 +318,12 @@ impl Pki {
 
     fn issue(&self, identity: &Identity, now: SystemTime, lifetime: Duration) -> Result<Credentials, Error> {
         let key = KeyPair::generate()?;
-        let issued = self
+        let authorities = self.authorities();
+        let issued = authorities
+            .active()
             .issuing
             .issue(identity, &key.public_key(), ca::backdated(now, lifetime))?;
-        let mut chain = self.agent_chain(issued.der.clone());
-        chain.push(self.root.clone());
+        let chain = authorities.chain(issued.der.clone(), clock::from_system(now));
         Ok(Credentials { key, issued, chain })
     }
 }

@@ -116,7 +116,8 @@ impl Controller {
             root.certificate_der().clone(),
         ];
         let certificate = tls::ServerCertificate::new(chain, &key).unwrap();
-        let config = tls::agent_listener(&certificate, &[issuing.certificate_der().clone()], &trust_domain).unwrap();
+        let clients = tls::ClientAuthorities::new(&[issuing.certificate_der().clone()]).unwrap();
+        let config = tls::agent_listener(&certificate, &clients, &trust_domain).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let pin = Pin::of_certificate(root.certificate_der()).unwrap();

@@ -79,11 +79,11 @@ fn controllers_serve_and_agents_and_users_connect() {
 #[test]
 fn a_ca_may_sign_certificates_and_names_its_trust_domain_only() {
     let Installation { root, issuing } = Installation::new();
-    for (ca, path_len) in [(&root, 1), (&issuing, 0)] {
+    for (ca, path_len) in [(&root, None), (&issuing, Some(0))] {
         let certificate = parsed(ca.certificate_der());
         let constraints = certificate.basic_constraints().unwrap().unwrap();
         assert!(constraints.critical && constraints.value.ca);
-        assert_eq!(constraints.value.path_len_constraint, Some(path_len));
+        assert_eq!(constraints.value.path_len_constraint, path_len);
         let usage = certificate.key_usage().unwrap().unwrap();
         assert!(usage.critical);
         assert_eq!(usage.value.flags, 1 << 5 | 1 << 6, "keyCertSign and cRLSign");

@@ -24,7 +24,8 @@ pub struct ServerCertificate {
 }
 
 impl ServerCertificate {
-    /// `chain` is leaf, issuing CA, root. The root is served too, because a joining machine may know nothing but its pin.
+    /// `chain` is leaf, issuing CA, root, with older roots and what they have cross-signed. Roots are served too, because a
+    /// joining machine may know nothing but a pin.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Result<ServerCertificate, Error> {
         Ok(ServerCertificate {
             current: Arc::new(RwLock::new(certified(chain, key)?)),
@@ -44,12 +45,46 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
+/// The CAs whose certificates are accepted from clients, by key: being below the same root is not enough. Clones share them:
+/// what [`ClientAuthorities::replace`] sets, the next handshake goes by.
+#[derive(Clone, Debug)]
+pub struct ClientAuthorities {
+    current: Arc<RwLock<Arc<dyn ClientCertVerifier>>>,
+}
+
+impl ClientAuthorities {
+    pub fn new(issuing: &[CertificateDer<'_>]) -> Result<ClientAuthorities, Error> {
+        Ok(ClientAuthorities {
+            current: Arc::new(RwLock::new(chain_verifier(issuing)?)),
+        })
+    }
+
+    pub fn replace(&self, issuing: &[CertificateDer<'_>]) -> Result<(), Error> {
+        let next = chain_verifier(issuing)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+
+    fn get(&self) -> Arc<dyn ClientCertVerifier> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn chain_verifier(issuing: &[CertificateDer<'_>]) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    if issuing.is_empty() {
+        return Err(Error::NoTrust);
+    }
+    Ok(
+        WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(issuing)?), provider())
+            .allow_unauthenticated()
+            .build()?,
+    )
+}
+
 /// For agents: HTTP/2 only.
-///
-/// `issuing` are the CAs whose certificates are accepted from clients, by key: being below the same root is not enough.
 pub fn agent_listener(
     certificate: &ServerCertificate,
-    issuing: &[CertificateDer<'_>],
+    issuing: &ClientAuthorities,
     trust_domain: &TrustDomain,
 ) -> Result<Arc<ServerConfig>, Error> {
     listener(certificate, issuing, trust_domain, &[b"h2"])
@@ -58,7 +93,7 @@ pub fn agent_listener(
 /// For operators: HTTP/2, and HTTP/1.1 for REST. Client certificates are verified as by [`agent_listener`].
 pub fn api_listener(
     certificate: &ServerCertificate,
-    issuing: &[CertificateDer<'_>],
+    issuing: &ClientAuthorities,
     trust_domain: &TrustDomain,
 ) -> Result<Arc<ServerConfig>, Error> {
     listener(certificate, issuing, trust_domain, &[b"h2", b"http/1.1"])
@@ -66,18 +101,13 @@ pub fn api_listener(
 
 fn listener(
     certificate: &ServerCertificate,
-    issuing: &[CertificateDer<'_>],
+    issuing: &ClientAuthorities,
     trust_domain: &TrustDomain,
     protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, Error> {
-    if issuing.is_empty() {
-        return Err(Error::NoTrust);
-    }
-    let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(issuing)?), provider())
-        .allow_unauthenticated()
-        .build()?;
     let verifier = ClientVerifier {
-        chain,
+        chain: issuing.clone(),
+        schemes: issuing.get().supported_verify_schemes(),
         trust_domain: trust_domain.clone(),
     };
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -93,10 +123,14 @@ fn listener(
 
 fn certified(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Result<Arc<CertifiedKey>, Error> {
     let parsed = chain.iter().map(Certificate::try_from).collect::<Result<Vec<_>, _>>()?;
-    let linked = parsed
-        .windows(2)
-        .all(|pair| pair[0].issuer == pair[1].subject && pair[1].is_authority());
-    let rooted = parsed.len() > 1 && parsed.last().is_some_and(Certificate::is_self_issued);
+    // Each comes from one of those behind it; beside the one way up there may be others, by cross-signatures, to older roots.
+    let linked = parsed.iter().enumerate().all(|(index, certificate)| {
+        let is_below = |above: &Certificate| above.is_authority() && certificate.issuer == above.subject;
+        certificate.is_self_issued() || parsed[index + 1..].iter().any(is_below)
+    });
+    let rooted = parsed.len() > 1 && parsed.iter().skip(1).all(Certificate::is_authority) && {
+        parsed.last().is_some_and(Certificate::is_self_issued)
+    };
     if !linked || !rooted {
         return Err(Error::IncompleteChain);
     }
@@ -111,7 +145,8 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Result<Arc<C
 /// leaf is an identity of our trust domain.
 #[derive(Debug)]
 struct ClientVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
+    chain: ClientAuthorities,
+    schemes: Vec<SignatureScheme>,
     trust_domain: TrustDomain,
 }
 
@@ -132,8 +167,9 @@ impl ClientCertVerifier for ClientVerifier {
         false
     }
 
+    /// No hints: clients have one certificate, and hints would tell strangers the names of our CAs.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -146,7 +182,7 @@ impl ClientCertVerifier for ClientVerifier {
         let not_after = leaf.not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let at = now.min(UnixTime::since_unix_epoch(not_after));
         // Without intermediates: a leaf comes straight from one of the issuing CAs or not at all.
-        let verified = self.chain.verify_client_cert(end_entity, &[], at)?;
+        let verified = self.chain.get().verify_client_cert(end_entity, &[], at)?;
         // webpki lets a certificate without extended key usage pass.
         if !leaf.client_auth {
             return Err(refused(ClientError::NotAClient));
@@ -164,7 +200,7 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
+        self.chain.get().verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -173,11 +209,11 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
+        self.chain.get().verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.schemes.clone()
     }
 }
 

@@ -120,11 +120,15 @@ fn served(identity: &IdentityFile) -> ServerCertificate {
     ServerCertificate::new(identity.chain().to_vec(), identity.key()).unwrap()
 }
 
+fn clients(issuing: &[CertificateDer<'static>]) -> ClientAuthorities {
+    ClientAuthorities::new(issuing).unwrap()
+}
+
 /// The agent listener of this installation.
 fn listener(installation: &Installation) -> Arc<ServerConfig> {
     agent_listener(
         &served(&installation.controller()),
-        &installation.issuers(),
+        &clients(&installation.issuers()),
         &trust_domain(),
     )
     .unwrap()
@@ -217,15 +221,7 @@ fn nothing_is_trusted_by_default() {
     assert!(matches!(enrolling(&[], &[]), Err(Error::NoTrust)));
     assert!(matches!(link(&[], &trust_domain(), &agent), Err(Error::NoTrust)));
     assert!(matches!(operator(&[], &trust_domain(), None), Err(Error::NoTrust)));
-    let served = served(&installation.controller());
-    assert!(matches!(
-        agent_listener(&served, &[], &trust_domain()),
-        Err(Error::NoTrust)
-    ));
-    assert!(matches!(
-        api_listener(&served, &[], &trust_domain()),
-        Err(Error::NoTrust)
-    ));
+    assert!(matches!(ClientAuthorities::new(&[]), Err(Error::NoTrust)));
 }
 
 #[test]
@@ -238,11 +234,7 @@ fn a_leaf_is_never_a_trust_anchor() {
         link(leaf, &trust_domain(), &agent),
         Err(Error::NotAnAuthority)
     ));
-    let served = served(&installation.controller());
-    assert!(matches!(
-        agent_listener(&served, leaf, &trust_domain()),
-        Err(Error::NotAnAuthority)
-    ));
+    assert!(matches!(ClientAuthorities::new(leaf), Err(Error::NotAnAuthority)));
 }
 
 #[test]

@@ -237,7 +237,7 @@ impl Pki {
         let certificate = ServerCertificate::new(chain, &key).unwrap();
         tls::api_listener(
             &certificate,
-            &[self.issuing.certificate_der().clone()],
+            &tls::ClientAuthorities::new(&[self.issuing.certificate_der().clone()]).unwrap(),
             &self.trust_domain,
         )
         .unwrap()

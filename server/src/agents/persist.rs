@@ -219,6 +219,7 @@ fn to_update(entry: &Entry) -> AgentUpdate {
         warnings: serde_json::json!(entry.warnings).to_string(),
         policy_status: entry.policy_status.encode_to_vec(),
         fingerprint: entry.machines.to_json(),
+        bundle_version: entry.bundle_version,
         revision: entry.revision,
     }
 }

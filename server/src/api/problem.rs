@@ -12,9 +12,9 @@ use tracing::error;
 
 use crate::{
     access::OpCtx,
-    agents, changes, clock, clones,
+    agents, cas, changes, clock, clones,
     enroll::{self, matching::Mismatch},
-    policies,
+    pki, policies,
     renewal::{self, Refusal},
     store, tokens,
 };
@@ -130,6 +130,33 @@ impl From<agents::Error> for Problem {
                 format!("agent {id} has never enrolled; it has no certificate to renew"),
             ),
             agents::Error::Store(error) => of_store(&error),
+        }
+    }
+}
+
+impl From<cas::Error> for Problem {
+    fn from(error: cas::Error) -> Self {
+        match error {
+            cas::Error::Phase(text) => Problem::new(Code::FailedPrecondition, ErrorReason::CaPhase, text),
+            cas::Error::InUse(waiting) => {
+                let names: Vec<String> = waiting
+                    .named
+                    .iter()
+                    .map(|(id, name, _, why)| format!("{name} ({id}) {why}"))
+                    .collect();
+                let ids: Vec<String> = waiting.named.iter().map(|(id, ..)| id.to_string()).collect();
+                let text = format!("{} agents stand in the way: {}", waiting.count, names.join("; "));
+                Problem::new(Code::FailedPrecondition, ErrorReason::CaInUse, text)
+                    .with_metadata("agents", ids.join(","))
+                    .with_metadata("count", waiting.count.to_string())
+            }
+            cas::Error::Pki(error @ pki::Error::RootKeyOffline(_)) => Problem::new(
+                Code::FailedPrecondition,
+                ErrorReason::CaKeyOffline,
+                error.to_string(),
+            ),
+            cas::Error::Pki(error) => internal(&error),
+            cas::Error::Store(error) => of_store(&error),
         }
     }
 }

@@ -62,7 +62,7 @@ impl TokenService for Api {
             source: request.source,
             allow_reenroll: request.allow_reenroll,
         };
-        let (row, token) = tokens::create(&self.db, &self.changes, new, &self.pki.active_id(), clock::now())
+        let (row, token) = tokens::create(&self.db, &self.changes, new, &self.pki.pinned(), clock::now())
             .await
             .map_err(|error| status(&ctx, error))?;
         info!(

@@ -9,7 +9,7 @@ use futures_util::{
 };
 use muster_proto::{
     ids::AgentId,
-    v1::{AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane},
+    v1::{connect_response, AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -22,12 +22,16 @@ use super::{
 };
 use crate::{
     agents::{Agents, Connection, Entry},
-    clock::{self, Micros},
+    clock::{self, MINUTE, Micros},
     clones::{self, Decision, Live, Party},
     ingest::{self, Done, Job, SpoolId},
+    pki::Pki,
     policies::{Compiled, Policies},
     telemetry::Telemetry,
 };
+
+/// After a change of the CA, within which all agents renew; a tenth of a certificate's life when that is less.
+const RENEW_WITHIN: Micros = 10 * MINUTE;
 
 /// What a link works with.
 #[derive(Clone, Debug)]
@@ -35,6 +39,7 @@ pub struct Deps {
     pub config: Config,
     pub agents: Arc<Agents>,
     pub policies: Arc<Policies>,
+    pub pki: Arc<Pki>,
     pub ingest: ingest::Handle,
     pub links: Arc<Links>,
     pub telemetry: Telemetry,
@@ -60,6 +65,8 @@ struct Link {
     outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
     registered: Option<Registered>,
     policies: watch::Receiver<Arc<Compiled>>,
+    /// Told when the CAs change.
+    trust: watch::Receiver<()>,
     /// Acknowledgements go out in order within a lane.
     results: FuturesOrdered<Pending>,
     metrics: FuturesOrdered<Pending>,
@@ -91,6 +98,7 @@ pub async fn run(
     let session = Session::new(agent, deps.config.clone(), clock::now());
     let mut link = Link {
         policies: deps.policies.watch(),
+        trust: deps.pki.watch(),
         deps,
         agent,
         remote,
@@ -130,6 +138,14 @@ impl Link {
                 },
                 Some(committed) = self.results.next() => to_event(committed),
                 Some(committed) = self.metrics.next() => to_event(committed),
+                Ok(()) = self.trust.changed(), if self.registered.is_some() => {
+                    if let Some((config, _)) = self.current()
+                        && let Some(close) = self.step(Event::Inventory(config)).await
+                    {
+                        return close;
+                    }
+                    Event::TrustBundle(self.deps.pki.trust_bundle_version())
+                }
                 Ok(()) = self.policies.changed() => match self.current() {
                     Some((_, policies)) => Event::Policies(policies),
                     None => continue,
@@ -220,6 +236,14 @@ impl Link {
                     Effect::PolicyStatus(status) => self.deps.agents.set_policy_status(self.agent, status),
                     Effect::Report(report) => self.deps.agents.heartbeat(self.agent, &self.session_id, report),
                     Effect::Seen => self.deps.agents.seen(self.agent, clock::now()),
+                    Effect::SendTrustBundle => {
+                        let bundle = self.deps.pki.signed_trust_bundle();
+                        let frame = Some(connect_response::Frame::TrustBundle(bundle));
+                        if !self.send(ConnectResponse { frame }).await {
+                            return Some(Close::Timeout);
+                        }
+                    }
+                    Effect::TrustBundleHeld(version) => self.deps.agents.set_bundle_version(self.agent, version),
                     Effect::PolicySyncSent => self.deps.telemetry.policy_sync(),
                     Effect::Close(close) => return Some(close),
                 }
@@ -373,14 +397,16 @@ impl Link {
             config,
             policies,
             highest_generation,
+            trust_bundle: self.deps.pki.trust_bundle_version(),
         })
     }
 
     /// What the inventory and the policies say of the agent now.
     fn current(&mut self) -> Option<(AgentConfig, Arc<crate::policies::PolicySet>)> {
         let compiled = self.policies.borrow_and_update().clone();
+        let pki = self.deps.pki.clone();
         self.deps.agents.with(self.agent, |entry| {
-            (to_config(entry), compiled.set_for(|key| entry.value(key)))
+            (to_config(entry, &pki), compiled.set_for(|key| entry.value(key)))
         })
     }
 
@@ -415,13 +441,27 @@ impl Drop for Link {
     }
 }
 
-fn to_config(entry: &Entry) -> AgentConfig {
+fn to_config(entry: &Entry, pki: &Pki) -> AgentConfig {
     AgentConfig {
         name: entry.name.clone(),
         labels: entry.authoritative_labels(),
         revision: entry.revision,
-        renew_after_unix_micros: 0,
+        renew_after_unix_micros: renew_after(entry, pki),
     }
+}
+
+/// When an agent shall renew that still has a certificate of the CA before: soon after the change, but not all at once.
+fn renew_after(entry: &Entry, pki: &Pki) -> i64 {
+    let authorities = pki.authorities();
+    let active = &authorities.active().entry;
+    let certificate = &entry.certificate;
+    if certificate.ca == active.id || certificate.ca.is_empty() || active.activated_at == 0 {
+        return 0;
+    }
+    let life = (certificate.not_after - certificate.issued_at).max(0);
+    let spread = (life / 10).min(RENEW_WITHIN).max(1);
+    let place = entry.id.uuid().as_u128() % spread.unsigned_abs() as u128;
+    active.activated_at + i64::try_from(place).unwrap_or_default()
 }
 
 fn to_event((lane, spool, bytes, done): (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)) -> Event {

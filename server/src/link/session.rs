@@ -25,6 +25,7 @@ use crate::{
 
 /// Capability of agents that answer a heartbeat at once when it asks for that.
 const ANSWER_NOW: &str = "answer-now";
+const TRUST_BUNDLE: &str = "trust-bundle";
 /// The only version of the protocol there is.
 const PROTOCOL_VERSION: u32 = 1;
 /// Bytes of records that an agent may have unacknowledged in a lane.
@@ -70,6 +71,8 @@ pub enum Event {
     Policies(Arc<PolicySet>),
     /// What the inventory says of the agent, when it may have changed.
     Inventory(AgentConfig),
+    /// The version of the trust bundle there is, when it may have changed.
+    TrustBundle(i64),
     Tick,
     /// A frame came that is no frame, or is too large for one; nothing can come after it.
     Unreadable(String),
@@ -97,6 +100,8 @@ pub struct Admitted {
     pub policies: Arc<PolicySet>,
     /// Of the agent's other spools; 0: there are none.
     pub highest_generation: i64,
+    /// Version of the trust bundle there is.
+    pub trust_bundle: i64,
 }
 
 #[derive(Debug)]
@@ -117,6 +122,10 @@ pub enum Effect {
     /// The agent has been heard of.
     Seen,
     PolicySyncSent,
+    /// Send the trust bundle as it is now.
+    SendTrustBundle,
+    /// The agent has taken over this version.
+    TrustBundleHeld(i64),
     /// The agent has answered a probe.
     Answered,
     Close(Close),
@@ -196,6 +205,8 @@ pub struct Session {
     state: State,
     last_heard: Micros,
     ignored_frames: u64,
+    /// With the capability "trust-bundle": the version that the agent holds, or that is on its way to it.
+    bundle: Option<i64>,
     /// The agent has the capability "answer-now".
     answers_now: bool,
 }
@@ -208,6 +219,7 @@ impl Session {
             state: State::Handshake,
             last_heard: now,
             ignored_frames: 0,
+            bundle: None,
             answers_now: false,
         }
     }
@@ -236,6 +248,7 @@ impl Session {
             Event::StoreFailed => vec![Effect::Close(Close::StoreFailed)],
             Event::Policies(policies) => self.policies(policies),
             Event::Inventory(config) => self.inventory(config),
+            Event::TrustBundle(version) => self.trust_bundle(version).into_iter().collect(),
             Event::Tick => self.tick(now),
             Event::Unreadable(what) => protocol(&format!("a frame cannot be read: {what}")),
             Event::Ended => vec![Effect::Close(Close::Ended)],
@@ -299,7 +312,7 @@ impl Session {
             }
             Frame::Facts(facts) => effects.push(Effect::Facts(facts)),
             Frame::Goodbye(_) => effects.push(Effect::Close(Close::Goodbye)),
-            Frame::TrustBundleStatus(_) => self.ignored_frames += 1,
+            Frame::TrustBundleStatus(status) => effects.push(Effect::TrustBundleHeld(status.version)),
         }
         effects
     }
@@ -331,6 +344,8 @@ impl Session {
             }
         }
         self.answers_now = hello.capabilities.iter().any(|known| known == ANSWER_NOW);
+        let knows_bundles = hello.capabilities.iter().any(|known| known == TRUST_BUNDLE);
+        self.bundle = knows_bundles.then_some(hello.trust_bundle_version);
         let fingerprint = hello.fingerprint;
         self.state = State::Admitting {
             held_digest: hello.policy_set_digest,
@@ -381,6 +396,8 @@ impl Session {
             last_sent: now,
             probe: None,
         });
+        effects.extend(self.bundle.map(Effect::TrustBundleHeld));
+        effects.extend(self.trust_bundle(admitted.trust_bundle));
         effects.extend(self.policies(admitted.policies));
         for frame in early {
             effects.extend(self.frame(frame, now));
@@ -423,11 +440,20 @@ impl Session {
             .collect()
     }
 
+    fn trust_bundle(&mut self, version: i64) -> Option<Effect> {
+        if !matches!(self.state, State::Active(_)) || self.bundle? >= version {
+            return None;
+        }
+        self.bundle = Some(version);
+        Some(Effect::SendTrustBundle)
+    }
+
     fn inventory(&mut self, config: AgentConfig) -> Vec<Effect> {
         let State::Active(active) = &mut self.state else {
             return Vec::new();
         };
-        if active.config.name == config.name && active.config.labels == config.labels {
+        let same = |of: &AgentConfig| (of.name.clone(), of.labels.clone(), of.renew_after_unix_micros);
+        if same(&active.config) == same(&config) {
             return Vec::new();
         }
         active.config = config.clone();

@@ -52,6 +52,7 @@ fn hello() -> v1::Hello {
 
 fn admitted(policies: &Arc<PolicySet>) -> Event {
     Event::Admitted(Box::new(Admitted {
+        trust_bundle: 1,
         session_id: "s1".into(),
         acked: Vec::new(),
         facts_digest: String::new(),

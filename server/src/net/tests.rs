@@ -63,7 +63,7 @@ impl Rig {
         } else {
             tls::agent_listener
         };
-        let tls = tls(&certificate, pki.issuing(), &domain).unwrap();
+        let tls = tls(&certificate, pki.agents_clients(), &domain).unwrap();
         let tcp = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = tcp.local_addr().unwrap();
         let telemetry = Telemetry::new();
@@ -91,7 +91,7 @@ impl Rig {
     }
 
     async fn tls(&self, identity: Option<&IdentityFile>, alpn: &[u8]) -> TlsStream<TcpStream> {
-        let config = tls::operator(self.pki.roots(), self.pki.trust_domain(), identity).unwrap();
+        let config = tls::operator(&self.pki.roots(), self.pki.trust_domain(), identity).unwrap();
         let mut config = muster_certs::rustls::ClientConfig::clone(&config);
         config.alpn_protocols = vec![alpn.to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
@@ -203,7 +203,7 @@ async fn operators_may_speak_http_1_and_agents_may_not() {
     rig.stop().await;
 
     let rig = Rig::start(quick(), hello());
-    let config = tls::operator(rig.pki.roots(), rig.pki.trust_domain(), None).unwrap();
+    let config = tls::operator(&rig.pki.roots(), rig.pki.trust_domain(), None).unwrap();
     let mut config = muster_certs::rustls::ClientConfig::clone(&config);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let connector = TlsConnector::from(Arc::new(config));

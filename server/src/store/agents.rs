@@ -81,6 +81,7 @@ pub struct AgentUpdate {
     pub policy_status: Vec<u8>,
     /// JSON object.
     pub fingerprint: String,
+    pub bundle_version: i64,
     pub revision: i64,
 }
 
@@ -108,7 +109,7 @@ impl Tx {
     pub async fn agent_update(&mut self, row: &AgentUpdate) -> Result<(), Error> {
         let sql = "UPDATE agents SET status = $2, status_reason = $3, status_since = $4, last_seen = $5, version = $6, \
                    agent_labels = $7, facts = $8, warnings = $9, policy_status = $10, revision = $11, \
-                   fingerprint = $12 WHERE id = $1";
+                   fingerprint = $12, bundle_version = $13 WHERE id = $1";
         let args = args![
             &row.id,
             row.status,
@@ -122,6 +123,7 @@ impl Tx {
             row.policy_status.as_slice(),
             row.revision,
             &row.fingerprint,
+            row.bundle_version,
         ];
         self.execute(sql, args).await.map(|_| ())
     }

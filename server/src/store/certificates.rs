@@ -192,6 +192,20 @@ impl Db {
         Ok(rows.into_iter().map(|row| (row.serial, row.revoked_at)).collect())
     }
 
+    /// When the last token that was given out with a CA's pin, and the last certificate of an operator that is from it, ends.
+    pub async fn ca_last_needed(&self, ca: &str) -> Result<i64, Error> {
+        #[derive(FromRow)]
+        struct Last {
+            last: i64,
+        }
+        let sql = "SELECT COALESCE(MAX(ends), 0) AS last FROM (\
+                   SELECT expires_at AS ends FROM tokens WHERE cas LIKE '%' || $1 || '%' AND revoked_at = 0 \
+                   UNION ALL \
+                   SELECT not_after AS ends FROM user_certificates WHERE (ca = $1 OR ca = '') AND revoked_at = 0) AS needed";
+        let row: Option<Last> = self.control.fetch_optional(sql, args![ca]).await?;
+        Ok(row.map_or(0, |row| row.last))
+    }
+
     /// Forgets certificates that ended before `at`.
     pub async fn agent_certificate_trim(&self, at: i64) -> Result<u64, Error> {
         let mut tx = self.begin_control().await?;

@@ -55,8 +55,15 @@ impl ControllerCertificate {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while shutdown.run_until_cancelled(looks.tick()).await.is_some() {
-            match self.renew_when_due(SystemTime::now()) {
+        let mut authorities = self.pki.watch();
+        loop {
+            let now = tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = looks.tick() => self.renew_when_due(SystemTime::now()),
+                // Another CA issues now, or other roots are shown.
+                Ok(()) = authorities.changed() => self.renew(SystemTime::now()).map(|()| true),
+            };
+            match now {
                 Ok(false) => {}
                 Ok(true) => tracing::info!(good_until = %until(&self.life), "the controller's certificate was renewed"),
                 Err(error) => {
@@ -75,10 +82,14 @@ impl ControllerCertificate {
         if age.is_ok_and(|age| age < half) {
             return Ok(false);
         }
+        self.renew(now).map(|()| true)
+    }
+
+    fn renew(&mut self, now: SystemTime) -> Result<(), Error> {
         let credentials = self.pki.issue_controller(&self.name, now)?;
         self.served.replace(credentials.chain, &credentials.key)?;
         self.life = now..credentials.issued.not_after;
-        Ok(true)
+        Ok(())
     }
 }
 

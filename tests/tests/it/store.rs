@@ -233,6 +233,7 @@ async fn what_changes_of_an_agent_is_read_back() {
     let fresh = fresh().await;
     let id = enroll(&fresh.db, "web-07").await;
     let update = AgentUpdate {
+        bundle_version: 7,
         id: id.to_string(),
         status: "late",
         status_reason: "eof".into(),

@@ -91,11 +91,11 @@ fn a_leaf_signs_for_itself_and_for_nobody_else() {
 #[test]
 fn a_signing_certificate_is_a_ca_of_the_trust_domain_and_no_identity() {
     let installation = Installation::new();
-    for (ca, path_len) in [(&installation.root, 1), (&installation.issuing, 0)] {
+    for (ca, path_len) in [(&installation.root, None), (&installation.issuing, Some(0))] {
         let certificate = read(ca.certificate_der());
         let constraints = certificate.basic_constraints().unwrap().unwrap();
         assert!(constraints.critical && constraints.value.ca);
-        assert_eq!(constraints.value.path_len_constraint, Some(path_len));
+        assert_eq!(constraints.value.path_len_constraint, path_len);
         let usage = certificate.key_usage().unwrap().unwrap();
         assert!(usage.critical && usage.value.key_cert_sign() && !usage.value.digital_signature());
         assert_eq!(names(&certificate), (vec!["spiffe://example.muster".to_owned()], 0));

@@ -261,7 +261,7 @@ fn any_of_several_issuing_cas_will_do() {
         root: Installation::new().root,
     };
     let issuers = [old.issuers(), new.issuers()].concat();
-    let server = agent_listener(&served(&old.controller()), &issuers, &trust_domain()).unwrap();
+    let server = agent_listener(&served(&old.controller()), &clients(&issuers), &trust_domain()).unwrap();
     for installation in [&old, &new] {
         let agent = installation.agent();
         assert!(handshake(&showing(&old, agent.chain().to_vec(), agent.key()), &server).is_complete());
@@ -279,8 +279,8 @@ fn tls_1_2_is_refused() {
         .with_no_client_auth();
     let served = served(&installation.controller());
     for server in [
-        agent_listener(&served, &installation.issuers(), &trust_domain()).unwrap(),
-        api_listener(&served, &installation.issuers(), &trust_domain()).unwrap(),
+        agent_listener(&served, &clients(&installation.issuers()), &trust_domain()).unwrap(),
+        api_listener(&served, &clients(&installation.issuers()), &trust_domain()).unwrap(),
     ] {
         let handshake = handshake(&client, &server);
         let expected = PeerIncompatible::Tls12NotOfferedOrEnabled;
@@ -325,7 +325,7 @@ fn only_the_api_listener_speaks_http_1() {
     client.alpn_protocols = vec![b"http/1.1".to_vec()];
     let api = api_listener(
         &served(&installation.controller()),
-        &installation.issuers(),
+        &clients(&installation.issuers()),
         &trust_domain(),
     )
     .unwrap();
@@ -342,7 +342,7 @@ fn only_the_api_listener_speaks_http_1() {
 fn the_whole_chain_up_to_the_root_is_served() {
     let installation = Installation::new();
     let controller = installation.controller();
-    let server = agent_listener(&served(&controller), &installation.issuers(), &trust_domain()).unwrap();
+    let server = agent_listener(&served(&controller), &clients(&installation.issuers()), &trust_domain()).unwrap();
     let client = operator(&installation.roots(), &trust_domain(), None).unwrap();
     assert_eq!(
         handshake(&client, &server).client.peer_certificates().unwrap(),
@@ -355,7 +355,7 @@ fn a_replaced_certificate_is_served_from_the_next_handshake_on() {
     let installation = Installation::new();
     let (first, second) = (installation.controller(), installation.controller());
     let certificate = served(&first);
-    let server = agent_listener(&certificate, &installation.issuers(), &trust_domain()).unwrap();
+    let server = agent_listener(&certificate, &clients(&installation.issuers()), &trust_domain()).unwrap();
     let client = operator(&installation.roots(), &trust_domain(), None).unwrap();
     let leaf = || handshake(&client, &server).client.peer_certificates().unwrap()[0].clone();
     assert_eq!(leaf(), first.chain()[0]);

@@ -261,6 +261,7 @@ fn private_tls() -> TlsAcceptor {
     let trusted = [issuing.certificate_der().clone()];
     let certificate =
         ServerCertificate::new(vec![leaf.der, trusted[0].clone(), root.certificate_der().clone()], &key).unwrap();
+    let trusted = tls::ClientAuthorities::new(&trusted).unwrap();
     TlsAcceptor::from(tls::api_listener(&certificate, &trusted, root.trust_domain()).unwrap())
 }
 

@@ -1,0 +1,128 @@
+//! `CaService`.
+
+use std::{sync::Arc, time::SystemTime};
+
+use muster_proto::{
+    error::Problem,
+    v1::{self, ca_service_server::CaService},
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api,
+    problem::{context, status},
+};
+use crate::{
+    access::OpCtx,
+    cas,
+    clock::{self, to_optional_timestamp},
+    pki::{Authority, Phase},
+};
+
+#[tonic::async_trait]
+impl CaService for Api {
+    async fn get_ca_status(
+        &self,
+        request: Request<v1::GetCaStatusRequest>,
+    ) -> Result<Response<v1::GetCaStatusResponse>, Status> {
+        let ctx = context(&request)?;
+        Ok(Response::new(v1::GetCaStatusResponse {
+            status: Some(self.ca_status(&ctx).await?),
+        }))
+    }
+
+    async fn prepare_ca(
+        &self,
+        request: Request<v1::PrepareCaRequest>,
+    ) -> Result<Response<v1::PrepareCaResponse>, Status> {
+        let ctx = context(&request)?;
+        let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
+        self.change(&ctx, async move { cas.prepare(&by, SystemTime::now()).await })
+            .await?;
+        Ok(Response::new(v1::PrepareCaResponse {
+            status: Some(self.ca_status(&ctx).await?),
+        }))
+    }
+
+    async fn activate_ca(
+        &self,
+        request: Request<v1::ActivateCaRequest>,
+    ) -> Result<Response<v1::ActivateCaResponse>, Status> {
+        let ctx = context(&request)?;
+        let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
+        let force = request.into_inner().force;
+        self.change(&ctx, async move { cas.activate(force, &by, clock::now()).await })
+            .await?;
+        Ok(Response::new(v1::ActivateCaResponse {
+            status: Some(self.ca_status(&ctx).await?),
+        }))
+    }
+
+    async fn retire_ca(
+        &self,
+        request: Request<v1::RetireCaRequest>,
+    ) -> Result<Response<v1::RetireCaResponse>, Status> {
+        let ctx = context(&request)?;
+        let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
+        let compromised = request.into_inner().compromised;
+        self.change(&ctx, async move { cas.retire(compromised, &by, clock::now()).await })
+            .await?;
+        Ok(Response::new(v1::RetireCaResponse {
+            status: Some(self.ca_status(&ctx).await?),
+        }))
+    }
+}
+
+impl Api {
+    async fn change(
+        &self,
+        ctx: &OpCtx,
+        change: impl Future<Output = Result<(), cas::Error>> + Send + 'static,
+    ) -> Result<(), Status> {
+        self.whole(change).await.map_err(|problem| status(ctx, problem))
+    }
+
+    async fn ca_status(&self, ctx: &OpCtx) -> Result<v1::CaStatus, Status> {
+        let now = self.cas.status(clock::now()).await;
+        let now = now.map_err(|error| status(ctx, Problem::from(error)))?;
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let encode = |authority: &Authority| {
+            let uses = now.uses.get(&authority.entry.id).copied().unwrap_or_default();
+            v1::Ca {
+                id: authority.id(),
+                phase: match authority.phase() {
+                    Phase::Prepared => v1::CaPhase::Prepared,
+                    Phase::Active => v1::CaPhase::Active,
+                    Phase::Old => v1::CaPhase::Old,
+                    Phase::Retired => v1::CaPhase::Retired,
+                } as i32,
+                pin: authority.pin.to_string(),
+                create_time: to_optional_timestamp(authority.entry.created_at),
+                expire_time: to_optional_timestamp(authority.not_after()),
+                root_expire_time: to_optional_timestamp(authority.root_not_after()),
+                agents: count(uses.agents),
+                agents_in_grace: count(uses.in_grace),
+                tokens: count(uses.tokens),
+                is_external: false,
+                is_compromised: authority.entry.compromised,
+            }
+        };
+        Ok(v1::CaStatus {
+            items: now.authorities.all().iter().rev().map(encode).collect(),
+            trust_bundle_version: now.authorities.bundle_version,
+            agents_acknowledged: count(now.acknowledged),
+            agents_total: count(now.total),
+            waiting_for: waiting(&now.waiting),
+        })
+    }
+}
+
+fn waiting(waiting: &cas::Waiting) -> Vec<v1::CaAgent> {
+    let encode = |(id, name, last_seen, why): &(muster_proto::ids::AgentId, String, i64, &'static str)| v1::CaAgent {
+        id: id.to_string(),
+        name: name.clone(),
+        last_seen: to_optional_timestamp(*last_seen),
+        reason: (*why).to_owned(),
+    };
+    waiting.named.iter().map(encode).collect()
+}
