@@ -81,6 +81,8 @@ struct Fleet {
     closed: Vec<Vec<(usize, usize)>>,
     rotations: usize,
     restarts: usize,
+    /// The CA that the fleet started with.
+    first_ca: String,
     /// What the controller counted before each of its ends.
     refusals: BTreeMap<String, u64>,
     life: Duration,
@@ -112,7 +114,9 @@ impl Fleet {
                 setup.start()
             })
             .collect();
+        let first_ca = controller.ctl().json(&["ca", "status"])["items"][0]["id"].clone();
         let fleet = Self {
+            first_ca: first_ca.as_str().expect("an id").to_owned(),
             closed: vec![Vec::new(); agents.len()],
             controller,
             agents,
@@ -238,6 +242,7 @@ impl Fleet {
             .iter()
             .map(|reason| self.controller.ctl().events(reason).expect("events").len())
             .sum::<usize>();
+        let cas = self.controller.ctl().json(&["ca", "status"]);
         let statuses: Vec<Value> = self
             .agents
             .iter()
