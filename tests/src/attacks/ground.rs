@@ -110,23 +110,24 @@ impl Ground {
     /// Waits until all is as before the attack, or says what is not.
     pub fn recovered(&mut self) -> Result<Recovery, String> {
         let start = Instant::now();
+        let mut seen = HEALTHY.map(|_| Vec::new());
+        wait("the healthy agents report", || {
+            for (name, runs) in HEALTHY.iter().zip(&mut seen) {
+                let state = self.controller.ctl().state(name, "pulse")?;
+                let run = state["lastRun"].as_str().unwrap_or_default().to_owned();
+                if runs.last() != Some(&run) {
+                    runs.push(run);
+                }
+            }
+            // The second new one began after the attack for certain.
+            let reported = seen.iter().all(|runs| runs.len() > 2);
+            if reported {
+                Ok(())
+            } else {
+                Err(format!("results of {seen:?}"))
+            }
+        })?;
         for name in HEALTHY {
-            let mut seen = Vec::new();
-            wait("a healthy agent reports", || {
-                let run = self.controller.ctl().state(name, "pulse")?["lastRun"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
-                if seen.last() != Some(&run) {
-                    seen.push(run);
-                }
-                // The second new one began after the attack for certain.
-                if seen.len() > 2 {
-                    Ok(())
-                } else {
-                    Err(format!("{name}: results of {seen:?}"))
-                }
-            })?;
             self.controller.ctl().agent_is(name, "ONLINE")?;
         }
         let log = self.controller.log();

@@ -1,6 +1,8 @@
 //! Floods and lies in frames of HTTP/2, at both listeners. Each has to end its own connection, or to be taken at no cost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     ENROLL, Form, Ground,
@@ -13,6 +15,7 @@ use super::{
 };
 
 const NETWORK: u8 = 16;
+const AT_A_TIME: usize = 12;
 const LIST: &str = "/muster.v1.AgentService/ListAgents";
 const CALM: &str = "GOAWAY ENHANCE_YOUR_CALM";
 const PROTOCOL: &str = "GOAWAY PROTOCOL_ERROR";
@@ -24,14 +27,24 @@ const HARMLESS: &[&str] = &["open", "GOAWAY", "closed", "RST_STREAM"];
 pub async fn attack(form: Form, ground: &Ground, category: &mut Category) {
     let mut cases = floods(form);
     cases.extend(lies());
+    // Several at a time: most of it is waiting whether a connection ends.
+    let turns = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut attackers = JoinSet::new();
     for (attack, accepted) in cases {
         for (at, port) in ground.dialer.ports().into_iter().enumerate() {
-            let got = match ground.dialer.from(NETWORK, 1 + at as u8).tls(port, None).await {
-                Ok(stream) => flood(stream, &attack, &[]).await,
-                Err(end) => end,
-            };
-            category.one(format!("{}, to {port}", attack.name), got, accepted);
+            let (from, attack, turns) = (ground.dialer.from(NETWORK, 1 + at as u8), attack.clone(), turns.clone());
+            attackers.spawn(async move {
+                let _turn = turns.acquire_owned().await;
+                let got = match from.tls(port, None).await {
+                    Ok(stream) => flood(stream, &attack, &[]).await,
+                    Err(end) => end,
+                };
+                (format!("{}, to {port}", attack.name), got, accepted)
+            });
         }
+    }
+    for (name, got, accepted) in attackers.join_all().await {
+        category.one(name, got, accepted);
     }
     windows(ground, category).await;
     many_connections(form, ground, category).await;
@@ -427,7 +440,7 @@ async fn many_connections(form: Form, ground: &Ground, category: &mut Category) 
         ..base("rapid resets on many connections")
     };
     let from = ground.dialer.from(NETWORK, 4);
-    let mut attackers = tokio::task::JoinSet::new();
+    let mut attackers = JoinSet::new();
     for _ in 0..form.pick(40, 800) {
         let attack = attack.clone();
         attackers.spawn(async move {

@@ -231,6 +231,8 @@ async fn after_the_handshake(ground: &Ground, from: Dialer, port: u16, category:
 
 /// Handshakes that are begun and left, while others go on.
 async fn slow(form: Form, ground: &Ground, category: &mut Category) {
+    let mut dripped = JoinSet::new();
+    dripped.spawn(drip(ground.dialer.from(NETWORK, 42)));
     let sources = form.pick(2, 5);
     let each = form.pick(150, 800);
     for (what, bytes) in [("nothing is sent", &[][..]), ("the head of a record", RECORD_HEAD)] {
@@ -285,7 +287,7 @@ async fn slow(form: Form, ground: &Ground, category: &mut Category) {
     let got = from.call(from.agents_port, None, Call::grpc(ENROLL, &[])).await;
     category.one("one more of that address", got, &["closed"]);
     drop(greedy);
-    dripped(ground, category).await;
+    category.case("a handshake byte by byte", dripped.join_all().await, &["closed"]);
 }
 
 async fn begun(from: Dialer, bytes: &[u8]) -> Option<TcpStream> {
@@ -299,28 +301,25 @@ async fn closed(mut stream: TcpStream) -> String {
 }
 
 /// A handshake of which a byte comes now and then: the time for it is counted from its beginning.
-async fn dripped(ground: &Ground, category: &mut Category) {
-    let from = ground.dialer.from(NETWORK, 42);
+async fn drip(from: Dialer) -> String {
     let Ok(mut stream) = from.tcp(from.agents_port).await else {
-        category.one("a handshake byte by byte", "not connected".to_owned(), &[]);
-        return;
+        return "not connected".to_owned();
     };
     let hello = record(22, &[&[1, 0, 0x3f, 0], [0; 16_000].as_slice()].concat());
     let mut beat = tokio::time::interval(Duration::from_millis(500));
     let mut said = [0; 64];
-    let mut got = "still open".to_owned();
     for byte in hello.chunks(1).take(60) {
         beat.tick().await;
-        let written = stream.write_all(byte).await;
-        let is_over = matches!(stream.try_read(&mut said), Ok(_) | Err(_) if written.is_err())
-            || matches!(stream.try_read(&mut said), Ok(0))
-            || matches!(stream.try_read(&mut said), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock);
-        if is_over {
-            got = "closed".to_owned();
-            break;
+        if stream.write_all(byte).await.is_err() {
+            return "closed".to_owned();
+        }
+        match stream.try_read(&mut said) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            // An alert, the end, or a reset.
+            _ => return "closed".to_owned(),
         }
     }
-    category.one("a handshake byte by byte", got, &["closed"]);
+    "still open".to_owned()
 }
 
 fn record(kind: u8, content: &[u8]) -> Vec<u8> {
