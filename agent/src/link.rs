@@ -8,7 +8,10 @@ use std::{
 
 use muster_certs::{rustls::ClientConfig, tls};
 use muster_proto::v1;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{OwnedMutexGuard, watch},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -65,11 +68,10 @@ impl Link {
         let mut backoff = Backoff::default();
         let mut turn = 0;
         while !stop.is_cancelled() {
-            let identity = self.identity.current();
-            let (tls, serial) = (identity.tls()?, identity.serial().to_owned());
             if let Some((refusal, endpoint)) = self.identity.take_copy() {
                 // Its certificate opens nothing as long as the other machine is there.
                 self.lost(&copy::explain(&refusal), Some(&endpoint));
+                let tls = self.identity.current().tls()?;
                 if self.fork(&refusal, &endpoint, &tls, &stop).await {
                     return Ok(Left::Forked);
                 }
@@ -85,7 +87,13 @@ impl Link {
             self.board.enter(State::Connecting, SystemTime::now(), |connection| {
                 connection.endpoint = endpoint.to_string();
             });
-            let ended = self.connect(endpoint, &tls, &serial, &stop).await;
+            let opening = tokio::select! {
+                opening = self.identity.opening() => opening,
+                () = stop.cancelled() => break,
+            };
+            let identity = self.identity.current();
+            let (tls, serial) = (identity.tls()?, identity.serial().to_owned());
+            let ended = self.connect(endpoint, &tls, &serial, opening, &stop).await;
             if ended.reason.is_stop() {
                 break;
             }
@@ -113,6 +121,7 @@ impl Link {
         endpoint: &Endpoint,
         tls: &Arc<ClientConfig>,
         serial: &str,
+        opening: OwnedMutexGuard<()>,
         stop: &CancellationToken,
     ) -> Ended {
         let channel = tokio::select! {
@@ -120,7 +129,7 @@ impl Link {
             () = stop.cancelled() => return Ended::early(Reason::Closed(Closed::Stopped)),
         };
         match channel {
-            Ok(channel) => driver::drive(self, endpoint, channel, serial, stop).await,
+            Ok(channel) => driver::drive(self, endpoint, channel, serial, opening, stop).await,
             Err(error) => Ended::early(Reason::Dial(error)),
         }
     }

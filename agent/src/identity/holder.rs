@@ -12,7 +12,7 @@ use std::{
 use muster_certs::sign;
 use muster_proto::{error::Problem, policy_set, v1};
 use prost::Message as _;
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::{Identity, Trust, renewal::ControllerClock, trust};
 use crate::{config::Endpoint, state_dir::StateDir};
@@ -52,6 +52,8 @@ struct Shared {
     was_refused: AtomicBool,
     /// Held while a bundle is taken over.
     taking: Mutex<()>,
+    /// Held from when a link is begun until the controller has let it in, and while a new certificate is proved.
+    opening: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Holder {
@@ -64,6 +66,7 @@ impl Holder {
             copy: Mutex::default(),
             was_refused: AtomicBool::new(false),
             taking: Mutex::default(),
+            opening: Arc::default(),
         }))
     }
 
@@ -73,6 +76,12 @@ impl Holder {
 
     pub fn follow(&self) -> watch::Receiver<Arc<Identity>> {
         self.0.identity.subscribe()
+    }
+
+    /// The first use of a new certificate ends the one before: never while a link with that one is on its way, which would be
+    /// refused.
+    pub async fn opening(&self) -> OwnedMutexGuard<()> {
+        self.0.opening.clone().lock_owned().await
     }
 
     pub fn clock(&self) -> &ControllerClock {

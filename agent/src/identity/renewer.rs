@@ -194,6 +194,7 @@ impl Renewer {
 
     /// A second connection shows that the new identity works; only then it takes the place of the old one.
     async fn prove(&self, file: IdentityFile) -> Result<(), Error> {
+        let _opening = self.holder.opening().await;
         let next = self.holder.current().with_file(Arc::new(file));
         let tls = next.tls()?;
         let proved = self

@@ -12,7 +12,7 @@ use muster_proto::{
     v1::{self, ErrorReason, connect_response::Frame},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedMutexGuard, mpsc, watch},
     time::{sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -154,6 +154,7 @@ pub(super) async fn drive(
     endpoint: &Endpoint,
     channel: Channel,
     serial: &str,
+    opening: OwnedMutexGuard<()>,
     stop: &CancellationToken,
 ) -> Ended {
     // Renewed since the connection was made: that is noticed as the first thing.
@@ -195,6 +196,7 @@ pub(super) async fn drive(
         said,
         identity,
         serial,
+        opening: Some(opening),
         welcomed: None,
     };
     let reason = driver.run(link, stop).await;
@@ -220,6 +222,8 @@ struct Driver<'a> {
     identity: watch::Receiver<Arc<Identity>>,
     /// Of the certificate that this connection was made with.
     serial: &'a str,
+    /// Until the controller has let this link in.
+    opening: Option<OwnedMutexGuard<()>>,
     welcomed: Option<Instant>,
 }
 
@@ -345,6 +349,7 @@ impl Driver<'_> {
                     "connected"
                 );
                 self.welcomed = Some(Instant::now());
+                self.opening = None;
                 link.identity.set_refused(false);
                 link.identity.time_told(welcome.time_unix_micros);
                 link.board.enter(State::Connected, SystemTime::now(), |connection| {
