@@ -269,6 +269,15 @@ impl Fleet {
                 broken.push(text);
             }
         };
+        let ca = |phase: &str| {
+            let items = cas["items"].as_array().cloned().unwrap_or_default();
+            items.into_iter().find(|ca| ca["phase"] == phase).unwrap_or_default()
+        };
+        let (active, retired) = (ca("CA_PHASE_ACTIVE"), ca("CA_PHASE_RETIRED"));
+        promise(
+            active["agents"] == self.agents.len() && retired["id"] == *self.first_ca,
+            format!("the CA was not rotated: {cas}"),
+        );
         promise(
             refused == 0,
             format!("{refused} refusals: {:?} {complaints:?}", self.refusals),
