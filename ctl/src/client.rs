@@ -13,10 +13,10 @@ use muster_certs::{
     tokio_rustls::{TlsConnector, client::TlsStream},
 };
 use muster_proto::v1::{
-    agent_service_client::AgentServiceClient, ca_service_client::CaServiceClient, certificate_service_client::CertificateServiceClient,
-    event_service_client::EventServiceClient, metric_service_client::MetricServiceClient,
-    policy_service_client::PolicyServiceClient, state_service_client::StateServiceClient,
-    token_service_client::TokenServiceClient,
+    agent_service_client::AgentServiceClient, ca_service_client::CaServiceClient,
+    certificate_service_client::CertificateServiceClient, event_service_client::EventServiceClient,
+    metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
+    state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{

@@ -248,7 +248,9 @@ impl Agents {
 
     /// The agent has taken over a trust bundle.
     pub fn set_bundle_version(&self, id: AgentId, version: i64) {
-        self.update(id, |entry| std::mem::replace(&mut entry.bundle_version, version) != version);
+        self.update(id, |entry| {
+            std::mem::replace(&mut entry.bundle_version, version) != version
+        });
     }
 
     pub fn set_policy_status(&self, id: AgentId, status: PolicyStatus) {

@@ -30,11 +30,11 @@ use muster_proto::{
     DESCRIPTORS,
     error::Problem,
     v1::{
-        agent_service_server::AgentServiceServer, ca_service_server::CaServiceServer, certificate_service_server::CertificateServiceServer,
-        event_service_server::EventServiceServer, enrollment_service_server::EnrollmentServiceServer,
-        link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
-        policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
-        token_service_server::TokenServiceServer,
+        agent_service_server::AgentServiceServer, ca_service_server::CaServiceServer,
+        certificate_service_server::CertificateServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        event_service_server::EventServiceServer, link_service_server::LinkServiceServer,
+        metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
+        state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,8 +46,8 @@ use crate::{
     cas::Cas,
     changes::Changes,
     enroll::Enroller,
-    forks::Forks,
     fleet::Fleet,
+    forks::Forks,
     link::{Deps as LinkDeps, Links},
     pki::Pki,
     policies::Policies,

@@ -1,11 +1,7 @@
 //! The rotation of the CA: prepare, activate, retire, in this order and without a day on which all must change. What each
 //! phase means for certificates is in `pki::authorities`; here is when the next one may come, and who still stands in the way.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use muster_proto::{
     ids::AgentId,
@@ -133,7 +129,8 @@ impl Cas {
         let next = authorities.with_prepared(self.pki.dir(), now)?;
         let id = next.prepared().map(Authority::id).unwrap_or_default();
         self.pki.set_authorities(next)?;
-        self.tell("CA_PREPARED", format!("{by} has prepared the CA {id}"), &id, by).await;
+        self.tell("CA_PREPARED", format!("{by} has prepared the CA {id}"), &id, by)
+            .await;
         Ok(())
     }
 
@@ -154,7 +151,8 @@ impl Cas {
         }
         let id = next.active().id();
         self.pki.set_authorities(next)?;
-        self.tell("CA_ACTIVATED", format!("{by} has activated the CA {id}"), &id, by).await;
+        self.tell("CA_ACTIVATED", format!("{by} has activated the CA {id}"), &id, by)
+            .await;
         Ok(())
     }
 
@@ -162,7 +160,10 @@ impl Cas {
     pub async fn retire(&self, compromised: bool, by: &str, now: Micros) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
         let authorities = self.pki.authorities();
-        let old = authorities.old().ok_or(Error::Phase("no old CA is there to retire"))?.id();
+        let old = authorities
+            .old()
+            .ok_or(Error::Phase("no old CA is there to retire"))?
+            .id();
         let active = authorities.active().entry.bundle_version;
         let needs = |entry: &Entry| match entry {
             entry if entry.certificate.ca == old => Some("its certificate is from the old CA"),
@@ -188,8 +189,13 @@ impl Cas {
             });
             cut.into_iter().for_each(|id| self.links.cut(id, Close::Revoked));
         }
-        let how = if compromised { ", whose key is in other hands" } else { "" };
-        self.tell("CA_RETIRED", format!("{by} has retired the CA {old}{how}"), &old, by).await;
+        let how = if compromised {
+            ", whose key is in other hands"
+        } else {
+            ""
+        };
+        self.tell("CA_RETIRED", format!("{by} has retired the CA {old}{how}"), &old, by)
+            .await;
         Ok(())
     }
 

@@ -16,10 +16,7 @@ use muster_proto::{error::FieldViolation, ids::AgentId, label};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    commit::Job,
-    matching::Mismatch,
-};
+use self::{commit::Job, matching::Mismatch};
 use crate::{
     agents::Agents,
     changes::Changes,
@@ -92,8 +89,8 @@ pub struct Enroller {
     agents: Arc<Agents>,
     links: Arc<Links>,
     failures: Mutex<HashMap<IpAddr, (Micros, u32)>>,
-    jobs: mpsc::Sender<Box<Job>>,
-    queue: Mutex<Option<mpsc::Receiver<Box<Job>>>>,
+    jobs: mpsc::Sender<Job>,
+    queue: Mutex<Option<mpsc::Receiver<Job>>>,
 }
 
 impl Enroller {
@@ -194,7 +191,7 @@ impl Enroller {
             request,
             done,
         };
-        self.jobs.send(Box::new(job)).await.map_err(|_| Error::NotStored)?;
+        self.jobs.send(job).await.map_err(|_| Error::NotStored)?;
         answer.await.unwrap_or(Err(Error::NotStored))
     }
 

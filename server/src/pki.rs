@@ -239,7 +239,7 @@ impl Pki {
         [Some(authorities.active()), prepared]
             .into_iter()
             .flatten()
-            .map(|it| it.pin.clone())
+            .map(|it| it.pin)
             .collect()
     }
 
@@ -247,7 +247,11 @@ impl Pki {
     pub fn pinned(&self) -> String {
         let authorities = self.authorities();
         let ids = [Some(authorities.active()), authorities.prepared()];
-        ids.into_iter().flatten().map(Authority::id).collect::<Vec<_>>().join(" ")
+        ids.into_iter()
+            .flatten()
+            .map(Authority::id)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     pub fn trust_bundle_version(&self) -> i64 {

@@ -114,7 +114,9 @@ impl States {
     /// The checks of which an agent has a state.
     pub fn checks_of(&self, agent: AgentId) -> Vec<String> {
         let all = self.read();
-        all.get(&agent).map(|entries| entries.keys().cloned().collect()).unwrap_or_default()
+        all.get(&agent)
+            .map(|entries| entries.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// An agent is gone, and its rows with it. The caller holds `writing` from before.

@@ -117,7 +117,11 @@ impl Telemetry {
         let enrollments = Counters::<1>::default();
         registry.register("enrollments", "Enrollment calls by result", enrollments.clone());
         let renewals = Counters::<1>::default();
-        registry.register("renewals", "Renewals of agents' certificates by result", renewals.clone());
+        registry.register(
+            "renewals",
+            "Renewals of agents' certificates by result",
+            renewals.clone(),
+        );
         let clones = Counters::<1>::default();
         registry.register(
             "clones",

@@ -27,7 +27,7 @@ pub enum Error {
 #[derive(Debug)]
 pub enum Next {
     Key(KeyPair),
-    Complete(IdentityFile),
+    Complete(Box<IdentityFile>),
 }
 
 /// What an earlier renewal has left, or a new key that is on disk when this returns.
@@ -54,7 +54,7 @@ pub fn load(state: &StateDir, current: &Identity) -> Result<Option<Next>, Error>
     };
     match IdentityFile::from_pem(&text) {
         Ok(next) if next.identity() == current.file().identity() && next.not_after() > current.expires() => {
-            Ok(Some(Next::Complete(next)))
+            Ok(Some(Next::Complete(Box::new(next))))
         }
         // Of an agent that this one was before, or older than what it has: of no use, and nobody else's either.
         Ok(_) => Ok(None),

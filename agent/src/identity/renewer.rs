@@ -73,7 +73,7 @@ impl Renewer {
     pub async fn settle(&self) {
         let current = self.holder.current();
         let settled = match next::load(&self.state, &current) {
-            Ok(Some(Next::Complete(file))) => self.prove(file).await,
+            Ok(Some(Next::Complete(file))) => self.prove(*file).await,
             Ok(_) if current.expires() <= SystemTime::now() => self.renew().await,
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
@@ -156,7 +156,7 @@ impl Renewer {
     async fn renew(&self) -> Result<(), Error> {
         let current = self.holder.current();
         let file = match next::load_or_make(&self.state, &current)? {
-            Next::Complete(file) => file,
+            Next::Complete(file) => *file,
             Next::Key(key) => {
                 let request = v1::RenewRequest {
                     csr: csr::create(&key)?,

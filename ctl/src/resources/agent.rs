@@ -79,7 +79,9 @@ pub enum Command {
     ///
     /// An agent renews by itself for some time after its certificate has expired; after that it needs this. Not for one that
     /// was revoked.
-    #[command(after_help = "Examples:\n  musterctl agent readmit db-01.fra\n  musterctl agent readmit db-01.fra --window 7d")]
+    #[command(
+        after_help = "Examples:\n  musterctl agent readmit db-01.fra\n  musterctl agent readmit db-01.fra --window 7d"
+    )]
     Readmit(trust::ReadmitArgs),
     /// Revoke an agent and take it out of the inventory
     ///

@@ -6,8 +6,9 @@ use muster_proto::{json, v1};
 use serde_json::Value;
 
 use crate::{
-    age, count,
+    age,
     app::Session,
+    count,
     exit::Exit,
     output::{
         Row,
@@ -79,7 +80,11 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
             show(response.status, session)
         }
         Command::Prepare(args) => {
-            let asked = asked(&args, "prepare", "the next CA is made, and all agents are told to trust it")?;
+            let asked = asked(
+                &args,
+                "prepare",
+                "the next CA is made, and all agents are told to trust it",
+            )?;
             let client = session.connect(&asked).await?;
             let call = async |request| client.cas().prepare_ca(request).await;
             let response = client.call(&asked, call, v1::PrepareCaRequest {}).await?;
@@ -110,11 +115,13 @@ fn asked(step: &StepArgs, verb: &str, effect: &str) -> Result<Asked, Problem> {
     if step.yes {
         return Ok(Asked::new(format!("{verb} the CA")));
     }
-    Err(Problem::new(Exit::Usage, format!("ca {verb} changes whom the whole fleet trusts"))
-        .what(format!("{verb} the CA"))
-        .why(format!("with it {effect}; nothing was done"))
-        .step("see how things stand: musterctl ca status")
-        .step(format!("do it: musterctl ca {verb} --yes")))
+    Err(
+        Problem::new(Exit::Usage, format!("ca {verb} changes whom the whole fleet trusts"))
+            .what(format!("{verb} the CA"))
+            .why(format!("with it {effect}; nothing was done"))
+            .step("see how things stand: musterctl ca status")
+            .step(format!("do it: musterctl ca {verb} --yes")),
+    )
 }
 
 fn show(status: Option<v1::CaStatus>, session: &mut Session) -> Result<(), Problem> {
@@ -166,7 +173,7 @@ impl Row for v1::Ca {
         };
         vec![
             Cell::new(&self.id),
-            Cell::toned(word.to_owned(), tone),
+            Cell::toned(word, tone),
             Cell::new(self.agents.to_string()),
             Cell::new(self.agents_in_grace.to_string()),
             Cell::new(self.tokens.to_string()),

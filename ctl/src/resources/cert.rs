@@ -32,7 +32,9 @@ pub enum Command {
     ///
     /// Connections that use it are cut at once, and it can neither connect nor renew again. To end the trust in an agent as a
     /// whole: musterctl agent revoke.
-    #[command(after_help = "Examples:\n  musterctl cert revoke 4f8feb8efd2bfc1f6c5277835f511c00 --reason 'key was copied'")]
+    #[command(
+        after_help = "Examples:\n  musterctl cert revoke 4f8feb8efd2bfc1f6c5277835f511c00 --reason 'key was copied'"
+    )]
     Revoke(RevokeArgs),
 }
 
@@ -95,7 +97,11 @@ async fn revoke(args: RevokeArgs, session: &mut Session) -> Result<(), Problem> 
         reason: args.reason,
     };
     let call = async |request| client.certificates().revoke_certificate(request).await;
-    let certificate = client.call(&asked, call, request).await?.certificate.unwrap_or_default();
+    let certificate = client
+        .call(&asked, call, request)
+        .await?
+        .certificate
+        .unwrap_or_default();
     if session.printer.format.is_table() {
         session.printer.table(std::slice::from_ref(&certificate))?;
     } else {
@@ -133,7 +139,7 @@ impl Row for v1::Certificate {
         vec![
             Cell::new(&self.serial),
             Cell::new(&self.name),
-            Cell::toned(word.to_owned(), tone),
+            Cell::toned(word, tone),
             age::since(now, self.issue_time.as_ref()).into(),
             Cell::new(ends),
             Cell::new(&self.ca),

@@ -122,7 +122,7 @@ impl Row for v1::Event {
         };
         vec![
             age::since(now, self.time.as_ref()).into(),
-            Cell::toned(word.to_owned(), tone),
+            Cell::toned(word, tone),
             Cell::new(&self.reason),
             Cell::new(&self.agent_name),
             Cell::new(&self.message),

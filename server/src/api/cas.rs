@@ -58,10 +58,7 @@ impl CaService for Api {
         }))
     }
 
-    async fn retire_ca(
-        &self,
-        request: Request<v1::RetireCaRequest>,
-    ) -> Result<Response<v1::RetireCaResponse>, Status> {
+    async fn retire_ca(&self, request: Request<v1::RetireCaRequest>) -> Result<Response<v1::RetireCaResponse>, Status> {
         let ctx = context(&request)?;
         let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
         let compromised = request.into_inner().compromised;

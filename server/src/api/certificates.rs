@@ -89,7 +89,12 @@ impl CertificateService for Api {
             let text = format!("there is no certificate {serial}");
             return Err(status(&ctx, Problem::new(Code::NotFound, ErrorReason::NotFound, text)));
         };
-        info!(serial, user = ctx.user(), request.id = ctx.request_id, "certificate revoked");
+        info!(
+            serial,
+            user = ctx.user(),
+            request.id = ctx.request_id,
+            "certificate revoked"
+        );
         Ok(Response::new(v1::RevokeCertificateResponse {
             certificate: Some(encode(self, &row, clock::now())),
         }))

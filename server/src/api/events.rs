@@ -86,8 +86,7 @@ fn encode(api: &Api, row: EventRow) -> v1::Event {
         .parse()
         .ok()
         .and_then(|id| api.agents.with(id, |entry| entry.name.clone()));
-    let metadata: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(&row.metadata).unwrap_or_default();
+    let metadata: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&row.metadata).unwrap_or_default();
     v1::Event {
         time: to_optional_timestamp(row.at),
         receive_time: to_optional_timestamp(row.received_at),

@@ -150,11 +150,9 @@ impl From<cas::Error> for Problem {
                     .with_metadata("agents", ids.join(","))
                     .with_metadata("count", waiting.count.to_string())
             }
-            cas::Error::Pki(error @ pki::Error::RootKeyOffline(_)) => Problem::new(
-                Code::FailedPrecondition,
-                ErrorReason::CaKeyOffline,
-                error.to_string(),
-            ),
+            cas::Error::Pki(error @ pki::Error::RootKeyOffline(_)) => {
+                Problem::new(Code::FailedPrecondition, ErrorReason::CaKeyOffline, error.to_string())
+            }
             cas::Error::Pki(error) => internal(&error),
             cas::Error::Store(error) => of_store(&error),
         }

@@ -159,8 +159,16 @@ impl<'a> Section<'a> {
             retention.keep("metrics", &mut config.retention.metrics);
         });
         self.section("certificates", |certificates| {
-            certificates.set("agent", &mut config.certificates.agent, between(Duration::from_secs(10), 5 * YEAR));
-            certificates.set("grace", &mut config.certificates.grace, between(Duration::ZERO, 5 * YEAR));
+            certificates.set(
+                "agent",
+                &mut config.certificates.agent,
+                between(Duration::from_secs(10), 5 * YEAR),
+            );
+            certificates.set(
+                "grace",
+                &mut config.certificates.grace,
+                between(Duration::ZERO, 5 * YEAR),
+            );
             certificates.set("user", &mut config.certificates.user, between(5 * MINUTE, 5 * YEAR));
             certificates.set("controller", &mut config.certificates.controller, between(HOUR, YEAR));
         });

@@ -42,8 +42,8 @@ pub(super) struct Job {
 
 impl Enroller {
     /// Works until `shutdown`, then commits what is queued.
-    pub(super) async fn store_all(&self, mut queue: mpsc::Receiver<Box<Job>>, shutdown: CancellationToken) {
-        let mut waiting: Vec<Box<Job>> = Vec::new();
+    pub(super) async fn store_all(&self, mut queue: mpsc::Receiver<Job>, shutdown: CancellationToken) {
+        let mut waiting: Vec<Job> = Vec::new();
         loop {
             if waiting.is_empty() {
                 let first = tokio::select! {
@@ -66,7 +66,7 @@ impl Enroller {
     }
 
     /// One commit. Back come those that have to wait for another one of it: two requests for one agent.
-    async fn commit(&self, jobs: Vec<Box<Job>>, now: Micros) -> Vec<Box<Job>> {
+    async fn commit(&self, jobs: Vec<Job>, now: Micros) -> Vec<Job> {
         let mut ids = BTreeSet::new();
         let (jobs, later): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| ids.insert(job.id));
         let _writing = self.agents.writing.lock().await;
@@ -122,7 +122,9 @@ impl Enroller {
 
     /// The same request was under way twice, and the other one was first.
     async fn answered_meanwhile(&self, job: &Job) -> Result<Option<Enrolled>, crate::store::Error> {
-        let Some(entry) = self.agents.get(job.id) else { return Ok(None) };
+        let Some(entry) = self.agents.get(job.id) else {
+            return Ok(None);
+        };
         if entry.certificate.public_key != job.public_key {
             return Ok(None);
         }
@@ -149,9 +151,9 @@ impl Enroller {
     /// What was committed, with the entries as they are then. Those whose token had no use left are answered here.
     async fn store(
         &self,
-        matched: Vec<(Box<Job>, Match)>,
+        matched: Vec<(Job, Match)>,
         now: Micros,
-    ) -> Result<Vec<(Box<Job>, Entry, bool)>, crate::store::Error> {
+    ) -> Result<Vec<(Job, Entry, bool)>, crate::store::Error> {
         let tokens: BTreeSet<String> = matched.iter().map(|(job, _)| job.token.id.clone()).collect();
         let changes: Vec<_> = matched
             .iter()
@@ -274,7 +276,7 @@ fn event(job: &Job, entry: &Entry, found: Match, now: Micros) -> Event {
         .with("serial", &job.issued.serial)
 }
 
-fn answer(job: Box<Job>, result: Result<Enrolled, Error>) {
+fn answer(job: Job, result: Result<Enrolled, Error>) {
     // The caller may be gone; its next attempt finds what was stored.
     let _ = job.done.send(result);
 }

@@ -9,7 +9,7 @@ use futures_util::{
 };
 use muster_proto::{
     ids::AgentId,
-    v1::{connect_response, AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane},
+    v1::{AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -459,7 +459,7 @@ fn renew_after(entry: &Entry, pki: &Pki) -> i64 {
         return 0;
     }
     let life = (certificate.not_after - certificate.issued_at).max(0);
-    let spread = (life / 10).min(RENEW_WITHIN).max(1);
+    let spread = (life / 10).clamp(1, RENEW_WITHIN);
     let place = entry.id.uuid().as_u128() % spread.unsigned_abs() as u128;
     active.activated_at + i64::try_from(place).unwrap_or_default()
 }

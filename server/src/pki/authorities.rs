@@ -8,15 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use muster_certs::{
-    CertificateDer,
-    ca::Ca,
-    certificate::Certificate,
-    file,
-    identity::TrustDomain,
-    pem,
-    pin::Pin,
-};
+use muster_certs::{CertificateDer, ca::Ca, certificate::Certificate, file, identity::TrustDomain, pem, pin::Pin};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, read};
@@ -233,7 +225,10 @@ impl Authorities {
 
     /// Newest first.
     pub(super) fn trusted(&self) -> impl Iterator<Item = &Authority> {
-        self.all.iter().rev().filter(|authority| authority.phase() != Phase::Retired)
+        self.all
+            .iter()
+            .rev()
+            .filter(|authority| authority.phase() != Phase::Retired)
     }
 
     /// The authority that issued a certificate, or the active one.

@@ -26,6 +26,8 @@ use serde_json::{Value, json};
 
 const CHECK: &str = "counter";
 
+type Step = fn(&mut Fleet);
+
 /// How much of it.
 struct Plan {
     agents: usize,
@@ -57,7 +59,7 @@ fn a_fleet_lives_through_renewals_a_rotation_of_the_ca_and_restarts_in_each_phas
     let settings = ServerYaml::new().agent_certificates(&format!("{}s", plan.life.as_secs()));
     let mut fleet = Fleet::start(&plan, &settings);
 
-    let stages: [(&str, fn(&mut Fleet)); 4] = [
+    let stages: [(&str, Step); 4] = [
         ("one CA", |_| {}),
         ("prepared", Fleet::prepare),
         ("activated", Fleet::activate),

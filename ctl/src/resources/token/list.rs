@@ -144,7 +144,7 @@ impl Row for v1::Token {
         };
         vec![
             Cell::new(&self.id),
-            Cell::toned(word.to_owned(), tone),
+            Cell::toned(word, tone),
             Cell::new(format!("{}/{}", self.uses_left, self.uses)),
             age::since(now, self.create_time.as_ref()).into(),
             Cell::new(ends),
