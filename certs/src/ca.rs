@@ -1,20 +1,22 @@
 //! The CA: a root, an issuing CA below it, and the certificates of agents, controllers and users, made after the SPIFFE
 //! X.509-SVID standard. Where keys lie and which serials are on file is the controller's affair.
 
+pub mod foreign;
+
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, SanType, SerialNumber,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
 };
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::certificate::{self, Certificate};
 use crate::identity::{self, Identity, TrustDomain};
-use crate::key::{self, KeyPair, PublicKey};
+use crate::key::{self, ForeignKey, KeyPair, PublicKey};
 use crate::{fingerprint, pem};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,7 +37,16 @@ pub struct Ca {
     der: CertificateDer<'static>,
     certificate: Certificate,
     trust_domain: TrustDomain,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, Key>,
+    /// When all that it issues on stands: its own certificate, and those above it that are known.
+    good: Range<SystemTime>,
+}
+
+/// Of our own making, or of the operator's PKI.
+#[derive(Debug)]
+pub(crate) enum Key {
+    Own(KeyPair),
+    Foreign(ForeignKey),
 }
 
 /// A certificate that a CA has just made. Times are whole seconds, as they stand in it.
@@ -114,12 +125,14 @@ impl Ca {
                 identity: other.trust_domain.uri(),
             });
         }
-        let mut params = authority(&other.trust_domain, "root", other.issuer.key(), None)?;
+        let Key::Own(key) = other.issuer.key() else {
+            return Err(Error::NotARoot);
+        };
+        let mut params = authority(&other.trust_domain, "root", key, None)?;
         let until = other.certificate.not_after;
         set_validity(&mut params, &validity(now - BACKDATE..until, Some(self))?);
         params.serial_number = Some(SerialNumber::from_slice(&serial()?));
-        let key = other.issuer.key().public_key();
-        Ok(params.signed_by(&key, &self.issuer)?.der().clone())
+        Ok(params.signed_by(&key.public_key(), &self.issuer)?.der().clone())
     }
 
     pub fn load(certificate_pem: &str, key_pem: &str) -> Result<Ca, Error> {
@@ -130,24 +143,50 @@ impl Ca {
         Ca::new(certificates.remove(0), KeyPair::from_pem(key_pem)?)
     }
 
+    /// An issuing CA of another PKI, which stands for `trust_domain` though its certificate need not say so. `chain` is its
+    /// certificate and those above it up to the root; nothing but the key is checked here, see [`foreign::Chain`].
+    pub fn load_foreign(
+        chain: &[CertificateDer<'static>],
+        key_pem: &str,
+        trust_domain: &TrustDomain,
+    ) -> Result<Ca, Error> {
+        let der = chain.first().ok_or(pem::Error::NoCertificate)?.clone();
+        let mut ca = Ca::assemble(der, Key::Foreign(ForeignKey::from_pem(key_pem)?), |_| {
+            Ok(trust_domain.clone())
+        })?;
+        for above in &chain[1..] {
+            let above = Certificate::parse(above)?;
+            ca.good.start = ca.good.start.max(above.not_before);
+            ca.good.end = ca.good.end.min(above.not_after);
+        }
+        Ok(ca)
+    }
+
     fn new(der: CertificateDer<'static>, key: KeyPair) -> Result<Ca, Error> {
+        Ca::assemble(der, Key::Own(key), |certificate| match certificate.uris.as_slice() {
+            [uri] => Ok(TrustDomain::from_uri(uri)?),
+            uris => Err(identity::Error::UriCount(uris.len()).into()),
+        })
+    }
+
+    fn assemble(
+        der: CertificateDer<'static>,
+        key: Key,
+        trust_domain: impl FnOnce(&Certificate) -> Result<TrustDomain, Error>,
+    ) -> Result<Ca, Error> {
         let certificate = Certificate::parse(&der)?;
         if !certificate.is_authority() {
             return Err(Error::NotAnAuthority);
         }
-        if certificate.public_key_der != key.public_key().der() {
+        if certificate.public_key_der != key.subject_public_key_info() {
             return Err(Error::KeyMismatch);
         }
-        let trust_domain = match certificate.uris.as_slice() {
-            [uri] => TrustDomain::from_uri(uri)?,
-            uris => return Err(identity::Error::UriCount(uris.len()).into()),
-        };
-        let issuer = Issuer::from_ca_cert_der(&der, key)?;
         Ok(Ca {
-            der,
+            trust_domain: trust_domain(&certificate)?,
+            issuer: Issuer::from_ca_cert_der(&der, key)?,
+            good: certificate.not_before..certificate.not_after,
             certificate,
-            trust_domain,
-            issuer,
+            der,
         })
     }
 
@@ -160,7 +199,10 @@ impl Ca {
     }
 
     pub fn key_pem(&self) -> Zeroizing<String> {
-        self.issuer.key().to_pem()
+        match self.issuer.key() {
+            Key::Own(key) => key.to_pem(),
+            Key::Foreign(key) => key.to_pem(),
+        }
     }
 
     /// What people call it: the first 16 digits of the SHA-256 of its key.
@@ -168,12 +210,17 @@ impl Ca {
         fingerprint::hex(&fingerprint::sha256(&self.certificate.public_key_der)[..8])
     }
 
+    pub(crate) fn issuer(&self) -> &Issuer<'static, Key> {
+        &self.issuer
+    }
+
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
+    /// The end of all that it issues.
     pub fn not_after(&self) -> SystemTime {
-        self.certificate.not_after
+        self.good.end
     }
 
     pub fn is_root(&self) -> bool {
@@ -215,6 +262,31 @@ impl Ca {
     }
 }
 
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        match self {
+            Key::Own(key) => key.der_bytes(),
+            Key::Foreign(key) => key.der_bytes(),
+        }
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        match self {
+            Key::Own(key) => key.algorithm(),
+            Key::Foreign(key) => key.algorithm(),
+        }
+    }
+}
+
+impl rcgen::SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        match self {
+            Key::Own(key) => key.sign(message),
+            Key::Foreign(key) => key.sign(message),
+        }
+    }
+}
+
 /// From [`BACKDATE`] before `now` until `lifetime` after it.
 pub fn backdated(now: SystemTime, lifetime: Duration) -> Range<SystemTime> {
     now - BACKDATE..now + lifetime
@@ -252,8 +324,8 @@ fn params(uri: &str, subject: DistinguishedName) -> Result<CertificateParams, Er
 fn validity(wanted: Range<SystemTime>, above: Option<&Ca>) -> Result<Range<SystemTime>, Error> {
     let mut validity = whole_seconds(wanted.start)?..whole_seconds(wanted.end)?;
     if let Some(above) = above {
-        validity.start = validity.start.max(above.certificate.not_before);
-        validity.end = validity.end.min(above.certificate.not_after);
+        validity.start = validity.start.max(above.good.start);
+        validity.end = validity.end.min(above.good.end);
     }
     if validity.is_empty() {
         Err(Error::Validity)

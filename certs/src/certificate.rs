@@ -1,11 +1,13 @@
 //! What Muster reads out of an X.509 certificate, in one place. Reading is not verifying: chains and signatures are
 //! checked by the verifiers in `tls`, and nothing here may be believed before that.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
 use crate::fingerprint;
 
@@ -18,11 +20,17 @@ pub struct Certificate {
     pub serial: String,
     pub not_before: SystemTime,
     pub not_after: SystemTime,
-    /// URI SANs, in order. Names of other kinds are of no meaning here.
+    /// URI SANs, in order.
     pub uris: Vec<String>,
+    /// DNS names and IP addresses among the SANs, in order. They mean nothing among peers of ours, who go by `uris`.
+    pub hosts: Vec<String>,
     /// basicConstraints CA:TRUE.
     pub is_ca: bool,
+    /// How many CAs there may be between this one and a leaf. None: any number.
+    pub path_len: Option<u32>,
     pub digital_signature: bool,
+    /// keyUsage keyCertSign.
+    pub key_cert_sign: bool,
     /// keyUsage keyCertSign or cRLSign.
     pub signs_certificates: bool,
     pub server_auth: bool,
@@ -62,16 +70,25 @@ impl Certificate {
                 GeneralName::URI(uri) => Some((*uri).to_owned()),
                 _ => None,
             });
+        let hosts = names
+            .iter()
+            .flat_map(|ext| &ext.value.general_names)
+            .filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => address(bytes),
+                _ => None,
+            });
+        let constraints = x509.basic_constraints().map_err(malformed)?.map(|ext| ext.value);
         Ok(Certificate {
             serial: serial_text(x509.raw_serial()),
             not_before: time(x509.validity().not_before.timestamp())?,
             not_after: time(x509.validity().not_after.timestamp())?,
             uris: uris.collect(),
-            is_ca: x509
-                .basic_constraints()
-                .map_err(malformed)?
-                .is_some_and(|ext| ext.value.ca),
+            hosts: hosts.collect(),
+            is_ca: constraints.is_some_and(|ext| ext.ca),
+            path_len: constraints.and_then(|ext| ext.path_len_constraint),
             digital_signature: usage.is_some_and(|usage| usage.digital_signature()),
+            key_cert_sign: usage.is_some_and(|usage| usage.key_cert_sign()),
             signs_certificates: usage.is_some_and(|usage| usage.key_cert_sign() || usage.crl_sign()),
             server_auth: extended.is_some_and(|usage| usage.server_auth),
             client_auth: extended.is_some_and(|usage| usage.client_auth),
@@ -86,12 +103,26 @@ impl Certificate {
         self.is_ca && self.signs_certificates
     }
 
-    /// Whether subject and issuer are the same, as in a root.
     /// Whether it names `above` as its issuer; nothing is verified.
     pub fn is_below(&self, above: &Certificate) -> bool {
         self.issuer == above.subject
     }
 
+    /// Whether both are of one CA: the same subject and key, whoever signed them.
+    pub fn is_same_authority(&self, other: &Certificate) -> bool {
+        self.subject == other.subject && self.public_key_der == other.public_key_der
+    }
+
+    /// The subject for people: `CN=Example Root CA, O=Example`.
+    pub fn subject_text(&self) -> String {
+        name_text(&self.subject)
+    }
+
+    pub fn issuer_text(&self) -> String {
+        name_text(&self.issuer)
+    }
+
+    /// Whether subject and issuer are the same, as in a root.
     pub fn is_self_issued(&self) -> bool {
         self.subject == self.issuer
     }
@@ -107,6 +138,36 @@ impl TryFrom<&CertificateDer<'_>> for Certificate {
     fn try_from(der: &CertificateDer<'_>) -> Result<Certificate, Error> {
         Certificate::parse(der)
     }
+}
+
+/// Whether `certificate` names `above` as its issuer and is signed with the key of it. Both must be readable.
+pub fn is_signed_by(certificate: &[u8], above: &[u8]) -> bool {
+    if certificate.len() > MAX_BYTES || above.len() > MAX_BYTES {
+        return false;
+    }
+    let (Ok((_, certificate)), Ok((_, above))) =
+        (X509Certificate::from_der(certificate), X509Certificate::from_der(above))
+    else {
+        return false;
+    };
+    certificate.issuer().as_raw() == above.subject().as_raw()
+        && certificate.verify_signature(Some(above.public_key())).is_ok()
+}
+
+/// What is no plain text in a name does not reach a terminal.
+fn name_text(der: &[u8]) -> String {
+    let text = X509Name::from_der(der).map(|(_, name)| name.to_string()).unwrap_or_default();
+    let text: String = text.chars().filter(|c| !c.is_control()).take(256).collect();
+    match text.as_str() {
+        "" => "an empty name".to_owned(),
+        _ => text,
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| v6()).ok().map(|address| address.to_string())
 }
 
 /// A serial number as [`Certificate::serial`] and [`crate::ca::Issued::serial`] write it.

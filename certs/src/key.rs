@@ -1,6 +1,8 @@
 //! Key pairs of identities and CAs (ECDSA P-256), and the public keys that may be certified. Keys that sign policies are
 //! in `sign`; how a key lies on disk is in `file` and `identity_file`.
 
+mod foreign;
+
 use std::fmt;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -8,6 +10,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SignatureAlgorithm};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
+
+pub(crate) use foreign::ForeignKey;
 
 use crate::{fingerprint, pem};
 
@@ -39,6 +43,8 @@ pub enum Error {
     Pem(#[from] pem::Error),
     #[error("not an ECDSA P-256 private key in PKCS #8")]
     PrivateKey,
+    #[error("not a private key of a kind that a CA may have (ECDSA P-256, P-384 or P-521, Ed25519, RSA)")]
+    ForeignKey,
     #[error("not a public key of a kind that is accepted (ECDSA P-256, ECDSA P-384, Ed25519)")]
     PublicKey,
 }

@@ -1,8 +1,8 @@
 //! Certificates and private keys as PEM text. Which key or certificate is meant, and where the text comes from, is the
 //! caller's affair; sizes and counts are bounded here.
 
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{PemObject, SectionKind};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 /// Longer texts are refused unread.
@@ -24,6 +24,10 @@ pub enum Error {
     TooManyCertificates,
     #[error("the PEM text holds no private key in PKCS #8 (\"BEGIN PRIVATE KEY\")")]
     NoPrivateKey,
+    #[error("the PEM text holds no private key")]
+    NoKey,
+    #[error("the private key is encrypted; write it without a passphrase: openssl pkey -in FILE -out NEW")]
+    EncryptedKey,
     #[error("the PEM text holds more than one private key")]
     TooManyPrivateKeys,
 }
@@ -57,6 +61,31 @@ pub(crate) fn private_key(text: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
         return Err(Error::Unexpected("certificate"));
     }
     sections.key.ok_or(Error::NoPrivateKey)
+}
+
+/// A private key as other tools write it: PKCS #8, SEC 1 or PKCS #1, with certificates beside it or not.
+pub(crate) fn any_private_key(text: &str) -> Result<PrivateKeyDer<'static>, Error> {
+    if text.len() > MAX_BYTES {
+        return Err(Error::TooLong);
+    }
+    let mut keys = PrivateKeyDer::pem_slice_iter(text.as_bytes());
+    match (keys.next(), keys.next()) {
+        (Some(Err(error)), _) | (_, Some(Err(error))) => Err(Error::Malformed(error)),
+        (Some(_), Some(_)) => Err(Error::TooManyPrivateKeys),
+        (Some(Ok(key)), None) => Ok(key),
+        (None, _) if text.contains("ENCRYPTED") => Err(Error::EncryptedKey),
+        (None, _) => Err(Error::NoKey),
+    }
+}
+
+/// What [`any_private_key`] reads.
+pub(crate) fn encode_any_private_key(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
+    let label = match key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    };
+    encode(label, key.secret_der())
 }
 
 pub(crate) fn sections(text: &str) -> Result<Sections, Error> {

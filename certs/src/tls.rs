@@ -1,20 +1,25 @@
 //! TLS: what both ends of every connection agree on. TLS 1.3 only, aws-lc-rs with post-quantum key exchange preferred, no
-//! session tickets and no resumption, so that every connection proves its key anew. Host names are never checked: a peer
-//! is the one URI in its certificate. Opens no sockets, and installs no process-wide provider.
+//! session tickets and no resumption, so that every connection proves its key anew. Among peers of ours host names are never
+//! checked: a peer is the one URI in its certificate. Opens no sockets, and installs no process-wide provider.
 
 mod client;
 mod describe;
+mod named;
 mod peer;
 mod server;
 
 use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 pub use client::{ServerError, enrolling, link, operator};
 pub use describe::describe;
+pub use named::{ApiCertificate, NamedCertificate, NamedError, operator_by_name};
 pub use peer::{PeerCertificate, PeerError, Standing, peer_certificate};
 pub use server::{ClientAuthorities, ServerCertificate, agent_listener, api_listener};
 
@@ -52,6 +57,20 @@ pub fn server_name(host: &str) -> ServerName<'static> {
         .unwrap_or(host);
     ServerName::try_from(host.to_owned())
         .unwrap_or_else(|_| ServerName::try_from("controller.invalid").expect("a valid DNS name"))
+}
+
+/// Whether a certificate of a server stands on this root by these CAs.
+pub(crate) fn verify_server(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    root: &CertificateDer<'_>,
+    now: SystemTime,
+) -> Result<(), Error> {
+    let leaf = ParsedCertificate::try_from(leaf)?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    let algorithms = provider().signature_verification_algorithms.all;
+    let anchors = anchors(std::slice::from_ref(root))?;
+    Ok(verify_server_cert_signed_by_trust_anchor(&leaf, &anchors, intermediates, now, algorithms)?)
 }
 
 /// Trust anchors: subject and key are taken from the certificates, so a chain ends at exactly these keys.

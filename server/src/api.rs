@@ -23,7 +23,13 @@ mod watch;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Router, middleware, routing::get};
+use axum::{
+    Router,
+    extract::RawQuery,
+    middleware,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
 use http::header;
 use muster_certs::pin::Pin;
 use muster_proto::{
@@ -45,6 +51,7 @@ use crate::{
     agents::Agents,
     cas::Cas,
     changes::Changes,
+    clock,
     enroll::Enroller,
     fleet::Fleet,
     forks::Forks,
@@ -138,11 +145,15 @@ impl Api {
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
         let telemetry = self.telemetry.clone();
-        let (db, agents) = (self.db.clone(), self.agents.clone());
+        let (db, agents, cas) = (self.db.clone(), self.agents.clone(), self.cas.clone());
         let router = routes
             .prepare()
             .into_axum_router()
             .reset_fallback()
+            .route(
+                "/crl",
+                get(async move |query: RawQuery| revocation_list(&cas, query).await),
+            )
             .route("/healthz", get(async move || healthz(&db).await))
             .route("/metrics", get(async move || metrics(&telemetry, &agents)));
         Ok(self.guarded(router, Listener::Api))
@@ -167,6 +178,22 @@ impl Api {
             telemetry: self.telemetry.clone(),
         };
         router.layer(middleware::from_fn_with_state(Guard { access, listener }, Guard::check))
+    }
+}
+
+/// The revocation list of the CA that issues, or with `?ca=ID` of another one.
+async fn revocation_list(cas: &Cas, RawQuery(query): RawQuery) -> Response {
+    let ca = query.as_deref().and_then(|query| query.strip_prefix("ca="));
+    match cas.revocation_list(ca, clock::now()).await {
+        Ok(Some(list)) => ([(header::CONTENT_TYPE, "application/pkix-crl")], list.to_vec()).into_response(),
+        Ok(None) => (http::StatusCode::NOT_FOUND, "there is no such CA\n").into_response(),
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "failed to make a revocation list"
+            );
+            (http::StatusCode::SERVICE_UNAVAILABLE, "no list can be made now\n").into_response()
+        }
     }
 }
 

@@ -206,6 +206,14 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     backgrounds.spawn(ingest.run(background.clone()));
     backgrounds.spawn(certificate.run(background.clone()));
     backgrounds.spawn(tasks::liveness::run(agents.clone(), heartbeat, background.clone()));
+    let identity = tasks::identity::Deps {
+        db: db.clone(),
+        fleet: api.fleet.clone(),
+        pki: pki.clone(),
+        telemetry: telemetry.clone(),
+        grace,
+    };
+    backgrounds.spawn(tasks::identity::run(identity, background.clone()));
     backgrounds.spawn(tasks::retention::run(db, config.retention.clone(), background.clone()));
     let stop = background.clone();
     backgrounds.spawn(async move { states.run_reconcile(stop).await });

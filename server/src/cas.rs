@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
+use muster_certs::crl;
 use muster_proto::{
     ids::AgentId,
     v1::{AgentStatus, EventSeverity},
@@ -10,13 +11,15 @@ use muster_proto::{
 
 use crate::{
     agents::{Agents, Entry},
-    clock::{self, Micros},
+    clock::{self, Micros, SECOND},
     events::{self, Event},
     link::{Close, Links},
     pki::{self, Authorities, Authority, Pki},
     store::{self, Db},
 };
 
+/// A revocation list is made anew after this time, when somebody asks.
+const LIST_AGE: Micros = 5 * SECOND;
 /// Agents that are named; how many there are is said of all.
 const NAMED: usize = 100;
 
@@ -28,6 +31,8 @@ pub enum Error {
     InUse(Waiting),
     #[error("failed to make or use the keys")]
     Pki(#[from] pki::Error),
+    #[error("failed to make a revocation list")]
+    List(#[from] crl::Error),
     #[error("failed to read the database")]
     Store(#[from] store::Error),
 }
@@ -70,6 +75,8 @@ pub struct Cas {
     pub grace: Micros,
     /// Held over a change of phase.
     changing: tokio::sync::Mutex<()>,
+    /// Revocation lists by CA, with the time of each: anybody may ask for them, as often as they like.
+    lists: tokio::sync::Mutex<BTreeMap<String, (Micros, Arc<Vec<u8>>)>>,
 }
 
 impl Cas {
@@ -81,6 +88,7 @@ impl Cas {
             links,
             grace,
             changing: tokio::sync::Mutex::default(),
+            lists: tokio::sync::Mutex::default(),
         }
     }
 
@@ -114,6 +122,30 @@ impl Cas {
             total,
             waiting,
         })
+    }
+
+    /// The revocation list of a CA, or of the one that issues, in DER. None: there is no such CA.
+    pub async fn revocation_list(&self, ca: Option<&str>, now: Micros) -> Result<Option<Arc<Vec<u8>>>, Error> {
+        let authorities = self.pki.authorities();
+        let wanted = ca.map_or_else(|| authorities.active().id(), str::to_owned);
+        let Some(authority) = authorities.all().iter().find(|it| it.entry.id == wanted) else {
+            return Ok(None);
+        };
+        let mut lists = self.lists.lock().await;
+        if let Some((made, list)) = lists.get(&wanted)
+            && (0..LIST_AGE).contains(&(now - made))
+        {
+            return Ok(Some(list.clone()));
+        }
+        let revoked = self.db.certificate_list_revoked(&wanted, now).await?;
+        let revoked: Vec<_> = revoked
+            .into_iter()
+            .map(|(serial, at)| (serial, clock::to_system(at)))
+            .collect();
+        let list = crl::create(&authority.issuing, &revoked, now.unsigned_abs(), clock::to_system(now))?;
+        let list = Arc::new(list);
+        lists.insert(wanted, (now, list.clone()));
+        Ok(Some(list))
     }
 
     /// Makes the next CA; all agents are told to trust it as well.

@@ -1,5 +1,6 @@
 //! Background work: each task is periodic, idempotent and bounded, and ends at shutdown. One file each.
 
 pub mod controller_certificate;
+pub mod identity;
 pub mod liveness;
 pub mod retention;

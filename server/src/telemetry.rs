@@ -45,6 +45,9 @@ struct Metrics {
     accept_errors: Counters<1>,
     agents: Gauges<1>,
     links: Gauge,
+    certificates_late: Gauge,
+    clocks_wrong: Gauge,
+    ca_expiry: Gauge,
     records: Counters<2>,
     commit: Histogram,
     ack_latency: Histograms<1>,
@@ -86,6 +89,24 @@ impl Telemetry {
         );
         let agents = Gauges::<1>::default();
         registry.register("agents", "Agents by status", agents.clone());
+        let certificates_late = Gauge::default();
+        registry.register(
+            "agent_certificates_late",
+            "Connected agents that have not renewed at three quarters of their certificate's life",
+            certificates_late.clone(),
+        );
+        let clocks_wrong = Gauge::default();
+        registry.register(
+            "agent_clocks_wrong",
+            "Connected agents whose clock is more than five seconds off",
+            clocks_wrong.clone(),
+        );
+        let ca_expiry = Gauge::default();
+        registry.register(
+            "ca_expiry_timestamp_seconds",
+            "When the CA that issues ends, in seconds since 1970",
+            ca_expiry.clone(),
+        );
         let links = Gauge::default();
         registry.register("links", "Agents that hold a link now", links.clone());
         let records = Counters::<2>::default();
@@ -142,6 +163,9 @@ impl Telemetry {
             accept_errors,
             agents,
             links,
+            certificates_late,
+            clocks_wrong,
+            ca_expiry,
             records,
             commit,
             ack_latency,
@@ -212,6 +236,17 @@ impl Telemetry {
     /// `result` is "created", "attached", "repeated" or the reason of the refusal.
     pub fn enrollment(&self, result: &'static str) {
         self.0.enrollments.get_or_create(&[("result", result)]).inc();
+    }
+
+    pub fn identity(&self, certificates_late: usize, clocks_wrong: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.0.certificates_late.set(number(certificates_late));
+        self.0.clocks_wrong.set(number(clocks_wrong));
+    }
+
+    /// `ends` is in microseconds.
+    pub fn ca_expiry(&self, ends: i64) {
+        self.0.ca_expiry.set(ends / 1_000_000);
     }
 
     pub fn renewal(&self, result: &'static str) {

@@ -8,7 +8,9 @@ use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::peer::{PeerCertificate, PeerError};
@@ -52,6 +54,7 @@ pub fn enrolling(pins: &[Pin], ca_certs: &[CertificateDer<'_>]) -> Result<Arc<Cl
             trust_domain: None,
         },
         None,
+        Vec::new(),
     )
 }
 
@@ -61,26 +64,34 @@ pub fn link(
     trust_domain: &TrustDomain,
     identity: &IdentityFile,
 ) -> Result<Arc<ClientConfig>, Error> {
-    operator(roots, trust_domain, Some(identity))
+    config(known(anchors(roots)?, trust_domain), Some(identity), Vec::new())
 }
 
-/// For an operator, with a user's certificate or without one.
+/// For an operator, with a user's certificate or without one. It says which roots it knows, since the listener of operators
+/// may have another certificate for those that know others.
 pub fn operator(
     roots: &[CertificateDer<'_>],
     trust_domain: &TrustDomain,
     identity: Option<&IdentityFile>,
 ) -> Result<Arc<ClientConfig>, Error> {
-    config(
-        Trust {
-            roots: anchors(roots)?,
-            pins: Vec::new(),
-            trust_domain: Some(trust_domain.clone()),
-        },
-        identity,
-    )
+    let roots = anchors(roots)?;
+    let known_roots = roots.subjects();
+    config(known(roots, trust_domain), identity, known_roots)
 }
 
-fn config(trust: Trust, identity: Option<&IdentityFile>) -> Result<Arc<ClientConfig>, Error> {
+fn known(roots: RootCertStore, trust_domain: &TrustDomain) -> Trust {
+    Trust {
+        roots,
+        pins: Vec::new(),
+        trust_domain: Some(trust_domain.clone()),
+    }
+}
+
+fn config(
+    trust: Trust,
+    identity: Option<&IdentityFile>,
+    known_roots: Vec<DistinguishedName>,
+) -> Result<Arc<ClientConfig>, Error> {
     if trust.roots.is_empty() && trust.pins.is_empty() {
         return Err(Error::NoTrust);
     }
@@ -88,7 +99,11 @@ fn config(trust: Trust, identity: Option<&IdentityFile>) -> Result<Arc<ClientCon
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier { trust, algorithms }));
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier {
+            trust,
+            algorithms,
+            known_roots,
+        }));
     let mut config = match identity {
         Some(identity) => builder.with_client_auth_cert(identity.chain().to_vec(), identity.key().private_key_der())?,
         None => builder.with_no_client_auth(),
@@ -110,6 +125,8 @@ struct Trust {
 struct ServerVerifier {
     trust: Trust,
     algorithms: WebPkiSupportedAlgorithms,
+    /// What the server is told of `trust`.
+    known_roots: Vec<DistinguishedName>,
 }
 
 impl ServerVerifier {
@@ -222,6 +239,10 @@ impl ServerCertVerifier for ServerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        (!self.known_roots.is_empty()).then_some(&self.known_roots)
     }
 }
 

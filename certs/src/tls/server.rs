@@ -39,9 +39,15 @@ impl ServerCertificate {
     }
 }
 
+impl ServerCertificate {
+    pub(super) fn current(&self) -> Arc<CertifiedKey> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl ResolvesServerCert for ServerCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.current())
     }
 }
 
@@ -91,8 +97,9 @@ pub fn agent_listener(
 }
 
 /// For operators: HTTP/2, and HTTP/1.1 for REST. Client certificates are verified as by [`agent_listener`].
+/// `certificate` is a [`ServerCertificate`] or a [`super::ApiCertificate`].
 pub fn api_listener(
-    certificate: &ServerCertificate,
+    certificate: &(impl ResolvesServerCert + Clone + 'static),
     issuing: &ClientAuthorities,
     trust_domain: &TrustDomain,
 ) -> Result<Arc<ServerConfig>, Error> {
@@ -100,7 +107,7 @@ pub fn api_listener(
 }
 
 fn listener(
-    certificate: &ServerCertificate,
+    certificate: &(impl ResolvesServerCert + Clone + 'static),
     issuing: &ClientAuthorities,
     trust_domain: &TrustDomain,
     protocols: &[&[u8]],

@@ -101,6 +101,8 @@ pub const METHODS: &[Method] = &[
     // A watch holds its connection for as long as it likes.
     api("/grpc.health.v1.Health/Watch", Who::Admin),
     api("/grpc.health.v1.Health/List", Who::Anyone),
+    // What a CA no longer stands for is for everybody to know.
+    api("/crl", Who::Anyone),
     api("/healthz", Who::Anyone),
     api("/metrics", Who::Admin),
 ];

@@ -154,6 +154,7 @@ impl From<cas::Error> for Problem {
                 Problem::new(Code::FailedPrecondition, ErrorReason::CaKeyOffline, error.to_string())
             }
             cas::Error::Pki(error) => internal(&error),
+            cas::Error::List(error) => internal(&error),
             cas::Error::Store(error) => of_store(&error),
         }
     }
