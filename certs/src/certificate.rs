@@ -156,7 +156,9 @@ pub fn is_signed_by(certificate: &[u8], above: &[u8]) -> bool {
 
 /// What is no plain text in a name does not reach a terminal.
 fn name_text(der: &[u8]) -> String {
-    let text = X509Name::from_der(der).map(|(_, name)| name.to_string()).unwrap_or_default();
+    let text = X509Name::from_der(der)
+        .map(|(_, name)| name.to_string())
+        .unwrap_or_default();
     let text: String = text.chars().filter(|c| !c.is_control()).take(256).collect();
     match text.as_str() {
         "" => "an empty name".to_owned(),

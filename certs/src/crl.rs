@@ -74,7 +74,15 @@ mod tests {
         assert_eq!(list.last_update().timestamp(), 1_800_000_000);
         let (_, issuer) = x509_parser::parse_x509_certificate(ca.certificate_der()).unwrap();
         list.verify_signature(issuer.public_key()).unwrap();
-        assert!(list.verify_signature(x509_parser::parse_x509_certificate(root.certificate_der()).unwrap().1.public_key()).is_err());
+        assert!(
+            list.verify_signature(
+                x509_parser::parse_x509_certificate(root.certificate_der())
+                    .unwrap()
+                    .1
+                    .public_key()
+            )
+            .is_err()
+        );
     }
 
     #[test]

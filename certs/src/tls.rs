@@ -70,7 +70,13 @@ pub(crate) fn verify_server(
     let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     let algorithms = provider().signature_verification_algorithms.all;
     let anchors = anchors(std::slice::from_ref(root))?;
-    Ok(verify_server_cert_signed_by_trust_anchor(&leaf, &anchors, intermediates, now, algorithms)?)
+    Ok(verify_server_cert_signed_by_trust_anchor(
+        &leaf,
+        &anchors,
+        intermediates,
+        now,
+        algorithms,
+    )?)
 }
 
 /// Trust anchors: subject and key are taken from the certificates, so a chain ends at exactly these keys.

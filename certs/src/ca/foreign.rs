@@ -34,25 +34,37 @@ pub enum Error {
     Certificate(usize, #[source] certificate::Error),
     #[error("the key cannot be read")]
     Key(#[source] key::Error),
-    #[error("the key does not belong to the first certificate, that of {subject}; the certificate of the issuing CA comes first")]
+    #[error(
+        "the key does not belong to the first certificate, that of {subject}; the certificate of the issuing CA comes first"
+    )]
     KeyMismatch { subject: String },
-    #[error("{subject} is a root; bring a CA below it that issues for this controller, and keep the root's key away from here")]
+    #[error(
+        "{subject} is a root; bring a CA below it that issues for this controller, and keep the root's key away from here"
+    )]
     IsRoot { subject: String },
     #[error("{subject} is not a CA: its certificate lacks basicConstraints CA:TRUE")]
     NotAnAuthority { subject: String },
     #[error("{subject} may not issue certificates: its certificate lacks keyUsage keyCertSign")]
     MayNotSign { subject: String },
     #[error("{subject} allows {allowed} CAs below it (pathlen), and here it has {found}")]
-    PathLength { subject: String, allowed: u32, found: usize },
+    PathLength {
+        subject: String,
+        allowed: u32,
+        found: usize,
+    },
     #[error("the certificate of {subject} is not good yet; is this machine's clock right?")]
     NotYet { subject: String },
     #[error("the certificate of {subject} ends within {} days; a CA that is brought must last longer", LEAST_LIFE.as_secs() / 86_400)]
     EndsSoon { subject: String },
-    #[error("the certificate of {issuer}, which issued {subject}, is missing; the file holds the issuing CA and all above it up to the root")]
+    #[error(
+        "the certificate of {issuer}, which issued {subject}, is missing; the file holds the issuing CA and all above it up to the root"
+    )]
     NoRoot { subject: String, issuer: String },
     #[error("the certificate of {subject} is not signed by the {issuer} of this file")]
     Signature { subject: String, issuer: String },
-    #[error("{subject} has no place in this chain: it is neither above the first certificate nor another certificate of the root")]
+    #[error(
+        "{subject} has no place in this chain: it is neither above the first certificate nor another certificate of the root"
+    )]
     Stray { subject: String },
     #[error("what this CA issues would not be accepted")]
     Unusable(#[from] tls::Error),
@@ -77,7 +89,10 @@ impl Chain {
         let (way, rest) = way_up(issuing, all)?;
         check(&way, now)?;
         let root = &way[way.len() - 1];
-        if let Some(stray) = rest.iter().find(|it| !it.certificate.is_same_authority(&root.certificate)) {
+        if let Some(stray) = rest
+            .iter()
+            .find(|it| !it.certificate.is_same_authority(&root.certificate))
+        {
             return Err(Error::Stray {
                 subject: stray.subject(),
             });
@@ -104,9 +119,7 @@ impl Chain {
     fn try_out(&self, now: SystemTime) -> Result<(), Error> {
         let identity = Identity::controller(self.issuing.trust_domain(), "trial").map_err(super::Error::TrustDomain)?;
         let key = KeyPair::generate().map_err(Error::Key)?;
-        let leaf = self
-            .issuing
-            .issue(&identity, &key.public_key(), backdated(now, HOUR))?;
+        let leaf = self.issuing.issue(&identity, &key.public_key(), backdated(now, HOUR))?;
         let issuing = std::iter::once(self.issuing.certificate_der());
         let above: Vec<CertificateDer<'_>> = issuing.chain(&self.intermediates).cloned().collect();
         Ok(tls::verify_server(&leaf.der, &above, &self.root, now)?)

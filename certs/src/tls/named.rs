@@ -41,7 +41,9 @@ pub enum NamedError {
     NoHost,
     #[error("the certificate has ended")]
     Expired,
-    #[error("certificate {0} did not issue the one before it; the file holds the server's certificate, then the CA that issued it, and so on")]
+    #[error(
+        "certificate {0} did not issue the one before it; the file holds the server's certificate, then the CA that issued it, and so on"
+    )]
     Order(usize),
     #[error("the key cannot be used, or does not belong to the certificate")]
     Unusable(#[source] rustls::Error),

@@ -1,6 +1,7 @@
 //! Handshakes in memory, between our configurations and with peers that do not play by the rules.
 
 mod client;
+mod named;
 mod server;
 
 use std::fmt;
