@@ -61,6 +61,11 @@ fn lives_with(offset: &str) {
             Err(host.to_string())
         }
     });
+    let event = poll::until("an event says that the clock is off", 60 * SECOND, || {
+        let events = controller.ctl().events("AGENT_CLOCK_SKEW")?;
+        events.first().cloned().ok_or("no event".to_owned())
+    });
+    assert_eq!(event["agentName"], "host", "{event}");
 }
 
 #[test]
