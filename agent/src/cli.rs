@@ -25,6 +25,7 @@ mod enroll;
 mod facts;
 mod output;
 mod run;
+mod seal;
 mod status;
 mod wait;
 
@@ -53,6 +54,11 @@ enum Verb {
     Status(Look),
     /// Wait until this machine is enrolled, or connected; the last step of whatever sets machines up.
     Wait(Wait),
+    /// Take this machine's identity off it, so that it can become an image.
+    ///
+    /// Removes the agent's id, identity, state and token, and keeps its configuration. Every machine that starts from the image
+    /// enrolls as a new one when it has a token. Refused while the agent runs.
+    Seal(Seal),
     /// Show what this machine says of itself: the facts that selectors can use.
     Facts(FactsArgs),
     /// Run one check of the policies on this machine now, and print it as a plugin does, with its exit code.
@@ -121,6 +127,18 @@ struct Look {
 }
 
 #[derive(Debug, Args)]
+struct Seal {
+    /// Only tell what would be removed.
+    #[arg(long)]
+    dry_run: bool,
+    /// The agent's state directory, instead of what the configuration says.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
 struct Wait {
     /// What to wait for.
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t = WaitFor::Enrolled)]
@@ -181,6 +199,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(config, args),
         Verb::Status(args) => status::status(&config, args),
         Verb::Wait(args) => wait::wait(&config, &args),
+        Verb::Seal(args) => seal::seal(&config, &args),
         Verb::Facts(args) => facts::facts(args),
         Verb::Check(args) => check::check(&config, args),
         Verb::Config(ConfigVerb::Check(args)) => config_check::check(&config, args),

@@ -88,6 +88,27 @@ impl StateDir {
         self.path.join("status.json")
     }
 
+    /// Everything that may be here, the identity first: what is left when only a part of it is gone is no agent.
+    pub fn files(&self) -> Vec<PathBuf> {
+        vec![
+            self.identity(),
+            self.next_identity(),
+            self.enroll_key(),
+            self.fork_key(),
+            self.fork_id(),
+            self.trust(),
+            self.joined(),
+            self.policies(),
+            self.generation(),
+            self.status(),
+            self.lock_file(),
+        ]
+    }
+
+    fn generation(&self) -> PathBuf {
+        self.path.join("generation")
+    }
+
     fn lock_file(&self) -> PathBuf {
         self.path.join("agent.lock")
     }
@@ -141,7 +162,7 @@ impl StateDir {
 
     /// As `next_spool_id`, with a generation above this one too.
     pub fn next_spool_id_above(&self, above: u64, now: SystemTime) -> Result<String, Error> {
-        let path = self.path.join("generation");
+        let path = self.generation();
         let last = match file::read_secret_text(&path, 64) {
             Ok(text) => text.trim().parse::<u64>().ok(),
             Err(file::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Some(0),

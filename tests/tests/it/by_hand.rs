@@ -379,3 +379,39 @@ fn assert_nothing_lost(before: &States, after: &States) {
         }
     }
 }
+
+#[test]
+fn a_sealed_machine_is_a_new_one_that_keeps_its_configuration() {
+    let controller = Controller::start();
+    let mut agent = controller.agent("golden").start();
+    controller.wait_for_agent("golden", "ONLINE");
+    let before = agent.id().expect("an id");
+    agent
+        .verb(&["seal"])
+        .expect_code(8)
+        .says(&["running", "systemctl stop muster-agent"])
+        .explains();
+    agent.stop();
+    let would = agent.verb(&["seal", "--dry-run"]).expect_code(0);
+    assert!(would.stdout.contains("identity.pem"), "{would}");
+    assert_eq!(agent.id().as_ref(), Ok(&before), "a dry run removes nothing");
+    let sealed = agent.verb(&["seal"]).expect_code(0);
+    for name in ["identity.pem", "agent-id", "trust.json", "generation"] {
+        assert!(sealed.stdout.contains(name), "{name} is not told: {sealed}");
+    }
+    let left: Vec<_> = fs::read_dir(agent.setup().path("state")).expect("a directory").collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(agent.setup().path("agent.yaml").exists());
+    agent.verb(&["seal"]).expect_code(0);
+
+    agent.setup().write_token(&controller.token(&[]).secret);
+    agent.run();
+    poll::until("the machine enrolls as a new one", 20 * SECOND, || {
+        let agents = controller.ctl().items(&["agent", "list"])?;
+        let is_new = |it: &&Value| it["id"] != before.as_str() && it["status"] == "AGENT_STATUS_ONLINE";
+        match agents.iter().find(is_new) {
+            Some(_) if agents.len() == 2 => Ok(()),
+            _ => Err(format!("{agents:?}")),
+        }
+    });
+}
