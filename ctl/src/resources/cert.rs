@@ -73,7 +73,6 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
     let list = paging::collect(args.limit.count(), |page_size, page_token| {
         let request = v1::ListCertificatesRequest {
             agent: args.agent.clone(),
-            user: String::new(),
             show_ended: args.all,
             page_size,
             page_token,
