@@ -3,9 +3,17 @@
 
 use std::time::{Duration, SystemTime};
 
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyIdMethod, KeyUsagePurpose,
+    SerialNumber, SubjectPublicKeyInfo,
+};
 use rustls_pki_types::CertificateDer;
+use x509_parser::asn1_rs::Tag;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
-use super::{Ca, backdated};
+use super::{BACKDATE, Ca, backdated};
 use crate::certificate::{self, Certificate, is_signed_by};
 use crate::identity::{Identity, TrustDomain};
 use crate::key::KeyPair;
@@ -66,6 +74,10 @@ pub enum Error {
         "{subject} has no place in this chain: it is neither above the first certificate nor another certificate of the root"
     )]
     Stray { subject: String },
+    #[error(
+        "the name of {subject} cannot be repeated in certificates: it has two parts of one kind (as in DC=example, DC=com)"
+    )]
+    Name { subject: String },
     #[error("what this CA issues would not be accepted")]
     Unusable(#[from] tls::Error),
     #[error("failed to issue a certificate for a trial")]
@@ -121,9 +133,73 @@ impl Chain {
         let key = KeyPair::generate().map_err(Error::Key)?;
         let leaf = self.issuing.issue(&identity, &key.public_key(), backdated(now, HOUR))?;
         let issuing = std::iter::once(self.issuing.certificate_der());
+        let named = |der: &CertificateDer<'_>| Certificate::parse(der).map_err(|error| Error::Certificate(1, error));
+        let issuing_certificate = named(self.issuing.certificate_der())?;
+        if !named(&leaf.der)?.is_below(&issuing_certificate) {
+            return Err(Error::Name {
+                subject: issuing_certificate.subject_text(),
+            });
+        }
         let above: Vec<CertificateDer<'_>> = issuing.chain(&self.intermediates).cloned().collect();
         Ok(tls::verify_server(&leaf.der, &above, &self.root, now)?)
     }
+}
+
+impl Ca {
+    /// As [`Ca::cross_sign`] for a root of another PKI, of which only the certificate is here.
+    pub fn cross_sign_foreign(
+        &self,
+        root: &CertificateDer<'_>,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, Error> {
+        let failed = |error: rcgen::Error| Error::Trial(error.into());
+        let other = Certificate::parse(root).map_err(|error| Error::Certificate(1, error))?;
+        if !self.is_root() || !other.is_self_issued() {
+            return Err(Error::Trial(super::Error::NotARoot));
+        }
+        let name = || Error::Name {
+            subject: other.subject_text(),
+        };
+        let (_, x509) = X509Certificate::from_der(root).map_err(|_| name())?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = repeated(x509.subject()).ok_or_else(name)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        // What is below the root names its key by this.
+        for extension in x509.extensions() {
+            if let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() {
+                params.key_identifier_method = KeyIdMethod::PreSpecified(id.0.to_vec());
+            }
+        }
+        let validity = super::validity(now - BACKDATE..other.not_after, Some(self))?;
+        super::set_validity(&mut params, &validity);
+        params.serial_number = Some(SerialNumber::from_slice(&super::serial()?));
+        let key = SubjectPublicKeyInfo::from_der(&other.public_key_der).map_err(failed)?;
+        let cross = params.signed_by(&key, &self.issuer).map_err(failed)?.der().clone();
+        match Certificate::parse(&cross) {
+            Ok(cross) if cross.is_same_authority(&other) => {}
+            _ => return Err(name()),
+        }
+        Ok(cross)
+    }
+}
+
+/// A name as it can be written again. None: it has parts that cannot.
+fn repeated(name: &X509Name<'_>) -> Option<DistinguishedName> {
+    let mut repeated = DistinguishedName::new();
+    for attribute in name.iter_attributes() {
+        let kind = DnType::from_oid(&attribute.attr_type().iter()?.collect::<Vec<_>>());
+        let text = attribute.as_str().ok()?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
+            Tag::PrintableString => DnValue::PrintableString(text.try_into().ok()?),
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().ok()?),
+            _ => return None,
+        };
+        repeated.push(kind, value);
+    }
+    Some(repeated)
 }
 
 struct Link {

@@ -128,6 +128,23 @@ fn other_certificates_of_the_root_are_taken_along_and_strangers_are_not() {
 }
 
 #[test]
+fn our_root_can_speak_for_one_of_another_pki() {
+    let (root, issuing) = with(|_| ());
+    let ours = Ca::create_root(&trust_domain(), now()).unwrap();
+    let cross = ours.cross_sign_foreign(&root.der, now()).unwrap();
+    let chain = read(&[&issuing.der, &root.der, &cross], &issuing.key.serialize_pem()).unwrap();
+    assert_eq!(chain.cross, std::slice::from_ref(&cross));
+    let key = KeyPair::generate().unwrap().public_key();
+    let identity = Identity::controller(&trust_domain(), "controller1").unwrap();
+    let leaf = chain.issuing.issue(&identity, &key, backdated(now(), DAY)).unwrap();
+    let way = [issuing.der.clone(), cross];
+    tls::verify_server(&leaf.der, &way, ours.certificate_der(), now()).unwrap();
+    assert!(tls::verify_server(&leaf.der, &way[..1], ours.certificate_der(), now()).is_err());
+    // Only roots are spoken for.
+    assert!(ours.cross_sign_foreign(&issuing.der, now()).is_err());
+}
+
+#[test]
 fn each_mistake_is_told_with_the_certificate_that_has_it() {
     let says = |spoil: fn(&mut CertificateParams), words: &[&str]| {
         let (root, issuing) = with(spoil);
