@@ -223,6 +223,11 @@ impl Ca {
         self.good.end
     }
 
+    /// Whether it may sign revocation lists; one of another PKI need not.
+    pub fn signs_lists(&self) -> bool {
+        self.certificate.crl_sign
+    }
+
     pub fn is_root(&self) -> bool {
         self.certificate.is_self_issued()
     }

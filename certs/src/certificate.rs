@@ -31,6 +31,8 @@ pub struct Certificate {
     pub digital_signature: bool,
     /// keyUsage keyCertSign.
     pub key_cert_sign: bool,
+    /// keyUsage cRLSign.
+    pub crl_sign: bool,
     /// keyUsage keyCertSign or cRLSign.
     pub signs_certificates: bool,
     pub server_auth: bool,
@@ -89,6 +91,7 @@ impl Certificate {
             path_len: constraints.and_then(|ext| ext.path_len_constraint),
             digital_signature: usage.is_some_and(|usage| usage.digital_signature()),
             key_cert_sign: usage.is_some_and(|usage| usage.key_cert_sign()),
+            crl_sign: usage.is_some_and(|usage| usage.crl_sign()),
             signs_certificates: usage.is_some_and(|usage| usage.key_cert_sign() || usage.crl_sign()),
             server_auth: extended.is_some_and(|usage| usage.server_auth),
             client_auth: extended.is_some_and(|usage| usage.client_auth),

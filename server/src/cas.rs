@@ -124,13 +124,16 @@ impl Cas {
         })
     }
 
-    /// The revocation list of a CA, or of the one that issues, in DER. None: there is no such CA.
+    /// The revocation list of a CA, or of the one that issues, in DER. None: there is no such CA, or it may not sign one.
     pub async fn revocation_list(&self, ca: Option<&str>, now: Micros) -> Result<Option<Arc<Vec<u8>>>, Error> {
         let authorities = self.pki.authorities();
         let wanted = ca.map_or_else(|| authorities.active().id(), str::to_owned);
         let Some(authority) = authorities.all().iter().find(|it| it.entry.id == wanted) else {
             return Ok(None);
         };
+        if !authority.issuing.signs_lists() {
+            return Ok(None);
+        }
         let mut lists = self.lists.lock().await;
         if let Some((made, list)) = lists.get(&wanted)
             && (0..LIST_AGE).contains(&(now - made))
@@ -151,6 +154,7 @@ impl Cas {
     /// Makes the next CA; all agents are told to trust it as well.
     pub async fn prepare(&self, by: &str, now: SystemTime) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
+        let _alone = self.pki.alone()?;
         let authorities = self.pki.authorities();
         if authorities.prepared().is_some() {
             return Err(Error::Phase("the next CA is prepared already"));
@@ -169,6 +173,7 @@ impl Cas {
     /// The prepared CA issues from now on.
     pub async fn activate(&self, force: bool, by: &str, now: Micros) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
+        let _alone = self.pki.alone()?;
         let authorities = self.pki.authorities();
         let next = authorities
             .with_activated(now)
@@ -191,6 +196,7 @@ impl Cas {
     /// Nobody trusts the old CA from now on.
     pub async fn retire(&self, compromised: bool, by: &str, now: Micros) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
+        let _alone = self.pki.alone()?;
         let authorities = self.pki.authorities();
         let old = authorities
             .old()

@@ -3,13 +3,17 @@
 //! elsewhere.
 
 mod authorities;
+pub mod import;
+mod phases;
+mod reload;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use bytes::Bytes;
+use muster_certs::ca::foreign::Chain;
 use muster_certs::ca::{self, Issued};
 use muster_certs::identity::{self, Identity, TrustDomain};
 use muster_certs::key::{self, KeyPair, PublicKey};
@@ -23,6 +27,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use authorities::{Authorities, Authority, Phase};
+pub use import::Imported;
+use reload::Stamp;
+pub use reload::{Alone, Reloaded};
 
 use crate::clock;
 
@@ -40,6 +47,8 @@ pub struct Pki {
     policy_key: SigningKey,
     lifetimes: Lifetimes,
     authorities: RwLock<Arc<Authorities>>,
+    /// What the files were that the authorities are from.
+    stamp: Mutex<Stamp>,
     /// Told when the authorities change.
     changed: watch::Sender<()>,
     agents_clients: ClientAuthorities,
@@ -91,6 +100,12 @@ pub enum Error {
     Authorities { path: PathBuf, problem: String },
     #[error("failed to set up the verification of client certificates")]
     Tls(#[from] muster_certs::tls::Error),
+    #[error("{0}")]
+    Import(String),
+    #[error(
+        "the CA is from your own PKI; make the next one there and bring it: muster-server ca import --ca-cert FILE --ca-key FILE"
+    )]
+    External,
     #[error("the root's key is not at {}; put it there for the time that this takes", .0.display())]
     RootKeyOffline(PathBuf),
     #[error("the configuration says trust domain {configured}, the keys are for {actual}; it cannot change after init")]
@@ -121,6 +136,19 @@ impl Default for Lifetimes {
 impl Pki {
     /// Makes all keys, in a folder that appears whole or not at all.
     pub fn create(dir: &Path, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, Error> {
+        let first = Authority::create(trust_domain, now)?;
+        Self::create_with(dir, |parts| first.write(parts))
+    }
+
+    /// The same with a CA of another PKI, which this is.
+    pub fn create_external(dir: &Path, chain: &Chain) -> Result<Self, Error> {
+        Self::create_with(dir, |parts| {
+            import::write(chain, parts)?;
+            Authorities::first_external(parts, chain.issuing.trust_domain())
+        })
+    }
+
+    fn create_with(dir: &Path, write_ca: impl FnOnce(&Path) -> Result<(), Error>) -> Result<Self, Error> {
         if fs::symlink_metadata(dir).is_ok() {
             return Err(Error::Exists(dir.to_owned()));
         }
@@ -135,9 +163,8 @@ impl Pki {
         }
         file::create_private_dir(&parts)?;
 
-        let first = Authority::create(trust_domain, now)?;
         let policy_key = SigningKey::generate()?;
-        first.write(&parts)?;
+        write_ca(&parts)?;
         file::write_secret(&parts.join(POLICY_KEY), policy_key.to_pem().as_bytes())?;
         fs::rename(&parts, dir).map_err(failed(dir))?;
         if let Some(parent) = dir.parent() {
@@ -150,16 +177,21 @@ impl Pki {
 
     /// Reads everything but the roots' keys.
     pub fn load(dir: &Path) -> Result<Self, Error> {
+        let stamp = Stamp::of(dir).map_err(|source| Error::Read {
+            path: dir.to_owned(),
+            source: source.into(),
+        })?;
         let authorities = Authorities::load(dir)?;
         let policy_key = read(&dir.join(POLICY_KEY), SigningKey::from_pem)?;
         Ok(Self {
             dir: dir.to_owned(),
-            trust_domain: authorities.active().issuing.trust_domain().clone(),
+            trust_domain: authorities.trust_domain.clone(),
             policy_key,
             lifetimes: Lifetimes::default(),
             agents_clients: ClientAuthorities::new(&authorities.accepted_from_agents())?,
             users_clients: ClientAuthorities::new(&authorities.accepted_from_users())?,
             authorities: RwLock::new(Arc::new(authorities)),
+            stamp: Mutex::new(stamp),
             changed: watch::Sender::new(()),
         })
     }
@@ -172,6 +204,13 @@ impl Pki {
     /// Puts other authorities on disk and into use. The caller sees to it that nobody else does.
     pub fn set_authorities(&self, authorities: Authorities) -> Result<(), Error> {
         authorities.save(&self.dir)?;
+        if let Ok(stamp) = Stamp::of(&self.dir) {
+            *self.stamp.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        }
+        self.put(authorities)
+    }
+
+    fn put(&self, authorities: Authorities) -> Result<(), Error> {
         self.agents_clients.replace(&authorities.accepted_from_agents())?;
         self.users_clients.replace(&authorities.accepted_from_users())?;
         *self.authorities.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authorities);
@@ -214,7 +253,14 @@ impl Pki {
 
     /// The roots that are trusted now, the newest first.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
-        self.authorities().trusted().map(|it| it.root.clone()).collect()
+        let mut roots = Vec::new();
+        for authority in self.authorities().trusted() {
+            // Several CAs of another PKI may stand on one root.
+            if !roots.contains(&authority.root) {
+                roots.push(authority.root.clone());
+            }
+        }
+        roots
     }
 
     /// Id of the CA that issues now.
@@ -235,12 +281,13 @@ impl Pki {
     /// What a joining machine knows this controller by: the pin of the root, and that of the one that comes after it.
     pub fn pins(&self) -> Vec<Pin> {
         let authorities = self.authorities();
-        let prepared = authorities.prepared();
-        [Some(authorities.active()), prepared]
+        let mut pins: Vec<Pin> = [Some(authorities.active()), authorities.prepared()]
             .into_iter()
             .flatten()
             .map(|it| it.pin)
-            .collect()
+            .collect();
+        pins.dedup();
+        pins
     }
 
     /// Ids of the CAs that `pins` stands for, separated by blanks.

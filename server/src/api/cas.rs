@@ -100,7 +100,7 @@ impl Api {
                 agents: count(uses.agents),
                 agents_in_grace: count(uses.in_grace),
                 tokens: count(uses.tokens),
-                is_external: false,
+                is_external: authority.entry.external,
                 is_compromised: authority.entry.compromised,
             }
         };

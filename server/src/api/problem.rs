@@ -150,7 +150,7 @@ impl From<cas::Error> for Problem {
                     .with_metadata("agents", ids.join(","))
                     .with_metadata("count", waiting.count.to_string())
             }
-            cas::Error::Pki(error @ pki::Error::RootKeyOffline(_)) => {
+            cas::Error::Pki(error @ (pki::Error::RootKeyOffline(_) | pki::Error::External)) => {
                 Problem::new(Code::FailedPrecondition, ErrorReason::CaKeyOffline, error.to_string())
             }
             cas::Error::Pki(error) => internal(&error),

@@ -1,27 +1,33 @@
 //! The CAs of an installation and the phase that each is in. The first lies in `pki` itself, each later one in a folder that
 //! is called by its id; `authorities.json` says which there are, and appears with the second. A root's key is read only when
-//! the next CA is made, and may be kept elsewhere until then.
+//! the next CA is made, and may be kept elsewhere until then. CAs of the operator's own PKI come by `import`.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::SystemTime,
+use std::{io, path::Path, time::SystemTime};
+
+use muster_certs::{
+    CertificateDer,
+    ca::Ca,
+    certificate::{Certificate, is_signed_by},
+    file,
+    identity::TrustDomain,
+    pem,
+    pin::Pin,
 };
-
-use muster_certs::{CertificateDer, ca::Ca, certificate::Certificate, file, identity::TrustDomain, pem, pin::Pin};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, read};
 use crate::clock::{self, Micros};
 
-const LIST: &str = "authorities.json";
-const ROOT: &str = "root.pem";
-const ROOT_KEY: &str = "root-key.pem";
-const ISSUING: &str = "issuing.pem";
-const ISSUING_KEY: &str = "issuing-key.pem";
+pub(super) const LIST: &str = "authorities.json";
+pub(super) const ROOT: &str = "root.pem";
+pub(super) const ROOT_KEY: &str = "root-key.pem";
+pub(super) const ISSUING: &str = "issuing.pem";
+pub(super) const ISSUING_KEY: &str = "issuing-key.pem";
 /// Certificates of this root by the one before.
-const CROSS: &str = "cross.pem";
-const MAX_BYTES: usize = 256 * 1024;
+pub(super) const CROSS: &str = "cross.pem";
+/// Between the issuing CA and the root.
+pub(super) const INTERMEDIATES: &str = "intermediates.pem";
+pub(super) const MAX_BYTES: usize = 256 * 1024;
 /// The bundle that agents get when they enroll with a CA that was never rotated.
 const FIRST_BUNDLE: i64 = 1;
 
@@ -45,6 +51,8 @@ pub struct Authority {
     pub pin: Pin,
     /// Certificates of this root by the one before it.
     pub cross: Vec<CertificateDer<'static>>,
+    /// Between the issuing CA and the root, from below. Our own have none.
+    pub intermediates: Vec<CertificateDer<'static>>,
     pub entry: Entry,
 }
 
@@ -64,12 +72,16 @@ pub struct Entry {
     pub bundle_version: i64,
     /// How long its root is shown after it was retired, for those who know no other: tokens and operators' files.
     pub shown_until: Micros,
+    /// From the operator's own PKI.
+    #[serde(default)]
+    pub external: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct Authorities {
+    pub(super) trust_domain: TrustDomain,
     /// Oldest first; exactly one is active.
-    all: Vec<Authority>,
+    pub(super) all: Vec<Authority>,
     /// Of what agents are to trust now.
     pub bundle_version: i64,
 }
@@ -78,14 +90,17 @@ pub struct Authorities {
 #[serde(rename_all = "camelCase")]
 struct List {
     bundle_version: i64,
+    /// Certificates of another PKI do not say it. Empty: ours do.
+    #[serde(default)]
+    trust_domain: String,
     authorities: Vec<Entry>,
 }
 
 /// An authority that was just made, with the keys that go to disk.
 #[derive(Debug)]
 pub(super) struct New {
-    root: Ca,
-    issuing: Ca,
+    pub(super) root: Ca,
+    pub(super) issuing: Ca,
 }
 
 impl Authority {
@@ -96,22 +111,24 @@ impl Authority {
         Ok(New { root, issuing })
     }
 
-    fn load(pki: &Path, entry: Entry) -> Result<Self, Error> {
+    /// `trust_domain` is needed for one of another PKI.
+    pub(super) fn load(pki: &Path, entry: Entry, trust_domain: Option<&TrustDomain>) -> Result<Self, Error> {
         let dir = pki.join(&entry.folder);
         let root = read(&dir.join(ROOT), |text| {
             let [root] = <[_; 1]>::try_from(pem::certificates(text)?).map_err(|_| pem::Error::TooManyCertificates)?;
             Ok::<_, pem::Error>(root)
         })?;
         let issuing_key = file::read_secret_text(&dir.join(ISSUING_KEY), MAX_BYTES)?;
-        let issuing = read(&dir.join(ISSUING), |text| Ca::load(text, &issuing_key))?;
-        let cross = match file::read_secret_text(&dir.join(CROSS), MAX_BYTES) {
-            Ok(text) => pem::certificates(&text).map_err(|error| Error::Read {
-                path: dir.join(CROSS),
-                source: Box::new(error),
-            })?,
-            Err(file::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let intermediates = optional(&dir.join(INTERMEDIATES))?;
+        let issuing = read(&dir.join(ISSUING), |text| match (entry.external, trust_domain) {
+            (true, Some(trust_domain)) => {
+                let mut way = pem::certificates(text)?;
+                way.extend(intermediates.iter().chain([&root]).cloned());
+                Ca::load_foreign(&way, &issuing_key, trust_domain)
+            }
+            _ => Ca::load(text, &issuing_key),
+        })?;
+        let cross = optional(&dir.join(CROSS))?;
         let pin = Pin::of_certificate(&root)?;
         let id = issuing.id();
         Ok(Self {
@@ -119,6 +136,7 @@ impl Authority {
             root,
             pin,
             cross,
+            intermediates,
             entry: Entry { id, ..entry },
         })
     }
@@ -138,6 +156,36 @@ impl Authority {
 
     pub fn not_after(&self) -> Micros {
         clock::from_system(self.issuing.not_after())
+    }
+}
+
+impl Entry {
+    /// The one that an installation starts with.
+    fn first(external: bool) -> Self {
+        Self {
+            id: String::new(),
+            folder: String::new(),
+            phase: Phase::Active,
+            created_at: 0,
+            activated_at: 0,
+            retired_at: 0,
+            compromised: false,
+            bundle_version: FIRST_BUNDLE,
+            shown_until: 0,
+            external,
+        }
+    }
+
+    /// One that is trusted from now on and issues nothing yet.
+    pub(super) fn prepared(id: String, folder: String, bundle_version: i64, external: bool, now: Micros) -> Self {
+        Self {
+            id,
+            folder,
+            phase: Phase::Prepared,
+            created_at: now,
+            bundle_version,
+            ..Self::first(external)
+        }
     }
 }
 
@@ -165,17 +213,8 @@ impl Authorities {
             })?,
             Err(file::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => List {
                 bundle_version: FIRST_BUNDLE,
-                authorities: vec![Entry {
-                    id: String::new(),
-                    folder: String::new(),
-                    phase: Phase::Active,
-                    created_at: 0,
-                    activated_at: 0,
-                    retired_at: 0,
-                    compromised: false,
-                    bundle_version: FIRST_BUNDLE,
-                    shown_until: 0,
-                }],
+                trust_domain: String::new(),
+                authorities: vec![Entry::first(false)],
             },
             Err(error) => return Err(error.into()),
         };
@@ -186,20 +225,55 @@ impl Authorities {
                 problem: "there must be one that is active".into(),
             });
         }
-        let all = list.authorities.into_iter().map(|entry| Authority::load(pki, entry));
+        let trust_domain = match list.trust_domain.as_str() {
+            "" => None,
+            text => Some(text.parse::<TrustDomain>()?),
+        };
+        let load = |entry| Authority::load(pki, entry, trust_domain.as_ref());
+        let all = list.authorities.into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            all: all.collect::<Result<_, _>>()?,
+            trust_domain: trust_domain.unwrap_or_else(|| all[0].issuing.trust_domain().clone()),
+            all,
             bundle_version: list.bundle_version,
         })
+    }
+
+    /// Makes an installation that starts with a CA of another PKI, whose files lie there already.
+    pub(super) fn first_external(pki: &Path, trust_domain: &TrustDomain) -> Result<(), Error> {
+        let first = Self {
+            trust_domain: trust_domain.clone(),
+            all: vec![Authority::load(pki, Entry::first(true), Some(trust_domain))?],
+            bundle_version: FIRST_BUNDLE,
+        };
+        first.save(pki)
     }
 
     pub(super) fn save(&self, pki: &Path) -> Result<(), Error> {
         let list = List {
             bundle_version: self.bundle_version,
+            trust_domain: self.trust_domain.to_string(),
             authorities: self.all.iter().map(|authority| authority.entry.clone()).collect(),
         };
         let text = serde_json::to_string_pretty(&list).unwrap_or_default() + "\n";
         Ok(file::write_secret(&pki.join(LIST), text.as_bytes())?)
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let parts = |of: &Self| {
+            let part = |it: &Authority| {
+                let issuing = it.issuing.certificate_der().clone();
+                (
+                    issuing,
+                    it.root.clone(),
+                    it.cross.clone(),
+                    it.intermediates.clone(),
+                    it.entry.clone(),
+                )
+            };
+            of.all.iter().map(part).collect::<Vec<_>>()
+        };
+        let head = |of: &Self| (of.trust_domain.clone(), of.bundle_version);
+        head(self) == head(other) && parts(self) == parts(other)
     }
 
     /// Oldest first.
@@ -233,8 +307,17 @@ impl Authorities {
 
     /// The authority that issued a certificate, or the active one.
     pub(super) fn issuer_of(&self, leaf: &CertificateDer<'_>) -> &Authority {
-        let is_issuer = |authority: &&Authority| is_below(leaf, authority.issuing.certificate_der());
-        self.all.iter().find(is_issuer).unwrap_or(self.active())
+        let named = |it: &&Authority| is_below(leaf, it.issuing.certificate_der());
+        // CAs of another PKI may share a name; then the signature tells.
+        match self.all.iter().filter(named).collect::<Vec<_>>().as_slice() {
+            [] => self.active(),
+            [one] => one,
+            several => several
+                .iter()
+                .find(|it| is_signed_by(leaf, it.issuing.certificate_der()))
+                .copied()
+                .unwrap_or(self.active()),
+        }
     }
 
     pub(super) fn accepted_from_agents(&self) -> Vec<CertificateDer<'static>> {
@@ -261,95 +344,31 @@ impl Authorities {
         };
         let shown: Vec<&Authority> = self.all.iter().rev().filter(is_shown).collect();
         let mut chain = vec![leaf, active.issuing.certificate_der().clone()];
+        chain.extend(active.intermediates.iter().cloned());
         // A cross-signature is of use as long as the root that made it is shown.
         for authority in &shown {
-            let is_of_use = |cross: &&CertificateDer<'_>| shown.iter().any(|above| is_below(cross, &above.root));
+            let is_of_use = |cross: &&CertificateDer<'_>| shown.iter().any(|above| is_signed_by(cross, &above.root));
             chain.extend(authority.cross.iter().filter(is_of_use).cloned());
         }
-        chain.extend(shown.iter().map(|authority| authority.root.clone()));
+        // Several CAs of another PKI may stand on one root.
+        for authority in &shown {
+            if !chain.contains(&authority.root) {
+                chain.push(authority.root.clone());
+            }
+        }
         chain
     }
+}
 
-    /// With another CA that is trusted from now on, signed by the root of the active one. Its files are on disk when this
-    /// returns; that it counts, `Pki::set_authorities` makes.
-    pub fn with_prepared(&self, pki: &Path, now: SystemTime) -> Result<Self, Error> {
-        let active = self.active();
-        let path = pki.join(&active.entry.folder).join(ROOT_KEY);
-        let key = match file::read_secret_text(&path, MAX_BYTES) {
-            Ok(key) => key,
-            Err(file::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::RootKeyOffline(path));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let old_root = Ca::load(&pem::encode_certificates([&active.root]), &key)?;
-        let new = Authority::create(active.issuing.trust_domain(), now)?;
-        let cross = old_root.cross_sign(&new.root, now)?;
-        let id = new.issuing.id();
-        let folder = pki.join(&id);
-        file::create_private_dir(&folder)?;
-        new.write(&folder)?;
-        file::write_secret(&folder.join(CROSS), pem::encode_certificates([&cross]).as_bytes())?;
-        let now = clock::from_system(now);
-        let mut next = self.clone();
-        next.bundle_version = next.next_version(now);
-        let entry = Entry {
-            folder: id.clone(),
-            id,
-            phase: Phase::Prepared,
-            created_at: now,
-            activated_at: 0,
-            retired_at: 0,
-            compromised: false,
-            bundle_version: next.bundle_version,
-            shown_until: 0,
-        };
-        next.all.push(Authority::load(pki, entry)?);
-        Ok(next)
-    }
-
-    /// With the prepared one as the active one. None: there is none.
-    pub fn with_activated(&self, now: Micros) -> Option<Self> {
-        self.prepared()?;
-        let mut next = self.clone();
-        for authority in &mut next.all {
-            match authority.entry.phase {
-                Phase::Active => authority.entry.phase = Phase::Old,
-                Phase::Prepared => {
-                    authority.entry.phase = Phase::Active;
-                    authority.entry.activated_at = now;
-                }
-                _ => {}
-            }
-        }
-        next.bundle_version = next.next_version(now);
-        Some(next)
-    }
-
-    /// Without trust in the old one. None: there is none.
-    pub fn with_retired(&self, compromised: bool, shown_until: Micros, now: Micros) -> Option<Self> {
-        self.old()?;
-        let mut next = self.clone();
-        for authority in &mut next.all {
-            if authority.entry.phase == Phase::Old {
-                authority.entry.phase = Phase::Retired;
-                authority.entry.retired_at = now;
-                authority.entry.compromised = compromised;
-                authority.entry.shown_until = if compromised { 0 } else { shown_until };
-            }
-        }
-        next.bundle_version = next.next_version(now);
-        Some(next)
-    }
-
-    /// Grows, also over a backup that is restored.
-    fn next_version(&self, now: Micros) -> i64 {
-        (self.bundle_version + 1).max(now)
-    }
-
-    /// The key of a root, where it is when nobody took it away.
-    pub fn root_key(&self, pki: &Path) -> PathBuf {
-        pki.join(&self.active().entry.folder).join(ROOT_KEY)
+/// The certificates of a file that need not be there.
+fn optional(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    match file::read_secret_text(path, MAX_BYTES) {
+        Ok(text) => pem::certificates(&text).map_err(|error| Error::Read {
+            path: path.to_owned(),
+            source: Box::new(error),
+        }),
+        Err(file::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
     }
 }
 

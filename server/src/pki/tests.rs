@@ -1,3 +1,5 @@
+mod imported;
+
 use std::os::unix::fs::PermissionsExt;
 
 use muster_certs::certificate::Certificate;
