@@ -399,7 +399,9 @@ fn a_sealed_machine_is_a_new_one_that_keeps_its_configuration() {
     for name in ["identity.pem", "agent-id", "trust.json", "generation"] {
         assert!(sealed.stdout.contains(name), "{name} is not told: {sealed}");
     }
-    let left: Vec<_> = fs::read_dir(agent.setup().path("state")).expect("a directory").collect();
+    let left: Vec<_> = fs::read_dir(agent.setup().path("state"))
+        .expect("a directory")
+        .collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(agent.setup().path("agent.yaml").exists());
     agent.verb(&["seal"]).expect_code(0);
