@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use muster_certs::{
+    ServerName,
     rustls::ClientConfig,
     tls,
     tokio_rustls::{TlsConnector, client::TlsStream},
@@ -57,11 +58,20 @@ impl Client {
                 .why(why)
                 .step("get a new context file on the controller's host: muster-server admin create NAME")
         };
-        let config = tls::operator(&context.roots, &context.trust_domain, Some(&context.identity))
-            .map_err(|error| unusable(error.to_string()))?;
+        let identity = Some(&context.identity);
+        let config = match &context.server_name {
+            Some(_) => tls::operator_by_name(&context.roots, identity),
+            None => tls::operator(&context.roots, &context.trust_domain, identity),
+        }
+        .map_err(|error| unusable(error.to_string()))?;
         let refused = |error: &ConnectError| connection::refused(&context.server, asked, error);
 
         let host = host(&context.server).map_err(|error| refused(&error))?;
+        let name = match &context.server_name {
+            Some(name) => ServerName::try_from(name.clone())
+                .map_err(|_| unusable(format!("`server_name`: {name:?} is neither a host name nor an address")))?,
+            None => tls::server_name(&host),
+        };
         let endpoint = Endpoint::from_shared(format!("http://{}", context.server))
             .and_then(|endpoint| endpoint.user_agent(concat!("musterctl/", env!("CARGO_PKG_VERSION"))))
             .map_err(|_| refused(&ConnectError::Address(context.server.clone())))?
@@ -76,9 +86,10 @@ impl Client {
         let connector = {
             let (wire, server) = (wire.clone(), context.server.clone());
             tower::service_fn(move |_: Uri| {
-                let (wire, server, host, config) = (wire.clone(), server.clone(), host.clone(), config.clone());
+                let (wire, server, host) = (wire.clone(), server.clone(), host.clone());
+                let (name, config) = (name.clone(), config.clone());
                 async move {
-                    dial(&server, &host, config, limit)
+                    dial(&server, &host, name, config, limit)
                         .await
                         .map(|stream| TokioIo::new(wire.observe(stream)))
                 }
@@ -175,6 +186,7 @@ fn host(server: &str) -> Result<String, ConnectError> {
 async fn dial(
     server: &str,
     host: &str,
+    name: ServerName<'static>,
     config: Arc<ClientConfig>,
     limit: Duration,
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
@@ -192,7 +204,7 @@ async fn dial(
         // Small requests are not to wait for the acknowledgement of the one before.
         stream.set_nodelay(true).map_err(ConnectError::Connect)?;
         TlsConnector::from(config)
-            .connect(tls::server_name(host), stream)
+            .connect(name, stream)
             .await
             .map_err(ConnectError::Tls)
     };

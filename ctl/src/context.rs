@@ -31,6 +31,9 @@ pub struct Context {
     pub trust_domain: TrustDomain,
     pub roots: Vec<CertificateDer<'static>>,
     pub identity: IdentityFile,
+    /// The host name in the controller's certificate, for one of the web PKI; `roots` are those of that PKI then. None: the
+    /// controller's own certificate, known by the identity in it and by no host name.
+    pub server_name: Option<String>,
 }
 
 impl Context {
@@ -61,6 +64,7 @@ impl Context {
                 .map_err(|error| wrong("certificate and key", &error))?,
             name: entry.name,
             server: entry.server,
+            server_name: entry.server_name,
         })
     }
 
@@ -89,6 +93,7 @@ struct Entry {
     ca: String,
     certificate: String,
     key: String,
+    server_name: Option<String>,
 }
 
 fn default_path() -> Option<PathBuf> {
@@ -103,7 +108,7 @@ fn parse(path: &Path, text: &str) -> Result<File, Problem> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         problem(format!("the context file {} cannot be read", path.display()))
             .why(error.to_string())
-            .step("correct it; its keys are current and contexts, and in each context name, server, trust_domain, ca, certificate, key")
+            .step("correct it; its keys are current and contexts, and in each context name, server, trust_domain, ca, certificate, key, and server_name for a controller that is known by its host name")
             .step("or get a new one on the controller's host: muster-server admin create NAME")
     })
 }

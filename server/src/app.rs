@@ -30,7 +30,11 @@ use crate::{
     renewal::Renewer,
     states::States,
     store::{self, Db},
-    tasks::{self, controller_certificate::ControllerCertificate},
+    tasks::{
+        self,
+        controller_certificate::ControllerCertificate,
+        reload::{self, Reload},
+    },
     telemetry::Telemetry,
 };
 
@@ -182,6 +186,17 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         shutdown: serving.clone(),
     });
 
+    let api_certificate = muster_certs::tls::ApiCertificate::new(certificate.served());
+    let mut reload = Reload {
+        db: db.clone(),
+        pki: pki.clone(),
+        telemetry: telemetry.clone(),
+        api: config
+            .api_certificate
+            .clone()
+            .map(|files| reload::Api::new(files, api_certificate.clone())),
+    };
+    reload.look(SystemTime::now()).await;
     let trust_domain = pki.trust_domain();
     let agents_listener = net::Listener {
         name: "agents",
@@ -193,7 +208,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let api_listener = net::Listener {
         name: "api",
         tcp: api_tcp,
-        tls: muster_certs::tls::api_listener(certificate.served(), pki.users_clients(), trust_domain)?,
+        tls: muster_certs::tls::api_listener(&api_certificate, pki.users_clients(), trust_domain)?,
         limits: config.api_limits(),
         metrics: telemetry.listener("api"),
     };
@@ -205,6 +220,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     backgrounds.spawn(async move { storing.run(stop).await });
     backgrounds.spawn(ingest.run(background.clone()));
     backgrounds.spawn(certificate.run(background.clone()));
+    backgrounds.spawn(reload.run(background.clone()));
     backgrounds.spawn(tasks::liveness::run(agents.clone(), heartbeat, background.clone()));
     let identity = tasks::identity::Deps {
         db: db.clone(),

@@ -39,6 +39,9 @@ pub enum Verb {
     /// Operators, on the host of the controller
     #[command(subcommand)]
     Admin(Admin),
+    /// The CA, on the host of the controller; `musterctl ca` does the rest
+    #[command(subcommand)]
+    Ca(CaVerb),
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -83,6 +86,31 @@ pub struct Init {
     /// How agents reach this controller, host:port [default: the name of this machine]
     #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_parser = endpoint)]
     pub advertise: Vec<String>,
+    /// An issuing CA of your own PKI instead of a new one: its certificate, those above it and the root, as PEM
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    pub ca_cert: Option<PathBuf>,
+    /// The key of that CA, without a passphrase and for its owner alone
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub ca_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CaVerb {
+    /// Bring the next issuing CA of your own PKI, or a new certificate of the one in use
+    ///
+    /// It is prepared: all agents are told to trust its root, and it issues nothing until `musterctl ca activate`. A
+    /// controller that runs takes it over within seconds.
+    Import {
+        /// Its certificate, those above it and the root, as PEM; for another root than the present one with a certificate of
+        /// the new root that the present one has signed
+        #[arg(long, value_name = "FILE")]
+        ca_cert: PathBuf,
+        /// Its key, without a passphrase and for its owner alone
+        #[arg(long, value_name = "FILE")]
+        ca_key: PathBuf,
+        #[command(flatten)]
+        installation: Installation,
+    },
 }
 
 #[derive(Debug, Subcommand)]

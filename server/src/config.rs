@@ -41,6 +41,7 @@ pub struct Config {
     pub retention: Retention,
     pub certificates: Lifetimes,
     pub enrollment: Enrollment,
+    pub api_certificate: Option<ApiCertificate>,
     pub logging: Logging,
 }
 
@@ -81,6 +82,15 @@ pub struct Enrollment {
     /// What happens to a machine that shows the identity of an agent that is connected from another one. A token may say
     /// otherwise of its agents.
     pub on_clone: OnClone,
+}
+
+/// A certificate with host names for the listener of operators, as PEM files. Whoever knows the controller's own CA gets the
+/// controller's own certificate all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiCertificate {
+    /// The server's certificate, then those above it.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// How much of one kind of history is kept: what is older goes, and what is more.
@@ -172,6 +182,7 @@ impl Config {
             enrollment: Enrollment {
                 on_clone: OnClone::Refuse,
             },
+            api_certificate: None,
             logging: Logging {
                 level: tracing::Level::INFO,
                 format: LogFormat::Text,

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use muster_certs::ca::foreign::Chain;
 use muster_certs::file;
 
 use crate::cli;
@@ -88,6 +89,11 @@ pub async fn run(options: &cli::Init, now: SystemTime) -> Result<Report, Error> 
     if let Some(part) = PARTS.iter().map(|part| data_dir.join(part)).find(|part| exists(part)) {
         return Err(Error::Exists(part));
     }
+    // What is wrong with these is told before anything is made.
+    let own_ca = match (&options.ca_cert, &options.ca_key) {
+        (Some(certificates), Some(key)) => Some(pki::import::read(&options.trust_domain, certificates, key, now)?),
+        _ => None,
+    };
     let is_new = !exists(&data_dir);
     if is_new {
         if let Some(parent) = data_dir.parent() {
@@ -102,7 +108,7 @@ pub async fn run(options: &cli::Init, now: SystemTime) -> Result<Report, Error> 
         b"`muster-server init` did not finish; it starts over when it is run again.\n",
     )?;
 
-    let made = make(&config, &config_path, options, now).await;
+    let made = make(&config, &config_path, options, own_ca.as_ref(), now).await;
     if made.is_err() {
         // The first error is the one to show; what cannot be removed now, the marker leaves to the next attempt.
         let _ = remove_parts(&data_dir).and_then(|()| fs::remove_file(&marker).map_err(failed(&marker)));
@@ -116,8 +122,17 @@ pub async fn run(options: &cli::Init, now: SystemTime) -> Result<Report, Error> 
 }
 
 /// Everything but the configuration lies in the data directory; the configuration comes last, and makes it count.
-async fn make(config: &Config, config_path: &Path, options: &cli::Init, now: SystemTime) -> Result<Report, Error> {
-    let pki = Pki::create(&config.pki_dir(), &config.trust_domain, now)?;
+async fn make(
+    config: &Config,
+    config_path: &Path,
+    options: &cli::Init,
+    own_ca: Option<&Chain>,
+    now: SystemTime,
+) -> Result<Report, Error> {
+    let pki = match own_ca {
+        Some(chain) => Pki::create_external(&config.pki_dir(), chain)?,
+        None => Pki::create(&config.pki_dir(), &config.trust_domain, now)?,
+    };
     let store = Db::open(&config.source()).await?;
     let context = config.data_dir.join(ADMIN_CONTEXT);
     let operator = async {
@@ -157,7 +172,7 @@ async fn make(config: &Config, config_path: &Path, options: &cli::Init, now: Sys
 }
 
 /// Root sets up what another user will run: all belongs to whom the data directory belongs to.
-fn give_to_owner(data_dir: &Path) -> Result<(), Error> {
+pub(crate) fn give_to_owner(data_dir: &Path) -> Result<(), Error> {
     let owner = fs::metadata(data_dir).map_err(failed(data_dir))?;
     let mut folders = vec![data_dir.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Parser;
-use muster_server::cli::{Admin, Cli, ConfigVerb, Verb};
+use muster_server::cli::{Admin, CaVerb, Cli, ConfigVerb, Verb};
 use muster_server::config::{Config, LogFormat, Logging};
-use muster_server::{admin, app, dev, init, logging, signals};
+use muster_server::{admin, app, cas, dev, init, logging, signals};
 use tokio_util::task::TaskTracker;
 
 fn main() -> ExitCode {
@@ -55,6 +55,16 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }) => {
             say(admin::on_host::create(&name, &installation, out.as_deref(), SystemTime::now()).await?);
         }
+        Verb::Ca(CaVerb::Import {
+            ca_cert,
+            ca_key,
+            installation,
+        }) => say(cas::on_host::import(
+            &installation,
+            &ca_cert,
+            &ca_key,
+            SystemTime::now(),
+        )?),
         Verb::Config(ConfigVerb::Check { config: path }) => {
             Config::load(&path)?;
             say(format_args!("{} is good\n", path.display()));

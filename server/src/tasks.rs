@@ -3,4 +3,5 @@
 pub mod controller_certificate;
 pub mod identity;
 pub mod liveness;
+pub mod reload;
 pub mod retention;

@@ -48,6 +48,7 @@ struct Metrics {
     certificates_late: Gauge,
     clocks_wrong: Gauge,
     ca_expiry: Gauge,
+    api_certificate_expiry: Gauges<1>,
     records: Counters<2>,
     commit: Histogram,
     ack_latency: Histograms<1>,
@@ -106,6 +107,12 @@ impl Telemetry {
             "ca_expiry_timestamp_seconds",
             "When the CA that issues ends, in seconds since 1970",
             ca_expiry.clone(),
+        );
+        let api_certificate_expiry = Gauges::<1>::default();
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate with host names that a listener shows ends, in seconds since 1970",
+            api_certificate_expiry.clone(),
         );
         let links = Gauge::default();
         registry.register("links", "Agents that hold a link now", links.clone());
@@ -166,6 +173,7 @@ impl Telemetry {
             certificates_late,
             clocks_wrong,
             ca_expiry,
+            api_certificate_expiry,
             records,
             commit,
             ack_latency,
@@ -247,6 +255,12 @@ impl Telemetry {
     /// `ends` is in microseconds.
     pub fn ca_expiry(&self, ends: i64) {
         self.0.ca_expiry.set(ends / 1_000_000);
+    }
+
+    /// Of the certificate from `api_certificate`; `ends` is in microseconds.
+    pub fn api_certificate_expiry(&self, ends: i64) {
+        let of_api = self.0.api_certificate_expiry.get_or_create(&[("listener", "api")]);
+        of_api.set(ends / 1_000_000);
     }
 
     pub fn renewal(&self, result: &'static str) {

@@ -72,6 +72,15 @@ fn a_context_is_read_as_the_controller_writes_it() {
 }
 
 #[test]
+fn a_controller_can_be_known_by_its_host_name() {
+    let plain = Folder::with(&format!("contexts:\n{}", entry("dev")));
+    assert_eq!(plain.load(None).unwrap().server_name, None);
+    let named = format!("contexts:\n{}    server_name: muster.example.com\n", entry("dev"));
+    let context = Folder::with(&named).load(None).unwrap();
+    assert_eq!(context.server_name.as_deref(), Some("muster.example.com"));
+}
+
+#[test]
 fn the_only_context_needs_no_choice_and_two_do() {
     assert_eq!(
         Folder::with(&format!("contexts:\n{}", entry("dev")))

@@ -62,7 +62,8 @@ pub async fn create(
     })
 }
 
-fn find(installation: &Installation) -> Result<(Config, Pki), Error> {
+/// The controller of this host.
+pub(crate) fn find(installation: &Installation) -> Result<(Config, Pki), Error> {
     let path = match (&installation.config, &installation.data_dir) {
         (Some(path), _) => path.clone(),
         (None, Some(data_dir)) => data_dir.join("server.yaml"),

@@ -11,7 +11,7 @@ use muster_proto::duration;
 
 use crate::agents::OnClone;
 
-use super::{Config, Database, DatabaseUrl, Keep, LogFormat, Mistake, value};
+use super::{ApiCertificate, Config, Database, DatabaseUrl, Keep, LogFormat, Mistake, value};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -174,6 +174,13 @@ impl<'a> Section<'a> {
         });
         self.section("enrollment", |enrollment| {
             enrollment.set("on_clone", &mut config.enrollment.on_clone, on_clone);
+        });
+        self.section("api_certificate", |files| {
+            let certificate = files.required("certificate", absolute_path);
+            let key = files.required("key", absolute_path);
+            if let (Some(certificate), Some(key)) = (certificate, key) {
+                config.api_certificate = Some(ApiCertificate { certificate, key });
+            }
         });
         self.section("logging", |logging| {
             logging.set("level", &mut config.logging.level, level);

@@ -78,6 +78,12 @@ api_listen: {api_listen}
 # enrollment:
 #   on_clone: refuse             # refuse, fork
 
+# A certificate with host names for api_listen, for browsers and other tools; musterctl does without. Both files are read
+# again when they change.
+# api_certificate:
+#   certificate: /etc/muster/api.pem
+#   key: /etc/muster/api-key.pem # for its owner alone
+
 # logging:
 #   level: info                  # error, warn, info, debug, trace
 #   format: text                 # text, json

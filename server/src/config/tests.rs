@@ -39,7 +39,8 @@ fn every_key_is_taken() {
          limits: { connections: 5, connections_per_source: 4, handshakes: 3 }\n\
          retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n\
          certificates: { agent: 24h, user: 7d, controller: 14d }\n\
-         enrollment: { on_clone: fork }\nlogging: { level: debug, format: json }\n",
+         enrollment: { on_clone: fork }\nlogging: { level: debug, format: json }\n\
+         api_certificate: { certificate: /srv/api.pem, key: /srv/api-key.pem }\n",
     )
     .unwrap();
     assert_eq!(config.agent_listen.port(), 18443);
@@ -64,6 +65,11 @@ fn every_key_is_taken() {
     );
     assert_eq!(config.certificates.user, Duration::from_secs(7 * 86_400));
     assert_eq!(config.enrollment.on_clone, OnClone::Fork);
+    let api = config.api_certificate.unwrap();
+    assert_eq!(
+        (api.certificate, api.key),
+        ("/srv/api.pem".into(), "/srv/api-key.pem".into())
+    );
     assert_eq!(
         config.logging,
         Logging {
@@ -121,6 +127,14 @@ fn a_value_that_cannot_be_meant_is_refused_with_what_is_expected() {
         ("retention: { events: { bytes: 1kB } }\n", "at least 1MiB"),
         ("retention: 30d\n", "mapping"),
         ("certificates: { user: 100000d }\n", "at most"),
+        (
+            "api_certificate: { certificate: /srv/api.pem }\n",
+            "`api_certificate.key` is missing",
+        ),
+        (
+            "api_certificate: { certificate: api.pem, key: /srv/k.pem }\n",
+            "absolute path",
+        ),
         ("enrollment: { on_clone: ignore }\n", "neither `refuse` nor `fork`"),
         ("enrollment: { on_clone: \"\" }\n", "`refuse` or `fork`"),
         ("logging: { format: xml }\n", "text or json"),
@@ -181,6 +195,8 @@ fn the_defaults_that_the_rendered_file_shows_are_the_defaults() {
         ["controller.example.com:8443"],
         "the example is shown"
     );
+    let example = read.api_certificate.take().expect("the example is shown");
+    assert_eq!(example.certificate, PathBuf::from("/etc/muster/api.pem"));
     assert_eq!(format!("{read:?}"), format!("{config:?}"));
     for key in [
         "heartbeat",

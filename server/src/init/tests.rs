@@ -6,6 +6,8 @@ use super::*;
 
 fn options(data_dir: PathBuf) -> cli::Init {
     cli::Init {
+        ca_cert: None,
+        ca_key: None,
         data_dir,
         name: "controller1".to_owned(),
         trust_domain: "example.muster".parse().unwrap(),

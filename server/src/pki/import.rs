@@ -83,14 +83,21 @@ impl Authorities {
             if !known.entry.external {
                 return Err(Error::Import(format!("the CA {id} is this controller's own")));
             }
+            if Certificate::parse(&chain.root)? != Certificate::parse(&known.root)? {
+                return Err(Error::Import(format!(
+                    "the CA {id} stood on another root certificate so far; bring a CA with another key"
+                )));
+            }
+            chain.cross.clone_from(&known.cross);
         } else if self.prepared().is_some() {
             return Err(Error::Import(
                 "the next CA is prepared already; activate it first".into(),
             ));
         } else if self.old().is_some() {
             return Err(Error::Import("the CA before is not retired yet".into()));
+        } else {
+            self.make_trusted(pki, &mut chain, now)?;
         }
-        self.make_trusted(pki, &mut chain, now)?;
 
         let micros = clock::from_system(now);
         let folder = match known {
