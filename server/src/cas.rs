@@ -67,6 +67,9 @@ pub struct Uses {
     pub tokens: usize,
 }
 
+/// A revocation list in DER, and when it was made.
+type List = (Micros, Arc<Vec<u8>>);
+
 #[derive(Debug)]
 pub struct Cas {
     pub db: Db,
@@ -78,7 +81,7 @@ pub struct Cas {
     /// Held over a change of phase.
     changing: tokio::sync::Mutex<()>,
     /// Revocation lists by CA, with the time of each: anybody may ask for them, as often as they like.
-    lists: tokio::sync::Mutex<BTreeMap<String, (Micros, Arc<Vec<u8>>)>>,
+    lists: tokio::sync::Mutex<BTreeMap<String, List>>,
 }
 
 impl Cas {
