@@ -1,6 +1,7 @@
 //! Makes an operator: a certificate, its entry in the database, and the context file with which `musterctl` uses it. Whoever
 //! can read the issuing key on the host may do this at any time, so that nobody is ever locked out.
 
+pub mod ca_import;
 pub mod on_host;
 
 use std::fmt;

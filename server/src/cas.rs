@@ -1,8 +1,6 @@
 //! The rotation of the CA: prepare, activate, retire, in this order and without a day on which all must change. What each
 //! phase means for certificates is in `pki::authorities`; here is when the next one may come, and who still stands in the way.
 
-pub mod on_host;
-
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use muster_certs::crl;

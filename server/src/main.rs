@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use muster_server::cli::{Admin, CaVerb, Cli, ConfigVerb, Verb};
 use muster_server::config::{Config, LogFormat, Logging};
-use muster_server::{admin, app, cas, dev, init, logging, signals};
+use muster_server::{admin, app, dev, init, logging, signals};
 use tokio_util::task::TaskTracker;
 
 fn main() -> ExitCode {
@@ -59,7 +59,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             ca_cert,
             ca_key,
             installation,
-        }) => say(cas::on_host::import(
+        }) => say(admin::ca_import::import(
             &installation,
             &ca_cert,
             &ca_key,

@@ -3,8 +3,8 @@
 
 use std::{fmt, path::Path, time::SystemTime};
 
+use super::on_host;
 use crate::{
-    admin,
     cli::Installation,
     init,
     pki::{self, Imported},
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("failed to find the controller")]
-    Find(#[from] admin::on_host::Error),
+    Find(#[from] on_host::Error),
     #[error("the CA cannot be taken")]
     Pki(#[from] pki::Error),
     #[error("failed to give the new files to the owner of the others")]
@@ -28,7 +28,7 @@ pub struct Report {
 }
 
 pub fn import(installation: &Installation, certificates: &Path, key: &Path, now: SystemTime) -> Result<Report, Error> {
-    let (_, pki) = admin::on_host::find(installation)?;
+    let (_, pki) = on_host::find(installation)?;
     let chain = pki::import::read(pki.trust_domain(), certificates, key, now)?;
     let imported = pki.import(chain, now)?;
     // It is often root who does this, and another user who runs the controller.
