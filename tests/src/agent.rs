@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -137,6 +138,17 @@ impl Agent {
 
     pub fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// To change what [`Agent::reload`] puts into effect.
+    pub fn setup_mut(&mut self) -> &mut Setup {
+        &mut self.setup
+    }
+
+    /// Writes `agent.yaml` as it is now, and lets the agent read it.
+    pub fn reload(&mut self) {
+        self.setup.write("agent.yaml", &self.setup.config.to_string());
+        self.process().signal(Signal::HUP);
     }
 
     /// All that it has said since its first start.

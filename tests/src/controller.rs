@@ -50,6 +50,11 @@ impl Controller {
 
     /// One that does not run yet.
     pub fn set_up(settings: &str) -> Self {
+        Self::set_up_by(settings, &[])
+    }
+
+    /// The same by `muster-server init` with these further arguments.
+    pub fn set_up_by(settings: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let database = Database::create();
         let controller = Self {
@@ -69,7 +74,8 @@ impl Controller {
             "--data-dir",
         ])
         .arg(controller.data_dir())
-        .args(["--advertise", &controller.endpoint()]);
+        .args(["--advertise", &controller.endpoint()])
+        .args(arguments);
         if let Some(database) = &controller.database {
             init.env("MUSTER_DATABASE", database.url());
         }
@@ -92,6 +98,13 @@ impl Controller {
             .arg(self.config())
             .arg("--out")
             .arg(self.dir.path().join(file));
+        Outcome::of(command)
+    }
+
+    /// `muster-server` with these arguments and this controller's config.
+    pub fn server(&self, arguments: &[&str]) -> Outcome {
+        let mut command = process::clean_command(binaries::path("muster-server"), self.dir.path());
+        command.args(arguments).arg("--config").arg(self.config());
         Outcome::of(command)
     }
 

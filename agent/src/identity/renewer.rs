@@ -62,6 +62,8 @@ enum Error {
     Dial(#[from] dial::Error),
     #[error("{endpoint}: {}", said(problem))]
     Refused { endpoint: Endpoint, problem: Box<Problem> },
+    #[error("{endpoint} does not take certificates of the CA that this agent's is from")]
+    Distrusted { endpoint: Endpoint },
     #[error("the answer of {endpoint} cannot be used: {why}")]
     Answer { endpoint: Endpoint, why: String },
 }
@@ -114,8 +116,7 @@ impl Renewer {
                 }
                 Err(error) => {
                     tried = true;
-                    let refused = error.is_refused();
-                    if refused && self.enroll_again().await {
+                    if error.needs_a_token() && self.enroll_again().await {
                         tried = false;
                         self.note(None);
                         continue;
@@ -242,6 +243,7 @@ impl Renewer {
             let answer = timeout(CALL, call(Client::new(channel))).await;
             match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within 30 s"))) {
                 Ok(answer) => return Ok((endpoint, answer.into_inner())),
+                Err(status) if tls::is_refusal(&status) => return Err(Error::Distrusted { endpoint }),
                 Err(status) => {
                     let problem = Problem::from_status(&status)
                         .unwrap_or_else(|| Problem::new(status.code(), ErrorReason::Unspecified, causes(&status)));
@@ -295,7 +297,7 @@ impl Renewer {
     fn delay(&self, error: &Error, backoff: &mut Backoff) -> Duration {
         let life = life(&self.holder.current());
         match error {
-            error if error.is_refused() => life.patience_when_refused(rand::random()),
+            error if error.needs_a_token() => life.patience_when_refused(rand::random()),
             Error::Refused { problem, .. } => {
                 let usual = life.patience(backoff.next(rand::random()));
                 usual.max(problem.retry_after.unwrap_or_default())
@@ -340,8 +342,10 @@ fn life(identity: &Identity) -> Life {
 impl Error {
     /// Whether the certificate is of no use, so that the same call cannot succeed unless somebody does something.
     fn is_refused(&self) -> bool {
-        let Error::Refused { problem, .. } = self else {
-            return false;
+        let problem = match self {
+            Error::Refused { problem, .. } => problem,
+            Error::Distrusted { .. } => return true,
+            _ => return false,
         };
         matches!(
             problem.reason,
@@ -351,6 +355,12 @@ impl Error {
                 | ErrorReason::CertificateUnknown
                 | ErrorReason::CloneDetected
         )
+    }
+
+    /// Whether all that is left is to enroll again. A controller that is not trusted may stand on another CA than any that
+    /// this agent has heard of; the token is shown to whom the configuration has a pin of, and to nobody else.
+    fn needs_a_token(&self) -> bool {
+        self.is_refused() || matches!(self, Error::Dial(error) if error.is_distrust())
     }
 
     fn why(&self) -> String {

@@ -83,8 +83,13 @@ impl Reason {
         matches!(self.problem(), Some(ErrorReason::ShuttingDown))
     }
 
-    /// Whether it is the certificate that the controller does not take.
+    /// Whether it is the certificate that the controller does not take, or that of the controller that is not taken here.
     pub fn is_of_certificate(&self) -> bool {
+        match self {
+            Reason::Dial(error) if error.is_distrust() => return true,
+            Reason::Status(status) if muster_certs::tls::is_refusal(status.as_ref()) => return true,
+            _ => {}
+        }
         matches!(
             self.problem(),
             Some(

@@ -21,13 +21,37 @@ pub fn describe(error: &(dyn Error + 'static)) -> Option<String> {
         if error.to_string().contains("without sending TLS close_notify") {
             return Some("the other side broke off the connection: it was killed, or the network failed".to_owned());
         }
-        // An io::Error answers `source` with the source of what it wraps, and so hides it.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
+        next = cause(error);
     }
     None
+}
+
+/// Whether the other side has refused the certificate that it was shown, if anything in the chain of causes says so. With TLS
+/// 1.3 a client learns of it after the handshake, and only when the alert reaches it before the end of the connection.
+pub fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::AlertReceived(alert)) = error.downcast_ref() {
+            return is_of_certificate(*alert);
+        }
+        // HTTP/2 shows what it met as text only.
+        let text = error.to_string();
+        if let Some((_, alert)) = text.split_once("received fatal alert: ") {
+            return OF_CERTIFICATE
+                .iter()
+                .any(|known| alert.starts_with(&format!("{known:?}")));
+        }
+        next = cause(error);
+    }
+    false
+}
+
+/// An io::Error answers `source` with the source of what it wraps, and so hides it.
+fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
 }
 
 fn tls_text(error: &rustls::Error) -> String {
@@ -77,17 +101,26 @@ fn alert_text(alert: AlertDescription) -> String {
         AlertDescription::NoApplicationProtocol => {
             "the other side speaks TLS, but not HTTP/2; is it the right port?".to_owned()
         }
-        AlertDescription::UnknownCA
-        | AlertDescription::BadCertificate
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::CertificateExpired
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::DecryptError
-        | AlertDescription::AccessDenied => {
+        alert if is_of_certificate(alert) => {
             format!("the other side refused the certificate that it was shown (alert {alert:?})")
         }
         other => format!("the other side ended the handshake (alert {other:?})"),
     }
+}
+
+/// What a peer says of a certificate that it does not take.
+const OF_CERTIFICATE: [AlertDescription; 7] = [
+    AlertDescription::UnknownCA,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateExpired,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::DecryptError,
+    AlertDescription::AccessDenied,
+];
+
+fn is_of_certificate(alert: AlertDescription) -> bool {
+    OF_CERTIFICATE.contains(&alert)
 }
 
 fn time_text(time: UnixTime) -> String {

@@ -5,6 +5,7 @@ mod attacks;
 mod bad_input;
 mod bootstrap;
 mod by_hand;
+mod cas;
 mod clocks;
 mod clones;
 mod deploy;

@@ -344,4 +344,15 @@ fn the_cause_is_found_however_deep_it_lies() {
     let text = describe(&Transport(io::Error::new(io::ErrorKind::UnexpectedEof, broken_off))).unwrap();
     assert!(text.contains("broke off") && !text.contains("docs.rs"), "{text}");
     assert_eq!(describe(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
+
+    let told = |alert| Transport(io::Error::other(rustls::Error::AlertReceived(alert)));
+    assert!(is_refusal(&told(rustls::AlertDescription::UnknownCA)));
+    assert!(!is_refusal(&told(rustls::AlertDescription::InternalError)));
+    assert!(!is_refusal(&wrapped), "it is this side that refuses");
+    let as_text = |text| Transport(io::Error::new(io::ErrorKind::InvalidData, text));
+    assert!(
+        is_refusal(&as_text("received fatal alert: UnknownCA")),
+        "as HTTP/2 tells it"
+    );
+    assert!(!is_refusal(&as_text("received fatal alert: InternalError")));
 }
