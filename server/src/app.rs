@@ -204,6 +204,8 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         tls: muster_certs::tls::agent_listener(certificate.served(), pki.agents_clients(), trust_domain)?,
         limits: config.agent_limits(),
         metrics: telemetry.listener("agents"),
+        // Links are cut by the agent, and what is no link ends soon.
+        distrust: None,
     };
     let api_listener = net::Listener {
         name: "api",
@@ -211,6 +213,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         tls: muster_certs::tls::api_listener(&api_certificate, pki.users_clients(), trust_domain)?,
         limits: config.api_limits(),
         metrics: telemetry.listener("api"),
+        distrust: Some(pki.watch_distrust()),
     };
     served.spawn(net::serve(agents_listener, api.agent_router(), serving.clone()));
     served.spawn(net::serve(api_listener, api.operator_router().await?, serving.clone()));

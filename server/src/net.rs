@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use muster_certs::tls::PeerCertificate;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 
 pub use accept::serve;
 pub use admission::source_of;
@@ -38,6 +39,9 @@ pub struct Listener {
     pub tls: Arc<muster_certs::rustls::ServerConfig>,
     pub limits: Limits,
     pub metrics: crate::telemetry::ListenerMetrics,
+    /// Told when certificates no longer count that opened a connection before: all that have shown one end then, and may come
+    /// again. None: somebody else sees to it.
+    pub distrust: Option<watch::Receiver<()>>,
 }
 
 /// How much of everything a listener takes.

@@ -51,6 +51,8 @@ pub struct Pki {
     stamp: Mutex<Stamp>,
     /// Told when the authorities change.
     changed: watch::Sender<()>,
+    /// Told when certificates that opened connections no longer count.
+    distrusted: watch::Sender<()>,
     agents_clients: ClientAuthorities,
     users_clients: ClientAuthorities,
 }
@@ -193,6 +195,7 @@ impl Pki {
             authorities: RwLock::new(Arc::new(authorities)),
             stamp: Mutex::new(stamp),
             changed: watch::Sender::new(()),
+            distrusted: watch::Sender::new(()),
         })
     }
 
@@ -213,14 +216,24 @@ impl Pki {
     fn put(&self, authorities: Authorities) -> Result<(), Error> {
         self.agents_clients.replace(&authorities.accepted_from_agents())?;
         self.users_clients.replace(&authorities.accepted_from_users())?;
+        let compromised = |of: &Authorities| of.all().iter().filter(|it| it.entry.compromised).count();
+        let is_distrust = compromised(&authorities) > compromised(&self.authorities());
         *self.authorities.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authorities);
         self.changed.send_replace(());
+        if is_distrust {
+            self.distrusted.send_replace(());
+        }
         Ok(())
     }
 
     /// Where the keys are.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Told when a CA is found to be in other hands: what was verified by it before no longer counts.
+    pub fn watch_distrust(&self) -> watch::Receiver<()> {
+        self.distrusted.subscribe()
     }
 
     pub fn watch(&self) -> watch::Receiver<()> {

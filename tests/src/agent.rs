@@ -90,7 +90,9 @@ impl Setup {
 
     /// `muster-agent` with these arguments and this agent's config.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        fs::write(self.path("agent.yaml"), self.config.to_string()).expect("the config is written");
+        // Renamed into its place: a process of before may be about to read it.
+        self.write("agent.yaml.new", &self.config.to_string());
+        fs::rename(self.path("agent.yaml.new"), self.path("agent.yaml")).expect("the config is in its place");
         let mut command = process::clean_command(binaries::path("muster-agent"), self.dir.path());
         command.args(arguments).arg("--config").arg(self.path("agent.yaml"));
         command.envs(self.environment.iter().cloned());

@@ -14,7 +14,7 @@ use muster_certs::tls::{describe, peer_certificate};
 use muster_certs::tokio_rustls::TlsAcceptor;
 use muster_certs::tokio_rustls::server::TlsStream;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,6 +46,7 @@ where
         tls,
         limits,
         metrics,
+        distrust,
     } = listener;
     let admission = Admission::new(limits.max_connections, limits.max_per_source);
     let grace = limits.grace;
@@ -57,6 +58,7 @@ where
         handshakes: Semaphore::new(limits.max_handshakes),
         limits,
         metrics,
+        distrust,
         shutdown: shutdown.clone(),
         gone: gone.clone(),
         tracker: tracker.clone(),
@@ -101,6 +103,7 @@ struct Shared {
     handshakes: Semaphore,
     limits: Limits,
     metrics: ListenerMetrics,
+    distrust: Option<watch::Receiver<()>>,
     shutdown: CancellationToken,
     /// The grace is over: drop everything.
     gone: CancellationToken,
@@ -174,6 +177,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let _open = Open::new(&shared.metrics);
+    // Before the handshake, so that no change falls between it and what follows.
+    let mut distrust = shared.distrust.clone();
+    distrust.iter_mut().for_each(watch::Receiver::mark_unchanged);
     // Nothing of the peer's is under way before the handshake is done, so shutdown needs no grace here.
     let Some(tls) = shared.shutdown.run_until_cancelled(handshake(&shared, stream)).await else {
         return;
@@ -204,6 +210,7 @@ where
     let serving = Serving {
         limits: &shared.limits,
         http1,
+        distrust: distrust.filter(|_| peer.certificate.is_some()),
         shutdown: &shared.shutdown,
         gone: &shared.gone,
         tracker: &shared.tracker,
@@ -225,13 +232,21 @@ async fn handshake(shared: &Shared, stream: TcpStream) -> Result<TlsStream<TcpSt
         let Ok(turn) = shared.handshakes.acquire().await else {
             return Err(Failure::TimedOut);
         };
-        let mut accepted = std::pin::pin!(shared.acceptor.accept(stream));
+        let mut accepted = std::pin::pin!(shared.acceptor.accept(stream).into_fallible());
         // One that waits for its peer all this time has had the work it needs, and must not keep the others waiting.
-        if let Ok(accepted) = timeout(TURN, accepted.as_mut()).await {
-            return accepted.map_err(Failure::Io);
-        }
+        let at_once = timeout(TURN, accepted.as_mut()).await;
         drop(turn);
-        accepted.await.map_err(Failure::Io)
+        let accepted = match at_once {
+            Ok(accepted) => accepted,
+            Err(_) => accepted.await,
+        };
+        match accepted {
+            Ok(stream) => Ok(stream),
+            Err((error, stream)) => {
+                http::show_out(stream).await;
+                Err(Failure::Io(error))
+            }
+        }
     };
     timeout_at(deadline, handshake).await.unwrap_or(Err(Failure::TimedOut))
 }

@@ -11,8 +11,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustix::net::sockopt;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// After [`super::Connection::close`], how long the peer may take to leave by itself. An answer that says why it is shown
 /// out must be read before the connection says that it ends, or some clients see the end alone.
 const LINGER: Duration = Duration::from_millis(500);
+/// What a peer whose handshake failed may still send: a little more than the first flight of a client that believed in it.
+const LAST_WORDS: u64 = 64 * 1024;
 /// Finds peers that are gone without a word.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -41,6 +44,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) struct Serving<'a> {
     pub(super) limits: &'a Limits,
     pub(super) http1: bool,
+    /// See [`super::Listener::distrust`].
+    pub(super) distrust: Option<watch::Receiver<()>>,
     pub(super) shutdown: &'a CancellationToken,
     pub(super) gone: &'a CancellationToken,
     pub(super) tracker: &'a TaskTracker,
@@ -54,6 +59,18 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
     sockopt::set_tcp_keepcnt(stream, 6)?;
     Ok(())
+}
+
+/// Ends a connection whose handshake failed so that the peer sees why. It may have sent more by then, and a socket that is
+/// closed over unread bytes takes back what it has not delivered: the alert.
+pub(super) async fn show_out(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        let mut rest = (&mut stream).take(LAST_WORDS);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    // That the peer is gone already, or talks on, is no error: it has been given its time.
+    let _ = timeout(LINGER, drained).await;
 }
 
 /// Serves requests until the peer leaves, it is time to leave, or something breaks. A peer that hangs up is no error.
@@ -88,11 +105,13 @@ where
     );
     tokio::pin!(served);
 
+    let mut distrust = serving.distrust.clone();
     let mut patience = Some(Instant::now() + serving.limits.promote_within.unwrap_or(FIRST_REQUEST_WITHIN));
     let grace = loop {
         tokio::select! {
             ended = served.as_mut() => return or_hung_up(ended),
             () = serving.shutdown.cancelled() => break serving.limits.grace,
+            () = told(&mut distrust) => break CLOSE_GRACE,
             () = connection.closing() => {
                 tokio::select! {
                     ended = served.as_mut() => return or_hung_up(ended),
@@ -119,6 +138,17 @@ where
     tokio::select! {
         ended = timeout(grace, served) => ended.map_or(Ok(()), or_hung_up),
         () = serving.gone.cancelled() => Ok(()),
+    }
+}
+
+/// Without a sender, or when it is gone, it waits for ever.
+async fn told(distrust: &mut Option<watch::Receiver<()>>) {
+    let told = match distrust {
+        Some(distrust) => distrust.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending::<()>().await;
     }
 }
 

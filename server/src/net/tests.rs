@@ -23,6 +23,7 @@ use super::accept::Source;
 use super::admission::Admission;
 use super::http::{Serving, drive};
 use super::*;
+use crate::clock;
 use crate::pki::Pki;
 use crate::telemetry::Telemetry;
 
@@ -73,6 +74,7 @@ impl Rig {
             tls,
             limits,
             metrics: telemetry.listener("test"),
+            distrust: Some(pki.watch_distrust()),
         };
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(serve(listener, router, shutdown.clone()));
@@ -177,6 +179,34 @@ async fn a_request_knows_the_certificate_and_the_address_of_its_peer() {
     assert_eq!(text(named).await, "spiffe://example.muster/user/oncall 127.0.0.1");
     let anonymous = ask(&mut rig.http2(None).await, "/").await.unwrap();
     assert_eq!(text(anonymous).await, "nobody");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_a_certificate_opened_ends_when_its_ca_is_in_other_hands() {
+    let rig = Rig::start(api(), hello());
+    let now = SystemTime::now();
+    let operator = rig.pki.issue_user("oncall", now, Duration::from_secs(600)).unwrap();
+    let identity = IdentityFile::new(operator.key, operator.chain).unwrap();
+    let (mut named, mut anonymous) = (rig.http2(Some(&identity)).await, rig.http2(None).await);
+    let rotate = |next| rig.pki.set_authorities(next).unwrap();
+    rotate(rig.pki.authorities().with_prepared(rig.pki.dir(), now).unwrap());
+    rotate(rig.pki.authorities().with_activated(clock::now()).unwrap());
+    assert!(ask(&mut named, "/").await.is_ok(), "trusted as before");
+    rotate(rig.pki.authorities().with_retired(true, 0, clock::now()).unwrap());
+    let ended = async { while ask(&mut named, "/").await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .expect("it ends");
+    assert!(ask(&mut anonymous, "/").await.is_ok());
+
+    // Who comes with a certificate of the new one stays.
+    let operator = rig.pki.issue_user("oncall", now, Duration::from_secs(600)).unwrap();
+    let identity = IdentityFile::new(operator.key, operator.chain).unwrap();
+    let mut named = rig.http2(Some(&identity)).await;
+    for _ in 0..10 {
+        assert!(ask(&mut named, "/").await.is_ok());
+    }
     rig.stop().await;
 }
 
@@ -413,6 +443,7 @@ fn driven(limits: Limits, router: Router) -> (Driven, DuplexStream) {
             let serving = Serving {
                 limits: &limits,
                 http1,
+                distrust: None,
                 shutdown: &shutdown,
                 gone: &gone,
                 tracker: &tracker,
