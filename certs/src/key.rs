@@ -134,9 +134,14 @@ impl PublicKey {
         &self.spki
     }
 
-    /// "sha256:" and the hexadecimal SHA-256 of [`PublicKey::der`].
+    /// SHA-256 of [`PublicKey::der`].
+    pub fn digest(&self) -> [u8; 32] {
+        fingerprint::sha256(&self.spki)
+    }
+
+    /// "sha256:" and [`PublicKey::digest`] in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        fingerprint::label(&fingerprint::sha256(&self.spki))
+        fingerprint::label(&self.digest())
     }
 
     pub(crate) fn kind(&self) -> Kind {

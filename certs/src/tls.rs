@@ -11,10 +11,10 @@ mod server;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::ParsedCertificate;
+use rustls::{CipherSuite, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 pub use client::{ServerError, enrolling, link, operator};
@@ -42,9 +42,16 @@ pub enum Error {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The cryptography of all our connections.
+/// The cryptography of all our connections: all of rustls', and those suites first whose hash processors compute by
+/// themselves. A handshake is mostly that and the signatures, and machines connect by the thousand.
 pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    });
     PROVIDER.clone()
 }
 

@@ -30,6 +30,13 @@ impl AgentId {
         Self(Uuid::new_v4())
     }
 
+    /// The id of a machine that has none of its own, from the SHA-256 of its public key (UUID version 8): one that asks twice
+    /// at once is one agent.
+    pub fn of_key(digest: &[u8; 32]) -> Self {
+        let (first, _) = digest.split_first_chunk().expect("32 bytes begin with 16");
+        Self(uuid::Builder::from_custom_bytes(*first).into_uuid())
+    }
+
     pub fn uuid(self) -> Uuid {
         self.0
     }

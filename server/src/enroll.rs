@@ -4,6 +4,7 @@
 
 mod commit;
 pub mod matching;
+mod rows;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -173,7 +174,7 @@ impl Enroller {
             return Err(Error::TokenRefused);
         }
 
-        let id = asked.or(before).unwrap_or_else(AgentId::random);
+        let id = asked.or(before).unwrap_or_else(|| AgentId::of_key(&key.digest()));
         let has_old_key = match self.agents.with(id, |_| ()) {
             Some(()) => self.db.agent_certificate_has_key(&id.to_string(), &public_key).await?,
             None => false,

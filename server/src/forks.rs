@@ -15,7 +15,7 @@ use crate::{
     enroll,
     events::Event,
     pki::{self, Pki},
-    store::{self, ChangeKind, Db, NewAgent, NewCertificate, Op},
+    store::{self, ChangeKind, Db, NewAgent, NewCertificate, NewRedemption, Op},
 };
 
 /// Copies of one agent that become agents of their own within an hour. More are an accident: an image that starts in a loop.
@@ -148,13 +148,13 @@ impl Forks {
             now,
             revision,
         };
-        if !tx.agent_insert(&agent).await? {
+        if !tx.agent_insert(agent.clone()).await? {
             return Err(Error::IdTaken(request.id));
         }
         let on_clone = parent.on_clone.map_or("", OnClone::as_str);
         tx.agent_set_parent(&id, &request.parent.to_string(), on_clone, parent.ephemeral)
             .await?;
-        tx.agent_certificate_insert(&NewCertificate {
+        tx.agent_certificate_insert(NewCertificate {
             agent_id: &id,
             serial: &issued.serial,
             not_after,
@@ -165,8 +165,15 @@ impl Forks {
             now,
         })
         .await?;
-        tx.redemption_put(&token, &public_key, &id, &issued.der, &request.party.remote, now)
-            .await?;
+        tx.redemption_put_all(&[NewRedemption {
+            token_id: &token,
+            public_key: &public_key,
+            agent_id: &id,
+            certificate: &issued.der,
+            source: &request.party.remote,
+            now,
+        }])
+        .await?;
         tx.event_insert_all(&[event(&parent, &request, now).into_row()]).await?;
         tx.commit().await?;
 

@@ -135,7 +135,7 @@ impl Renewer {
         if let Some(unused) = &entry.next {
             tx.agent_certificate_supersede(&unused.serial, now).await?;
         }
-        tx.agent_certificate_insert(&NewCertificate {
+        tx.agent_certificate_insert(NewCertificate {
             agent_id: &agent_id,
             serial: &issued.serial,
             not_after,

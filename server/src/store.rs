@@ -33,7 +33,7 @@ pub use pool::{Error, Pool, Tx};
 pub use retention::{History, Usage};
 pub use revision::{Change, ChangeKind, Op};
 pub use states::{ResultRow, StateRow};
-pub use tokens::{RedemptionRow, TokenRow, UseRow};
+pub use tokens::{NewRedemption, RedemptionRow, TokenRow, UseRow};
 pub use users::UserRow;
 
 /// Where the data lives.

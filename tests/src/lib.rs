@@ -28,6 +28,7 @@ pub mod process;
 pub mod proxy;
 pub mod server_yaml;
 pub mod settings;
+pub mod throughput;
 pub mod tools;
 
 pub use agent::Agent;

@@ -75,6 +75,20 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// User and system time so far.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process runs");
+        // After the name, which may hold blanks: the state, ten fields, utime, stime.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        fields[11..13]
+            .iter()
+            .map(|field| field.parse::<u64>().expect("a number"))
+            .sum()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.try_wait().is_none()
     }

@@ -1,7 +1,7 @@
 //! The commit of enrollments: what came while one commit ran goes into the next, so that a fleet that boots at once does not
 //! wait for one disk write each. Every request is judged by itself; durable before it is answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_certs::ca::Issued;
 use muster_proto::ids::AgentId;
@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Enrolled, Enroller, Error, Request,
     matching::{self, Grant, Match, OnFile},
+    rows,
 };
 use crate::{
     agents::{Certificate, Entry, OnClone},
     clock::{self, Micros},
-    events::Event,
     link::Close,
-    store::{ChangeKind, NewAgent, NewCertificate, Op, Reenrollment, TokenRow, Tx},
+    store::{ChangeKind, Op, Reenrollment, TokenRow, Tx},
 };
 
 /// Enrollments of one commit.
@@ -38,6 +38,18 @@ pub(super) struct Job {
     /// The token was redeemed with this key before: that use counts.
     pub is_repeated: bool,
     pub done: oneshot::Sender<Result<Enrolled, Error>>,
+}
+
+/// A job of which the commit is under way.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub job: Job,
+    pub found: Match,
+    pub entry: Entry,
+    /// JSON.
+    pub agent_labels: String,
+    /// There is a row of the agent already.
+    pub is_on_file: bool,
 }
 
 impl Enroller {
@@ -65,10 +77,12 @@ impl Enroller {
         }
     }
 
-    /// One commit. Back come those that have to wait for another one of it: two requests for one agent.
+    /// One commit. Back come those that have to wait for the next: a second request for an agent, or of a key.
     async fn commit(&self, jobs: Vec<Job>, now: Micros) -> Vec<Job> {
-        let mut ids = BTreeSet::new();
-        let (jobs, later): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| ids.insert(job.id));
+        let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
+        let (jobs, later): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .partition(|job| ids.insert(job.id) & keys.insert(job.public_key.clone()));
         let _writing = self.agents.writing.lock().await;
         let mut matched = Vec::new();
         for job in jobs {
@@ -94,7 +108,7 @@ impl Enroller {
         let _held = self.changes.hold().await;
         match self.store(matched, now).await {
             Ok(stored) => {
-                for (job, entry, is_again) in stored {
+                for Stored { job, found, entry, .. } in stored {
                     let enrolled = Enrolled {
                         agent_id: entry.id,
                         name: entry.name.clone(),
@@ -103,7 +117,7 @@ impl Enroller {
                     };
                     let id = entry.id;
                     self.agents.insert(entry);
-                    if is_again {
+                    if found == Match::Again {
                         self.links.cut(id, Close::Replaced);
                     }
                     answer(job, Ok(enrolled));
@@ -148,12 +162,8 @@ impl Enroller {
             .map_err(|mismatch| Error::Mismatch(job.id, mismatch))
     }
 
-    /// What was committed, with the entries as they are then. Those whose token had no use left are answered here.
-    async fn store(
-        &self,
-        matched: Vec<(Job, Match)>,
-        now: Micros,
-    ) -> Result<Vec<(Job, Entry, bool)>, crate::store::Error> {
+    /// What was committed. Those whose token had no use left are answered here.
+    async fn store(&self, matched: Vec<(Job, Match)>, now: Micros) -> Result<Vec<Stored>, crate::store::Error> {
         let tokens: BTreeSet<String> = matched.iter().map(|(job, _)| job.token.id.clone()).collect();
         let changes: Vec<_> = matched
             .iter()
@@ -163,17 +173,16 @@ impl Enroller {
         let mut tx = self.db.begin().await?;
         let first = tx.changes_add(now, &changes).await?;
         let last = first + changes.len() as i64 - 1;
-        let (mut stored, mut refused, mut events) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, (job, found)) in matched.into_iter().enumerate() {
-            if !job.is_repeated && !tx.token_use(&job.token.id, last, now).await? {
-                refused.push(job);
-                continue;
-            }
-            let entry = self.store_one(&mut tx, &job, found, first + index as i64, now).await?;
-            events.push(event(&job, &entry, found, now).into_row());
-            stored.push((job, entry, found == Match::Again));
+        let matched = (first..)
+            .zip(matched)
+            .map(|(revision, (job, found))| (revision, job, found))
+            .collect();
+        let (matched, refused) = take_uses(&mut tx, matched, last, now).await?;
+        let mut stored = Vec::with_capacity(matched.len());
+        for (revision, job, found) in matched {
+            stored.push(self.attach(&mut tx, job, found, revision, now).await?);
         }
-        tx.event_insert_all(&events).await?;
+        rows::insert(&mut tx, &stored, now).await?;
         tx.commit().await?;
         for job in refused {
             answer(job, Err(Error::TokenRefused));
@@ -181,99 +190,97 @@ impl Enroller {
         Ok(stored)
     }
 
-    async fn store_one(
+    /// The entry that a machine gets. What only adds rows is left to the batch.
+    async fn attach(
         &self,
         tx: &mut Tx,
-        job: &Job,
+        job: Job,
         found: Match,
         revision: i64,
         now: Micros,
-    ) -> Result<Entry, crate::store::Error> {
-        let (id, request) = (job.id.to_string(), &job.request);
-        let agent = NewAgent {
-            id: job.id,
-            name: &request.name,
-            agent_labels: &serde_json::json!(request.labels).to_string(),
-            token_labels: &job.token.labels,
-            version: &request.version,
-            now,
-            revision,
-        };
+    ) -> Result<Stored, crate::store::Error> {
+        let agent_labels = serde_json::json!(job.request.labels).to_string();
+        let agent = rows::agent(&job, &agent_labels, revision, now);
         let mut entry = Entry::from(&agent);
-        match (found, self.agents.get(job.id)) {
-            (Match::Expected | Match::Again, Some(old)) => {
-                tx.agent_certificate_supersede_all(&id, now).await?;
-                let name = if old.name.is_empty() { &request.name } else { &old.name };
-                tx.agent_reenroll(&Reenrollment {
-                    agent: &agent,
-                    name,
-                    ephemeral: job.token.ephemeral,
-                    on_clone: &job.token.on_clone,
-                })
-                .await?;
-                entry.name.clone_from(name);
-                entry.operator_labels = old.operator_labels;
-                entry.epoch = old.epoch + 1;
-                entry.facts = old.facts;
-                entry.facts_digest = old.facts_digest;
-                entry.preregistered = old.preregistered;
-                entry.forked_from = old.forked_from;
-                entry.last_seen = old.last_seen;
+        let old = match found {
+            Match::New => None,
+            Match::Expected | Match::Again => self.agents.get(job.id),
+        };
+        let is_on_file = old.is_some();
+        if let Some(old) = old {
+            tx.agent_certificate_supersede_all(&job.id.to_string(), now).await?;
+            if !old.name.is_empty() {
+                entry.name = old.name;
             }
-            _ => {
-                tx.agent_revive(&id).await?;
-                tx.agent_insert(&agent).await?;
-                if job.token.ephemeral > 0 || !job.token.on_clone.is_empty() {
-                    tx.agent_set_terms(&id, job.token.ephemeral, &job.token.on_clone)
-                        .await?;
-                }
-            }
+            tx.agent_reenroll(&Reenrollment {
+                agent: &agent,
+                name: &entry.name,
+                ephemeral: job.token.ephemeral,
+                on_clone: &job.token.on_clone,
+            })
+            .await?;
+            entry.operator_labels = old.operator_labels;
+            entry.epoch = old.epoch + 1;
+            entry.facts = old.facts;
+            entry.facts_digest = old.facts_digest;
+            entry.preregistered = old.preregistered;
+            entry.forked_from = old.forked_from;
+            entry.last_seen = old.last_seen;
+        } else if self.agents.is_deleted(job.id) {
+            tx.agent_revive(&job.id.to_string()).await?;
         }
         entry.ephemeral = job.token.ephemeral;
         entry.on_clone = OnClone::parse(&job.token.on_clone).unwrap_or_default();
-        let not_after = clock::from_system(job.issued.not_after);
-        tx.agent_certificate_insert(&NewCertificate {
-            agent_id: &id,
-            serial: &job.issued.serial,
-            not_after,
-            public_key: &job.public_key,
-            ca: &job.issued.ca,
-            predecessor: "",
-            certificate: &job.issued.der,
-            now,
-        })
-        .await?;
-        tx.redemption_put(
-            &job.token.id,
-            &job.public_key,
-            &id,
-            &job.issued.der,
-            &request.source.to_string(),
-            now,
-        )
-        .await?;
         entry.certificate = Certificate {
             serial: job.issued.serial.clone(),
-            not_after,
+            not_after: clock::from_system(job.issued.not_after),
             issued_at: now,
             ca: job.issued.ca.clone(),
             public_key: job.public_key.clone(),
             is_used: false,
         };
-        Ok(entry)
+        Ok(Stored {
+            job,
+            found,
+            entry,
+            agent_labels,
+            is_on_file,
+        })
     }
 }
 
-fn event(job: &Job, entry: &Entry, found: Match, now: Micros) -> Event {
-    let (reason, what) = match found {
-        Match::New | Match::Expected => ("AGENT_ENROLLED", "enrolled"),
-        Match::Again => ("AGENT_REENROLLED", "enrolled again"),
-    };
-    let text = format!("{} {what} with token {}", entry.name, job.token.id);
-    Event::new(reason, Some(entry.id), text, now)
-        .with("token", &job.token.id)
-        .with("source", job.request.source)
-        .with("serial", &job.issued.serial)
+type Matched = Vec<(i64, Job, Match)>;
+
+/// Takes a use for each that needs one; of a token with too few left, those that came first have them. Back come those that
+/// got one, and those that did not.
+async fn take_uses(
+    tx: &mut Tx,
+    matched: Matched,
+    revision: i64,
+    now: Micros,
+) -> Result<(Matched, Vec<Job>), crate::store::Error> {
+    let mut wanted: BTreeMap<String, i64> = BTreeMap::new();
+    for (_, job, _) in matched.iter().filter(|(_, job, _)| !job.is_repeated) {
+        *wanted.entry(job.token.id.clone()).or_default() += 1;
+    }
+    let mut too_many = BTreeSet::new();
+    for (token, uses) in wanted {
+        if !tx.token_use(&token, uses, revision, now).await? {
+            too_many.insert(token);
+        }
+    }
+    let (mut taken, mut refused) = (Vec::with_capacity(matched.len()), Vec::new());
+    for (own, job, found) in matched {
+        let is_taken = job.is_repeated
+            || !too_many.contains(&job.token.id)
+            || tx.token_use(&job.token.id, 1, revision, now).await?;
+        if is_taken {
+            taken.push((own, job, found));
+        } else {
+            refused.push(job);
+        }
+    }
+    Ok((taken, refused))
 }
 
 fn answer(job: Job, result: Result<Enrolled, Error>) {

@@ -87,22 +87,38 @@ pub struct AgentUpdate {
 
 impl Tx {
     /// False when the id exists.
-    pub async fn agent_insert(&mut self, agent: &NewAgent<'_>) -> Result<bool, Error> {
-        let sql = "INSERT INTO agents (id, name, agent_labels, token_labels, operator_labels, status, status_reason, \
-                   status_since, last_seen, version, facts, warnings, policy_status, enrolled_at, revision) \
-                   VALUES ($1, $2, $3, $4, '{}', 'pending', '', $5, 0, $6, '{}', '[]', $7, $5, $8) \
-                   ON CONFLICT (id) DO NOTHING";
-        let args = args![
-            agent.id,
-            agent.name,
-            agent.agent_labels,
-            agent.token_labels,
-            agent.now,
-            agent.version,
-            Vec::<u8>::new(),
-            agent.revision,
-        ];
-        Ok(self.execute(sql, args).await? == 1)
+    pub async fn agent_insert(&mut self, agent: NewAgent<'_>) -> Result<bool, Error> {
+        Ok(self.agent_insert_all(&[agent]).await? == 1)
+    }
+
+    /// Those whose id exists stay as they are; gives the number of the others.
+    pub async fn agent_insert_all(&mut self, agents: &[NewAgent<'_>]) -> Result<u64, Error> {
+        let rows = agents.iter().map(|agent| {
+            args![
+                agent.id,
+                agent.name,
+                agent.agent_labels,
+                agent.token_labels,
+                "{}",
+                "pending",
+                "",
+                agent.now,
+                0,
+                agent.version,
+                "{}",
+                "[]",
+                Vec::<u8>::new(),
+                agent.now,
+                agent.revision,
+            ]
+        });
+        self.insert_rows(
+            "INSERT INTO agents (id, name, agent_labels, token_labels, operator_labels, status, status_reason, \
+             status_since, last_seen, version, facts, warnings, policy_status, enrolled_at, revision)",
+            rows.collect(),
+            "ON CONFLICT (id) DO NOTHING",
+        )
+        .await
     }
 
     /// Writes all that changes during an agent's life, except what operators set.

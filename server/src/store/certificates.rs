@@ -82,20 +82,31 @@ macro_rules! select {
 }
 
 impl Tx {
-    pub async fn agent_certificate_insert(&mut self, new: &NewCertificate<'_>) -> Result<(), Error> {
-        let sql = "INSERT INTO agent_certificates (serial, agent_id, not_after, created_at, public_key, ca, \
-                   predecessor, certificate) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let args = args![
-            new.serial,
-            new.agent_id,
-            new.not_after,
-            new.now,
-            new.public_key,
-            new.ca,
-            new.predecessor,
-            new.certificate,
-        ];
-        self.execute(sql, args).await.map(|_| ())
+    pub async fn agent_certificate_insert(&mut self, new: NewCertificate<'_>) -> Result<(), Error> {
+        self.agent_certificate_insert_all(&[new]).await
+    }
+
+    pub async fn agent_certificate_insert_all(&mut self, all: &[NewCertificate<'_>]) -> Result<(), Error> {
+        let rows = all.iter().map(|new| {
+            args![
+                new.serial,
+                new.agent_id,
+                new.not_after,
+                new.now,
+                new.public_key,
+                new.ca,
+                new.predecessor,
+                new.certificate,
+            ]
+        });
+        self.insert_rows(
+            "INSERT INTO agent_certificates (serial, agent_id, not_after, created_at, public_key, ca, predecessor, \
+             certificate)",
+            rows.collect(),
+            "",
+        )
+        .await
+        .map(|_| ())
     }
 
     pub async fn agent_certificate_first_use(&mut self, first: &FirstUse) -> Result<(), Error> {

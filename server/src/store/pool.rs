@@ -169,12 +169,10 @@ impl Pool {
             .mode(0o600)
             .open(file)
             .map_err(|error| open(sqlx::Error::Io(error)))?;
-        let write = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options)
-            .await
-            .map_err(open)?;
-        let read = SqlitePoolOptions::new()
+        // A file does not hang up as a server does, so nothing is asked of a connection before it is used again.
+        let pool = || SqlitePoolOptions::new().test_before_acquire(false);
+        let write = pool().max_connections(1).connect_with(options).await.map_err(open)?;
+        let read = pool()
             .max_connections(4)
             .min_connections(1)
             // Without the settings of the file: a read-only connection cannot make them.
@@ -321,22 +319,24 @@ impl Tx {
         })
     }
 
-    /// Runs `head VALUES (...), (...) tail` for all rows, in as few statements as the limit of parameters allows.
+    /// Runs `head VALUES (...), (...) tail` for all rows, in as few statements as the limit of parameters allows; gives the
+    /// number of rows that were changed.
     pub(super) async fn insert_rows(
         &mut self,
         head: &'static str,
         rows: Vec<Vec<Arg>>,
         tail: &'static str,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
+        let mut changed = 0;
         let Some(width) = rows.first().map(Vec::len) else {
-            return Ok(());
+            return Ok(changed);
         };
         let per_statement = (MAX_PARAMETERS / width).max(1);
         let mut rows = rows.into_iter();
         loop {
             let chunk: Vec<Vec<Arg>> = rows.by_ref().take(per_statement).collect();
             if chunk.is_empty() {
-                return Ok(());
+                return Ok(changed);
             }
             // SQLite looks a numbered placeholder up among all the others, in a time that grows with their square.
             let are_numbered = matches!(self, Self::Postgres(_));
@@ -344,18 +344,16 @@ impl Tx {
             let values = placeholders(chunk.len(), width, are_numbered);
             let sql = AssertSqlSafe(format!("{head} VALUES {values} {tail}"));
             let args = chunk.into_iter().flatten();
-            match self {
+            changed += match self {
                 Self::Sqlite(tx) => {
-                    bind!(sqlx::query(sql).persistent(false), args)
-                        .execute(&mut **tx)
-                        .await?;
+                    let query = bind!(sqlx::query(sql).persistent(false), args);
+                    query.execute(&mut **tx).await?.rows_affected()
                 }
                 Self::Postgres(tx) => {
-                    bind!(sqlx::query(sql).persistent(false), args)
-                        .execute(&mut **tx)
-                        .await?;
+                    let query = bind!(sqlx::query(sql).persistent(false), args);
+                    query.execute(&mut **tx).await?.rows_affected()
                 }
-            }
+            };
         }
     }
 }

@@ -76,6 +76,7 @@ impl Tx {
              result = excluded.result, revision = excluded.revision",
         )
         .await
+        .map(|_| ())
     }
 
     pub async fn state_delete(&mut self, agent_id: &str, check: &str) -> Result<(), Error> {

@@ -41,6 +41,20 @@ pub struct UseRow {
     pub source: String,
 }
 
+/// One use of a token that is being made.
+#[derive(Clone, Debug)]
+pub struct NewRedemption<'a> {
+    pub token_id: &'a str,
+    /// Fingerprint.
+    pub public_key: &'a str,
+    pub agent_id: &'a str,
+    /// DER.
+    pub certificate: &'a [u8],
+    /// The address it came from.
+    pub source: &'a str,
+    pub now: i64,
+}
+
 #[derive(Clone, Debug, FromRow)]
 pub struct RedemptionRow {
     pub agent_id: String,
@@ -75,29 +89,35 @@ impl Tx {
         self.execute(sql, args).await.map(|_| ())
     }
 
-    /// Takes one use, if one is left; counted by the database, so that parallel redemptions cannot take one twice.
-    pub async fn token_use(&mut self, id: &str, revision: i64, now: i64) -> Result<bool, Error> {
-        let sql = "UPDATE tokens SET uses_left = uses_left - 1, revision = $2 \
-                   WHERE id = $1 AND uses_left > 0 AND expires_at > $3 AND revoked_at = 0";
-        Ok(self.execute(sql, args![id, revision, now]).await? == 1)
+    /// Takes that many uses if they are left, and none otherwise; counted by the database, so that parallel redemptions cannot
+    /// take one twice.
+    pub async fn token_use(&mut self, id: &str, uses: i64, revision: i64, now: i64) -> Result<bool, Error> {
+        let sql = "UPDATE tokens SET uses_left = uses_left - $2, revision = $3 \
+                   WHERE id = $1 AND uses_left >= $2 AND expires_at > $4 AND revoked_at = 0";
+        Ok(self.execute(sql, args![id, uses, revision, now]).await? == 1)
     }
 
-    /// What a token was redeemed for; another certificate for the same takes the place of the first.
-    pub async fn redemption_put(
-        &mut self,
-        token_id: &str,
-        public_key: &str,
-        agent_id: &str,
-        certificate: &[u8],
-        source: &str,
-        now: i64,
-    ) -> Result<(), Error> {
-        let sql = "INSERT INTO redemptions (token_id, public_key, agent_id, certificate, created_at, source) \
-                   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (token_id, public_key) DO UPDATE \
-                   SET agent_id = excluded.agent_id, certificate = excluded.certificate";
-        self.execute(sql, args![token_id, public_key, agent_id, certificate, now, source])
-            .await
-            .map(|_| ())
+    /// What tokens were redeemed for; another certificate for the same token and key takes the place of the first. No two of
+    /// `all` have the same.
+    pub async fn redemption_put_all(&mut self, all: &[NewRedemption<'_>]) -> Result<(), Error> {
+        let rows = all.iter().map(|new| {
+            args![
+                new.token_id,
+                new.public_key,
+                new.agent_id,
+                new.certificate,
+                new.now,
+                new.source,
+            ]
+        });
+        self.insert_rows(
+            "INSERT INTO redemptions (token_id, public_key, agent_id, certificate, created_at, source)",
+            rows.collect(),
+            "ON CONFLICT (token_id, public_key) DO UPDATE \
+             SET agent_id = excluded.agent_id, certificate = excluded.certificate",
+        )
+        .await
+        .map(|_| ())
     }
 
     /// False when there is no such token, or it is revoked already.

@@ -141,14 +141,14 @@ impl Ground {
             }
         }
         let base = self.base;
-        let mut used = (Instant::now(), self.cpu_ticks());
+        let mut used = (Instant::now(), self.controller.process().cpu_ticks());
         wait("the controller is back at base", || {
             let now = self.size();
             let elapsed = used.0.elapsed();
             if elapsed < SECOND {
                 return Err("the use of CPU is measured over a second".to_owned());
             }
-            let ticks = self.cpu_ticks();
+            let ticks = self.controller.process().cpu_ticks();
             // A tick is a hundredth of a second.
             let cpu_percent = (ticks - used.1) * 1000 / elapsed.as_millis() as u64;
             used = (Instant::now(), ticks);
@@ -184,18 +184,6 @@ impl Ground {
             .expect("the controller runs")
             .count();
         Size { mib: kib / 1024, files }
-    }
-
-    /// User and system time so far.
-    fn cpu_ticks(&mut self) -> u64 {
-        let pid = self.controller.process().pid();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the controller runs");
-        // After the name, which may hold blanks: the state, ten fields, utime, stime.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        fields[11..13]
-            .iter()
-            .map(|field| field.parse::<u64>().expect("a number"))
-            .sum()
     }
 }
 

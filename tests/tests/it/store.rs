@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use muster_proto::{ids::AgentId, v1::Lane};
 use muster_server::store::{
-    AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, NewCertificate, Op, PolicyRow, Source, StateRow, TokenRow,
+    AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, NewCertificate, NewRedemption, Op, PolicyRow, Source, StateRow, TokenRow,
 };
 use muster_tests::postgres::Database;
 
@@ -51,8 +51,8 @@ pub async fn enroll(db: &Db, name: &str) -> AgentId {
         now: 1,
         revision,
     };
-    assert!(tx.agent_insert(&agent).await.expect("insert"));
-    tx.agent_certificate_insert(&NewCertificate {
+    assert!(tx.agent_insert(agent).await.expect("insert"));
+    tx.agent_certificate_insert(NewCertificate {
         agent_id: &id.to_string(),
         serial: &format!("serial-{id}"),
         not_after: 99,
@@ -115,7 +115,7 @@ async fn a_token_of_ten_uses_is_used_ten_times_by_fifty_at_once() {
         let db = fresh.db.clone();
         async move {
             let mut tx = db.begin().await.expect("begin");
-            let taken = tx.token_use("t", 100 + n, 500).await.expect("use");
+            let taken = tx.token_use("t", 1, 100 + n, 500).await.expect("use");
             tx.commit().await.expect("commit");
             taken
         }
@@ -136,8 +136,12 @@ async fn an_expired_token_gives_no_use_and_a_rolled_back_one_takes_none() {
     tx.token_insert(&token("t", 1)).await.expect("insert");
     tx.commit().await.expect("commit");
     let mut tx = fresh.db.begin().await.expect("begin");
-    assert!(!tx.token_use("t", 2, 1_000).await.expect("use"), "it expires at 1000");
-    assert!(tx.token_use("t", 2, 999).await.expect("use"));
+    assert!(
+        !tx.token_use("t", 1, 2, 1_000).await.expect("use"),
+        "it expires at 1000"
+    );
+    assert!(!tx.token_use("t", 2, 2, 999).await.expect("use"), "it has one left");
+    assert!(tx.token_use("t", 1, 2, 999).await.expect("use"));
     drop(tx);
     assert_eq!(fresh.db.token_get("t").await.expect("get").expect("there").uses_left, 1);
 }
@@ -290,14 +294,22 @@ async fn an_id_enrolls_once() {
         now: 2,
         revision: 2,
     };
-    assert!(!tx.agent_insert(&again).await.expect("insert"));
+    assert!(!tx.agent_insert(again).await.expect("insert"));
 }
 
 #[tokio::test]
 async fn a_redemption_is_found_by_token_and_key() {
     let fresh = fresh().await;
     let mut tx = fresh.db.begin().await.expect("begin");
-    tx.redemption_put("t", "sha256:aa", "agent", b"der", "192.0.2.1", 1)
+    let redemption = NewRedemption {
+        token_id: "t",
+        public_key: "sha256:aa",
+        agent_id: "agent",
+        certificate: b"der",
+        source: "192.0.2.1",
+        now: 1,
+    };
+    tx.redemption_put_all(&[redemption])
         .await
         .expect("insert");
     tx.commit().await.expect("commit");
