@@ -117,6 +117,7 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
         reporter.stopped();
         return Ok(Left::Stopped);
     };
+    identity::enroll::finish(&identity, &settings, &state);
     identity::fork::finish(&identity, &settings, &state);
     let trust = identity.trust();
     board.enrolled(

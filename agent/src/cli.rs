@@ -45,6 +45,9 @@ enum Verb {
     ///
     /// The token comes from --token-file, from the environment variable MUSTER_TOKEN, or from the file that agent.yaml
     /// names. The token file is removed after use. Does nothing when this machine is enrolled already.
+    ///
+    /// Waits for the network and the controller, and says what it waits for; ends at once at what only a person can mend. It
+    /// may be run again at any time: no attempt that was cut short costs a use of the token.
     Enroll(Enroll),
     /// Run the agent, which enrolls first when it has a token and no identity.
     ///
@@ -106,6 +109,12 @@ struct Enroll {
     /// The file with this agent's UUID; made when it is not there [default: /etc/muster/agent-id]
     #[arg(long, value_name = "FILE")]
     id_file: Option<PathBuf>,
+    /// How long to wait for the network and the controller; the exit code is 6 when it takes longer.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "10m")]
+    timeout: Duration,
+    /// Try once and say what is wrong, instead of waiting for it to pass.
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
     #[command(flatten)]
     output: Format,
 }
@@ -194,6 +203,7 @@ struct ConfigFile {
 /// Parses the arguments of the process and does what they say.
 pub fn main() -> ExitCode {
     let Cli { config, verb } = Cli::parse();
+    let format = verb.format();
     let result = match verb {
         Verb::Enroll(args) => enroll::enroll(&config, args),
         Verb::Run(args) => run::run(config, args),
@@ -205,9 +215,23 @@ pub fn main() -> ExitCode {
         Verb::Config(ConfigVerb::Check(args)) => config_check::check(&config, args),
     };
     result.unwrap_or_else(|failure| {
-        eprintln!("muster-agent: {failure}");
+        format.complain(&failure);
         ExitCode::from(failure.exit as u8)
     })
+}
+
+impl Verb {
+    /// How what went wrong is told.
+    fn format(&self) -> Format {
+        match self {
+            Verb::Enroll(args) => args.output,
+            Verb::Status(args) => args.output,
+            Verb::Seal(args) => args.output,
+            Verb::Facts(args) => args.output,
+            Verb::Config(ConfigVerb::Check(args)) => args.output,
+            Verb::Run(_) | Verb::Wait(_) | Verb::Check(_) => Format::default(),
+        }
+    }
 }
 
 impl ConfigFile {

@@ -4,6 +4,8 @@
 use std::fmt;
 
 use muster_certs::file;
+use muster_proto::error::{self, Problem};
+use serde_json::{Value, json};
 
 /// How a command of the agent ends; the numbers are those of `musterctl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,15 @@ pub struct Failure {
     pub why: String,
     /// Each line a step or a way out. Empty: there is nothing to advise.
     pub remedy: Vec<String>,
+    /// What the controller called it, when it was the controller that refused.
+    pub refusal: Option<Refusal>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub reason: &'static str,
+    pub request: Option<String>,
 }
 
 impl Failure {
@@ -38,6 +49,19 @@ impl Failure {
             what: String::new(),
             why: String::new(),
             remedy: Vec::new(),
+            refusal: None,
+        }
+    }
+
+    #[must_use]
+    pub fn refused(self, problem: &Problem) -> Self {
+        Self {
+            refusal: Some(Refusal {
+                code: error::code_name(problem.code),
+                reason: error::reason_name(problem.reason),
+                request: problem.request_id().map(str::to_owned),
+            }),
+            ..self
         }
     }
 
@@ -77,6 +101,27 @@ impl Failure {
     pub fn remedy(mut self, line: impl Into<String>) -> Self {
         self.remedy.push(line.into());
         self
+    }
+}
+
+impl Failure {
+    /// For scripts, in the form that errors of `musterctl` have.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({
+            "message": self.summary,
+            "what": self.what,
+            "why": self.why,
+            "do": self.remedy,
+            "exitCode": self.exit as u8,
+        });
+        if let Some(Refusal { code, reason, request }) = &self.refusal {
+            object["code"] = json!(code);
+            object["reason"] = json!(reason);
+            if let Some(request) = request {
+                object["requestId"] = json!(request);
+            }
+        }
+        object
     }
 }
 
@@ -122,6 +167,22 @@ mod tests {
              \x20 do    one way\n\
              \x20       another way"
         );
+    }
+
+    #[test]
+    fn for_scripts_a_failure_has_the_form_of_those_of_musterctl() {
+        let problem = Problem::new(
+            tonic::Code::Unauthenticated,
+            muster_proto::v1::ErrorReason::TokenInvalid,
+            "no",
+        );
+        let failure = Failure::new(Exit::Denied, "refused").what("enroll").why("it is wrong");
+        let failure = failure.remedy("ask for another").refused(&problem);
+        assert_eq!(
+            failure.to_json().to_string(),
+            r#"{"code":"UNAUTHENTICATED","do":["ask for another"],"exitCode":4,"message":"refused","reason":"TOKEN_INVALID","what":"enroll","why":"it is wrong"}"#
+        );
+        assert_eq!(Failure::new(Exit::Failure, "x").to_json().get("reason"), None);
     }
 
     #[test]

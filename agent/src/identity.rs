@@ -7,6 +7,7 @@ use muster_certs::{Identity as Peer, identity_file, rustls::ClientConfig, tls};
 use muster_proto::ids::AgentId;
 
 pub use self::{
+    attempts::{Until, enroll_until},
     enroll::{Enrollment, enroll},
     error::Error,
     holder::Holder,
@@ -16,7 +17,8 @@ pub use self::{
 };
 use crate::state_dir::StateDir;
 
-mod enroll;
+mod attempts;
+pub mod enroll;
 mod error;
 pub mod fork;
 mod holder;

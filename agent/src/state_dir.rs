@@ -11,6 +11,8 @@ use std::{
 
 use muster_certs::file;
 
+use crate::status;
+
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
@@ -101,6 +103,7 @@ impl StateDir {
             self.policies(),
             self.generation(),
             self.status(),
+            status::temporary(&self.status()),
             self.lock_file(),
         ]
     }
@@ -113,6 +116,7 @@ impl StateDir {
         self.path.join("agent.lock")
     }
 
+    /// Whoever has it is the only one who writes here. What a process that was killed while it wrote has left is gone then.
     pub fn lock(&self) -> Result<Lock, Error> {
         let path = self.lock_file();
         let failed = |source| Error::Lock {
@@ -143,6 +147,11 @@ impl StateDir {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(failed)?;
+        for path in self.files() {
+            if let Err(error) = file::remove_leftovers(&path) {
+                tracing::warn!(path = %self.path.display(), %error, "half-written files could not be removed");
+            }
+        }
         Ok(Lock { _file: file })
     }
 
@@ -212,6 +221,17 @@ mod tests {
         drop(lock);
         assert!(!state.is_locked());
         state.lock().unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_half_written_is_gone_for_who_has_the_lock() {
+        let (_dir, state) = state_dir();
+        let left = state.path().join(".identity.next.pem.0123456789abcdef.tmp");
+        fs::write(&left, "half a key").unwrap();
+        fs::write(state.identity(), "a key").unwrap();
+        let _lock = state.lock().unwrap();
+        assert!(!left.exists());
+        assert!(state.identity().exists());
     }
 
     #[test]

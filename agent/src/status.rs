@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -278,7 +278,7 @@ impl Policies {
 
 /// Replaces the file in one step. Not synced to disk: after a crash of the machine it is wrong in any case.
 pub fn write(status: &Status, path: &Path) -> io::Result<()> {
-    let temporary = path.with_extension("json.tmp");
+    let temporary = temporary(path);
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -287,6 +287,11 @@ pub fn write(status: &Status, path: &Path) -> io::Result<()> {
         .open(&temporary)?;
     serde_json::to_writer_pretty(&mut file, status)?;
     fs::rename(&temporary, path)
+}
+
+/// Where the status is written before it is put in its place.
+pub fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("json.tmp")
 }
 
 pub fn read(path: &Path) -> io::Result<Status> {

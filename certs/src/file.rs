@@ -124,14 +124,30 @@ pub fn check_private_dir(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes what writers of this file have left beside it that were killed half-way: copies, secret or not, that nobody knows
+/// of. Only for whom no other writes the file.
+pub fn remove_leftovers(path: &Path) -> io::Result<()> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return Ok(());
+    };
+    let entries = match fs::read_dir(directory_of(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|file| is_temporary(file, name)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::other("the path names no file"))?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     let temporary = directory.join(temporary_name(name)?);
     let result = write_new(&temporary, bytes, mode)
         .and_then(|()| fs::rename(&temporary, path))
@@ -143,6 +159,13 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     result
 }
 
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Hidden, beside its goal so that the rename stays within one file system, and new, so that two writers never share one.
 fn temporary_name(name: &std::ffi::OsStr) -> io::Result<OsString> {
     let mut random = [0; 8];
@@ -151,6 +174,16 @@ fn temporary_name(name: &std::ffi::OsStr) -> io::Result<OsString> {
     temporary.push(name);
     temporary.push(format!(".{}.tmp", fingerprint::hex(&random)));
     Ok(temporary)
+}
+
+/// Whether `file` is a name that [`temporary_name`] gives for `name`.
+fn is_temporary(file: &str, name: &str) -> bool {
+    let random = file
+        .strip_prefix('.')
+        .and_then(|rest| rest.strip_prefix(name))
+        .and_then(|rest| rest.strip_prefix('.'))
+        .and_then(|rest| rest.strip_suffix(".tmp"));
+    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

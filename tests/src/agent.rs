@@ -99,9 +99,14 @@ impl Setup {
         command
     }
 
-    /// `muster-agent enroll`, to its end.
+    /// `muster-agent enroll`, to its end: it waits for the controller.
     pub fn enroll(&self) -> Outcome {
         Outcome::of(self.command(&["enroll"]))
+    }
+
+    /// One attempt, however it ends.
+    pub fn enroll_once(&self) -> Outcome {
+        Outcome::of(self.command(&["enroll", "--no-wait"]))
     }
 
     /// `muster-agent run`, which enrolls first when it has no identity.

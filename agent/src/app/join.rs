@@ -1,4 +1,4 @@
-//! From a started process to an enrolled agent: loads the identity, or enrolls and keeps trying. What a try is, `identity`
+//! From a started process to an enrolled agent: loads the identity, or enrolls and keeps trying. How it tries, `identity`
 //! knows.
 
 use std::{
@@ -7,20 +7,16 @@ use std::{
 };
 
 use muster_proto::v1;
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::report::Reporter;
 use crate::{
-    backoff::Backoff,
     config::Config,
-    identity::{Enrollment, Error, Identity, enroll, id_file},
+    identity::{Error, Identity, Until, enroll_until, id_file},
     state_dir::StateDir,
     status::State,
 };
-
-/// After a refusal that only a person can mend.
-const REFUSED: Duration = Duration::from_secs(60);
 
 /// None when `shutdown` came first. An error when there is nothing to try with.
 pub(super) async fn join(
@@ -33,57 +29,33 @@ pub(super) async fn join(
     if let Some(identity) = Identity::load(state)? {
         return Ok(Some(identity));
     }
-    let mut backoff = Backoff::default();
-    let mut tried = false;
-    loop {
-        let settings = config.borrow_and_update().clone();
-        let enrollment = Enrollment {
-            config: &settings,
-            state,
-            fingerprint: fingerprint.clone(),
-        };
-        let attempt = tokio::select! {
-            attempt = enroll(&enrollment) => attempt,
-            () = shutdown.cancelled() => return Ok(None),
-        };
-        let error = match attempt {
-            Ok(identity) => {
-                tracing::info!(agent.id = %identity.id(), "enrolled");
-                return Ok(Some(identity));
-            }
-            Err(error) if !tried && error.is_incomplete() => return Err(error),
-            Err(error) => error,
-        };
-        tried = true;
-        let delay = if error.is_transient() {
-            backoff
-                .next(rand::random())
-                .max(error.retry_after().unwrap_or_default())
-        } else {
-            REFUSED
-        };
-        let failure = error.failure();
-        if error.is_transient() {
-            let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(why = failure.why, delay_ms, "{}", failure.summary);
-        } else {
-            // In the text and not a field of its own: a field would stand behind the last line, which people copy.
-            let again = format!(
-                "it is tried again in {} s, or when the configuration is read again",
-                delay.as_secs()
-            );
-            tracing::error!("{}", failure.clone().remedy(again));
-        }
-        reporter.board.enter(State::Enrolling, SystemTime::now(), |connection| {
-            connection.last_error = format!("{}: {}", failure.summary, failure.why);
-        });
-        reporter.write();
-        tokio::select! {
-            () = sleep(delay) => {}
-            () = shutdown.cancelled() => return Ok(None),
-            Ok(()) = config.changed() => {}
-        }
+    let enrolling = enroll_until(Until::Enrolled, config, state, fingerprint, |error, delay| {
+        tell(error, delay, reporter);
+    });
+    let identity = shutdown.run_until_cancelled(enrolling).await.transpose()?;
+    if let Some(identity) = &identity {
+        tracing::info!(agent.id = %identity.id(), "enrolled");
     }
+    Ok(identity)
+}
+
+fn tell(error: &Error, delay: Duration, reporter: &Reporter) {
+    let failure = error.failure();
+    if error.is_transient() {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(why = failure.why, delay_ms, "{}", failure.summary);
+    } else {
+        // In the text and not a field of its own: a field would stand behind the last line, which people copy.
+        let again = format!(
+            "it is tried again in {} s, or when the configuration is read again",
+            delay.as_secs()
+        );
+        tracing::error!("{}", failure.clone().remedy(again));
+    }
+    reporter.board.enter(State::Enrolling, SystemTime::now(), |connection| {
+        connection.last_error = format!("{}: {}", failure.summary, failure.why);
+    });
+    reporter.write();
 }
 
 /// What does not fit together but keeps nobody from running.

@@ -1,12 +1,16 @@
-//! `muster-agent enroll`.
+//! `muster-agent enroll`: from a token to an identity, as soon as the network is up. Running it again does no harm.
 
 use std::{
     io::{self, Read as _},
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
 use muster_certs::token::{self, Token};
+use muster_proto::{duration, v1};
 use serde::Serialize;
+use tokio::{sync::watch, time::timeout};
 
 use super::{ConfigFile, Enroll, absolute, token_of_environment};
 use crate::{
@@ -14,7 +18,7 @@ use crate::{
     config::{self, Config},
     facts::fingerprint,
     failure::{Exit, Failure},
-    identity::{self, Enrollment, Identity, Joined},
+    identity::{self, Enrollment, Identity, Joined, Until, enroll_until},
     state_dir::StateDir,
     status::time,
 };
@@ -32,22 +36,91 @@ struct Answer {
 pub(super) fn enroll(file: &ConfigFile, args: Enroll) -> Result<ExitCode, Failure> {
     let config = merge(file, &args)?;
     let state = StateDir::create(&config.agent.state_dir).map_err(|error| state_failure(&error))?;
-    if let Some(identity) = Identity::load(&state).map_err(|error| error.failure())? {
+    if let Some(identity) = load(&state)? {
+        // An agent that runs sees to this by itself.
+        if let Ok(_lock) = state.lock() {
+            finish(&args, &identity, false, &config, &state);
+        }
         return answer(&args, &identity, false);
     }
     let _lock = state.lock().map_err(|error| state_failure(&error))?;
+    // Whoever had the lock until now may have enrolled.
+    let before = load(&state)?;
+    let enrolled_now = before.is_none();
+    let identity = match before {
+        Some(identity) => identity,
+        None => attempt(&args, &config, &state)?,
+    };
+    finish(&args, &identity, enrolled_now, &config, &state);
+    answer(&args, &identity, enrolled_now)
+}
+
+fn load(state: &StateDir) -> Result<Option<Identity>, Failure> {
+    Identity::load(state).map_err(|error| error.failure())
+}
+
+fn attempt(args: &Enroll, config: &Config, state: &StateDir) -> Result<Identity, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, "failed to start").why(error.to_string()))?;
-    let enrollment = Enrollment {
-        config: &config,
-        state: &state,
-        fingerprint: fingerprint(&format!("{:016x}", rand::random::<u64>())),
+    let fingerprint = fingerprint(&format!("{:016x}", rand::random::<u64>()));
+    let identity = runtime.block_on(async {
+        if args.no_wait {
+            let enrollment = Enrollment {
+                config,
+                state,
+                fingerprint,
+            };
+            return identity::enroll(&enrollment).await.map_err(|error| error.failure());
+        }
+        attempt_in_time(args, config, state, &fingerprint).await
+    });
+    // A name server that does not answer holds nobody up.
+    runtime.shutdown_background();
+    identity
+}
+
+async fn attempt_in_time(
+    args: &Enroll,
+    config: &Config,
+    state: &StateDir,
+    fingerprint: &v1::Fingerprint,
+) -> Result<Identity, Failure> {
+    let (_unchanged, mut config) = watch::channel(Arc::new(config.clone()));
+    let mut last = None;
+    let enrolling = enroll_until(Until::Refused, &mut config, state, fingerprint, |error, delay| {
+        let failure = error.failure();
+        args.output.complain_for_now(&failure, delay);
+        last = Some(failure);
+    });
+    match timeout(args.timeout, enrolling).await {
+        Ok(enrolled) => enrolled.map_err(|error| error.failure()),
+        Err(_) => Err(too_late(args.timeout, last)),
+    }
+}
+
+/// With what was in the way when it was last tried.
+fn too_late(patience: Duration, last: Option<Failure>) -> Failure {
+    let failure = Failure {
+        exit: Exit::Deadline,
+        ..last.unwrap_or_else(|| {
+            Failure::new(Exit::Deadline, "the controller has not answered")
+                .what("enroll this machine")
+                .why("there was no answer to the first attempt yet")
+                .remedy("give it more time with --timeout; it may be run again without harm")
+        })
     };
-    let identity = runtime
-        .block_on(identity::enroll(&enrollment))
-        .map_err(|error| error.failure())?;
-    remember(&args, &config, &state);
-    answer(&args, &identity, true)
+    Failure {
+        summary: format!("not enrolled after {}: {}", duration::format(patience), failure.summary),
+        ..failure
+    }
+}
+
+/// What is left to do on an enrolled machine, also when an earlier attempt was killed before it got here.
+fn finish(args: &Enroll, identity: &Identity, enrolled_now: bool, config: &Config, state: &StateDir) {
+    identity::enroll::finish(identity, config, state);
+    if enrolled_now || !state.joined().exists() && !config.server.endpoints.is_empty() {
+        remember(args, config, state);
+    }
 }
 
 /// Flags over the file. Flags that say how to know the controller replace all that the file says of it.

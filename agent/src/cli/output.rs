@@ -1,21 +1,26 @@
-//! How the verbs print data: as text for people, as JSON or YAML for scripts.
+//! How the verbs print data and failures: as text for people, as JSON or YAML for scripts.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::failure::{Exit, Failure};
 
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub(super) struct Format {
     /// How to print.
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Output {
+    #[default]
     Text,
     Json,
     Yaml,
@@ -31,6 +36,31 @@ impl Format {
             Output::Yaml => serde_saphyr::to_string(value).map_err(|error| odd(error.to_string()))?,
         };
         write(&text)
+    }
+
+    /// To stderr, for who asked for JSON as one object on a line.
+    pub fn complain(self, failure: &Failure) {
+        match self.output {
+            Output::Json => eprintln!("{}", failure.to_json()),
+            Output::Text | Output::Yaml => eprintln!("muster-agent: {failure}"),
+        }
+    }
+
+    /// The same of what is tried again after `delay`.
+    pub fn complain_for_now(self, failure: &Failure, delay: Duration) {
+        match self.output {
+            Output::Json => {
+                let mut object = failure.to_json();
+                object["retryAfterMs"] = json!(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+                eprintln!("{object}");
+            }
+            Output::Text | Output::Yaml => eprintln!(
+                "muster-agent: {}: {}; trying again in {:.1} s",
+                failure.summary,
+                failure.why,
+                delay.as_secs_f64()
+            ),
+        }
     }
 }
 

@@ -63,8 +63,19 @@ pub async fn enroll(enrollment: &Enrollment<'_>) -> Result<Identity, Error> {
     };
     let (endpoint, response) = call_first(config, &tls, &request, id).await?;
     let identity = keep(state, &endpoint, id, key, response)?;
-    forget_token(config);
+    forget(config, state);
     Ok(identity)
+}
+
+/// What is left to do once the identity is on disk; done at every start, since a crash may have come between.
+pub fn finish(identity: &Identity, config: &Config, state: &StateDir) {
+    let Ok(text) = file::read_secret_text(&state.enroll_key(), pem::MAX_BYTES) else {
+        return;
+    };
+    // A key that is not the identity's is that of another enrollment, which is not done yet.
+    if KeyPair::from_pem(&text).is_ok_and(|key| key.public_key().der() == identity.file().key().public_key().der()) {
+        forget(config, state);
+    }
 }
 
 fn find_token(config: &Config) -> Result<Token, Error> {
@@ -196,15 +207,15 @@ fn keep(
 
     Trust::save(&bundle, &state.trust())?;
     identity.file.save(&state.identity()).map_err(Error::Identity)?;
-    remove(&state.enroll_key());
     Ok(identity)
 }
 
-/// The token has done its work, wherever it came from.
-fn forget_token(config: &Config) {
+/// The token has done its work, wherever it came from. The key goes last: while it is there, this is not done.
+fn forget(config: &Config, state: &StateDir) {
     if let Some(path) = &config.server.token_file {
         remove(path);
     }
+    remove(&state.enroll_key());
 }
 
 fn remove(path: &Path) {

@@ -182,7 +182,8 @@ impl Error {
             .map(|id| format!(" (request {id})"))
             .unwrap_or_default();
         let failure = Failure::new(exit(problem.code), format!("{self}{request}"))
-            .what(format!("enroll as agent {id} (from {})", id_file.display()));
+            .what(format!("enroll as agent {id} (from {})", id_file.display()))
+            .refused(problem);
         match problem.reason {
             ErrorReason::TokenInvalid => failure
                 .why("the token is unknown, wrong, expired or used up; the controller does not say which")

@@ -62,6 +62,8 @@ pub fn read_or_make(path: &Path) -> Result<AgentId, Error> {
                 source,
             })?;
     }
+    // A file that somebody was killed over is no reason not to write another.
+    let _ = file::remove_leftovers(path);
     let id = AgentId::random();
     file::write_public(path, format!("{id}\n").as_bytes()).map_err(Error::Write)?;
     Ok(id)

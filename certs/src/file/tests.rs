@@ -180,3 +180,27 @@ fn a_directory_that_others_can_reach_is_refused_with_the_way_out() {
         Err(Error::Read { .. })
     ));
 }
+
+#[test]
+fn what_a_killed_writer_left_goes_and_nothing_else_does() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("key.pem");
+    write_secret(&path, b"secret").unwrap();
+    let left = temporary_name("key.pem".as_ref()).unwrap();
+    fs::write(dir.path().join(&left), "half a sec").unwrap();
+    let others = [
+        ".key.pem.tmp",
+        ".key.pem.0123456789abcdeg.tmp",
+        ".key.pem.0123456789abcdef",
+        ".other.0123456789abcdef.tmp",
+        "key.pem.0123456789abcdef.tmp",
+    ];
+    for name in others {
+        fs::write(dir.path().join(name), "not ours").unwrap();
+    }
+    remove_leftovers(&path).unwrap();
+    let mut expected: Vec<_> = others.iter().chain(&["key.pem"]).collect();
+    expected.sort();
+    assert_eq!(names(dir.path()).iter().collect::<Vec<_>>(), expected);
+    remove_leftovers(&dir.path().join("none/key.pem")).unwrap();
+}

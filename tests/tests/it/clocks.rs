@@ -75,7 +75,7 @@ fn a_host_whose_clock_is_years_off_is_told_of_both_clocks() {
         let Some(setup) = with_clock(controller.agent("host"), offset) else {
             return;
         };
-        let outcome = setup.enroll();
+        let outcome = setup.enroll_once();
         assert_ne!(outcome.code, 0, "{outcome}");
         for clock in [
             "the clock of this machine says 20",

@@ -143,7 +143,7 @@ fn a_controller_that_is_not_there_is_named() {
     let controller = Controller::start();
     let mut setup = controller.agent("web-01");
     setup.config["server"]["endpoints"] = json!(["127.0.0.1:1"]);
-    let outcome = setup.enroll();
+    let outcome = setup.enroll_once();
     assert_ne!(outcome.code, 0, "{outcome}");
     outcome.explains().says(&["127.0.0.1:1", "refused"]);
 }
