@@ -11,6 +11,8 @@
 #   tests/prove.sh clones              copies, images and snapshots, with real processes
 #   tests/prove.sh bootstrap           machines made of user data and of the script; clocks that are wrong
 #   tests/prove.sh attacks [CATEGORY]  what an attacker on the network gets, by the thousand; a table and attacks.json
+#   tests/prove.sh enroll-throughput [ENROLLMENTS]
+#                                      what an enrollment costs the controller, beside a bare connection and a signature
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -34,6 +36,11 @@ attacks() {
   MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/attack --full --json target/test-logs/attacks.json "$@"
 }
 
+enroll_throughput() {
+  release
+  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/enroll-throughput "$@"
+}
+
 build_time() {
   rm -rf target/release
   time cargo build --release --locked -p muster-server
@@ -48,6 +55,7 @@ case "${1-}" in
   clones) system_tests clones ;;
   bootstrap) system_tests bootstrap && system_tests clocks ;;
   attacks) attacks "${@:2}" ;;
+  enroll-throughput) enroll_throughput "${@:2}" ;;
   footprint) footprint "${2-}" ;;
   build-time) build_time ;;
   *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;

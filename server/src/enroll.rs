@@ -90,6 +90,7 @@ pub struct Enroller {
     agents: Arc<Agents>,
     links: Arc<Links>,
     failures: Mutex<HashMap<IpAddr, (Micros, u32)>>,
+    recent: tokens::Recent,
     jobs: mpsc::Sender<Job>,
     queue: Mutex<Option<mpsc::Receiver<Job>>>,
 }
@@ -104,6 +105,7 @@ impl Enroller {
             agents,
             links,
             failures: Mutex::default(),
+            recent: tokens::Recent::default(),
             jobs,
             queue: Mutex::new(Some(queue)),
         }
@@ -135,12 +137,19 @@ impl Enroller {
 
     async fn try_enroll(&self, request: Request, now: Micros) -> Result<Enrolled, Error> {
         // The token first: who has none learns nothing about the rest of the request.
-        let token = tokens::check(&self.db, &request.token, request.source, request.agent_id, now)
-            .await
-            .map_err(|error| match error {
-                tokens::Error::Store(error) => Error::Store(error),
-                _ => Error::TokenRefused,
-            })?;
+        let token = tokens::check(
+            &self.db,
+            &self.recent,
+            &request.token,
+            request.source,
+            request.agent_id,
+            now,
+        )
+        .await
+        .map_err(|error| match error {
+            tokens::Error::Store(error) => Error::Store(error),
+            _ => Error::TokenRefused,
+        })?;
         let violations = violations(&request.name, &request.labels, &request.version);
         if !violations.is_empty() {
             return Err(Error::Invalid(violations));
@@ -153,13 +162,22 @@ impl Enroller {
 
         // A lost reply burns nothing: the same token with the same key gets the same certificate again, or, where that does not
         // count any longer, another one.
-        let repeated = self.db.redemption_get(&token.id, &public_key).await?;
+        let is_on_file = |id| self.agents.with(id, |_| ()).is_some();
+        let repeated = match asked {
+            Some(id) if !is_on_file(id) => None,
+            _ => self.db.redemption_get(&token.id, &public_key).await?,
+        };
         let mut before = None;
         if let Some(row) = repeated
             && let Some(entry) = row.agent_id.parse().ok().and_then(|id| self.agents.get(id))
             && asked.is_none_or(|id| id == entry.id)
             && entry.is_trusted()
         {
+            // No use is taken of it, so nothing else asks whether it was revoked a moment ago.
+            let token = self.db.token_get(&token.id).await?;
+            if token.is_none_or(|token| token.revoked_at > 0) {
+                return Err(Error::TokenRefused);
+            }
             let is_good = |it: &crate::agents::Certificate| it.public_key == public_key && it.not_after > now;
             if is_good(&entry.certificate) || entry.next.as_ref().is_some_and(is_good) {
                 return Ok(Enrolled {
@@ -175,10 +193,7 @@ impl Enroller {
         }
 
         let id = asked.or(before).unwrap_or_else(|| AgentId::of_key(&key.digest()));
-        let has_old_key = match self.agents.with(id, |_| ()) {
-            Some(()) => self.db.agent_certificate_has_key(&id.to_string(), &public_key).await?,
-            None => false,
-        };
+        let has_old_key = is_on_file(id) && self.db.agent_certificate_has_key(&id.to_string(), &public_key).await?;
         let issued = self.pki.issue_agent(id.uuid(), &key, clock::to_system(now))?;
         let (done, answer) = oneshot::channel();
         let job = Job {

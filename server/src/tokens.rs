@@ -1,6 +1,11 @@
 //! Bootstrap tokens: made by operators, redeemed by machines. Only the hash of a secret is kept.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use muster_certs::token::Token;
@@ -21,6 +26,9 @@ const MAX_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
 const MAX_USES: i32 = 1_000_000;
 const MAX_LABELS: usize = 64;
 const MAX_DESCRIPTION: usize = 1_024;
+/// How long what was read of a token is taken for true.
+const RECENT: Micros = clock::SECOND;
+const MAX_RECENT: usize = 1_024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -198,17 +206,46 @@ pub async fn revoke(db: &Db, changes: &Changes, id: &str, by: &str, now: Micros)
     }))
 }
 
+/// Tokens that were read within the last second: a fleet that boots at once shows the same one again and again. Good for
+/// whatever is asked again where a use is taken.
+#[derive(Debug, Default)]
+pub struct Recent(Mutex<HashMap<String, (Micros, TokenRow)>>);
+
+impl Recent {
+    async fn get(&self, db: &Db, id: &str, now: Micros) -> Result<Option<TokenRow>, store::Error> {
+        if let Some((at, row)) = self.lock().get(id)
+            && (0..RECENT).contains(&(now - at))
+        {
+            return Ok(Some(row.clone()));
+        }
+        let row = db.token_get(id).await?;
+        if let Some(row) = &row {
+            let mut recent = self.lock();
+            if recent.len() >= MAX_RECENT {
+                recent.clear();
+            }
+            recent.insert(id.to_owned(), (now, row.clone()));
+        }
+        Ok(row)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Micros, TokenRow)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The row of a token that somebody shows, if its secret is right, it is good, and it is for this address and this agent.
 /// Whether a use is left is for the redemption to find out, since a repeated one needs none.
 pub async fn check(
     db: &Db,
+    recent: &Recent,
     text: &str,
     source: IpAddr,
     agent: Option<AgentId>,
     now: Micros,
 ) -> Result<TokenRow, Error> {
     let shown = Token::parse(text).map_err(|_| Error::Refused)?;
-    let row = db.token_get(shown.id()).await?.ok_or(Error::Refused)?;
+    let row = recent.get(db, shown.id(), now).await?.ok_or(Error::Refused)?;
     let stored: [u8; 32] = row.secret_hash.as_slice().try_into().map_err(|_| Error::Refused)?;
     let is_right = muster_certs::token::hash_eq(&shown.hash(), &stored);
     let is_good = row.expires_at > now && row.revoked_at == 0;

@@ -23,7 +23,10 @@ use muster_certs::{
     tls,
     tokio_rustls::{TlsConnector, client::TlsStream},
 };
-use muster_proto::v1::{EnrollRequest, enrollment_service_client::EnrollmentServiceClient};
+use muster_proto::{
+    ids::AgentId,
+    v1::{EnrollRequest, enrollment_service_client::EnrollmentServiceClient},
+};
 use rustix::{
     param::clock_ticks_per_second,
     time::{ClockId, clock_gettime},
@@ -129,6 +132,7 @@ fn requests(token: &str, machines: std::ops::Range<usize>) -> Vec<(KeyPair, Enro
         let key = KeyPair::generate().expect("a key");
         let request = EnrollRequest {
             token: token.to_owned(),
+            agent_id: AgentId::random().to_string(),
             csr: csr::create(&key).expect("a request"),
             name: format!("machine-{machine}"),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),

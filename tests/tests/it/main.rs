@@ -21,3 +21,4 @@ mod operator;
 mod plugins;
 mod readme;
 mod store;
+mod throughput;
