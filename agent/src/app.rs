@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod join;
+mod own;
 mod reload;
 mod report;
 mod workers;
@@ -131,8 +132,8 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
     let policies = Arc::new(Policies::load(state.policies(), trust.clone(), settings.allow));
     let warnings = join::warnings(&identity, &settings);
     reporter.follow(queue.clone(), policies.status(), warnings.clone());
-    let workers = Workers::start(&identity.id().to_string(), &queue, &policies, config.clone()).await;
     let identity = Holder::new(identity);
+    let workers = Workers::start(&identity, &queue, &policies, config.clone()).await;
     let renewer = Renewer {
         holder: identity.clone(),
         state: state.clone(),

@@ -34,8 +34,9 @@ pub use source::Error;
 use crate::link::queue::Recorder;
 use crate::{clock, detached, splay};
 
-/// The label `job` of all these metrics.
+/// The label `job` of what is measured of the machine, and of what the agent measures of itself.
 const JOB: &str = "node";
+const OWN_JOB: &str = "muster-agent";
 /// A collector that takes longer than this is missing from the round.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -56,8 +57,15 @@ const COLLECTORS: [(&str, Collect); 11] = [
     ("time", uptime::collect),
 ];
 
-/// Gathers every `period` until `shutdown`, at the point of the period that belongs to `agent_id`.
-pub async fn run(agent_id: &str, period: Duration, recorder: Recorder, shutdown: CancellationToken) {
+/// Gathers every `period` until `shutdown`, at the point of the period that belongs to `agent_id`; each time with what `own`
+/// tells of the agent itself.
+pub async fn run(
+    agent_id: &str,
+    period: Duration,
+    own: impl Fn() -> Families,
+    recorder: Recorder,
+    shutdown: CancellationToken,
+) {
     let mut collectors = Collectors::default();
     // One round at once, so that a new agent shows something; the others where the fleet's rounds are spread to.
     let start = time::Instant::now() + splay::point(&[agent_id, "collect"], period);
@@ -70,7 +78,8 @@ pub async fn run(agent_id: &str, period: Duration, recorder: Recorder, shutdown:
                 ticks.tick().await;
             }
             let time_unix_micros = clock::unix_micros(SystemTime::now());
-            for batch in collectors.gather().await.into_batches(JOB) {
+            let machine = collectors.gather().await.into_batches(JOB);
+            for batch in machine.into_iter().chain(own().into_batches(OWN_JOB)) {
                 recorder.record(
                     Lane::Metrics,
                     Record {

@@ -11,11 +11,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::own;
 use crate::{
     checks::scheduler,
     collect,
     config::{Checks, Config},
     detached, facts,
+    identity::Holder,
     link::queue::{Queue, Recorder},
     policy::{ActiveChecks, Policies},
 };
@@ -36,7 +38,7 @@ pub(super) struct Workers {
 impl Workers {
     /// Returns when the facts have been gathered once.
     pub async fn start(
-        agent_id: &str,
+        identity: &Holder,
         queue: &Queue,
         policies: &Arc<Policies>,
         config: watch::Receiver<Arc<Config>>,
@@ -46,7 +48,7 @@ impl Workers {
         let (sender, facts) = watch::channel(Arc::new(v1::Facts::default()));
         gather_facts(&sender).await;
 
-        let id = agent_id.to_owned();
+        let id = identity.current().id().to_string();
         let schedule = schedule(
             id.clone(),
             policies.active(),
@@ -59,8 +61,9 @@ impl Workers {
             "the check scheduler"
         });
         let (recorder, token) = (queue.recorder(), stop.clone());
+        let identity = identity.clone();
         tasks.spawn(async move {
-            collect::run(&id, METRICS, recorder, token).await;
+            collect::run(&id, METRICS, || own::families(&identity), recorder, token).await;
             "the metric collectors"
         });
         let token = stop.clone();

@@ -144,7 +144,13 @@ async fn a_collector_that_hangs_is_not_started_again_before_it_comes_back() {
 async fn rounds_are_recorded_at_their_pace_as_batches_of_one_time() {
     let queue = Queue::new("1-test".to_owned(), queue::Limits::default());
     let shutdown = CancellationToken::new();
-    let rounds = run("agent", Duration::from_millis(20), queue.recorder(), shutdown.clone());
+    let own = || {
+        let mut families = Families::default();
+        families.gauge("muster_agent_x", &[], 1.0);
+        families
+    };
+    let period = Duration::from_millis(20);
+    let rounds = run("agent", period, own, queue.recorder(), shutdown.clone());
     let look = async {
         loop {
             queue.recorded().await;
@@ -159,12 +165,19 @@ async fn rounds_are_recorded_at_their_pace_as_batches_of_one_time() {
         () = rounds => panic!("it stopped"),
         records = time::timeout(Duration::from_secs(60), look) => records.expect("no rounds came"),
     };
+    let mut jobs = BTreeSet::new();
     for record in records {
         match record.body {
-            Some(record::Body::Metrics(batch)) => assert!(batch.job == "node" && !batch.families.is_empty()),
+            Some(record::Body::Metrics(batch)) => {
+                assert!(!batch.families.is_empty());
+                let is_own = batch.families.iter().any(|family| family.name == "muster_agent_x");
+                assert_eq!(is_own, batch.job == "muster-agent", "{}", batch.job);
+                jobs.insert(batch.job);
+            }
             other => panic!("{other:?}"),
         }
     }
+    assert_eq!(jobs.into_iter().collect::<Vec<_>>(), ["muster-agent", "node"]);
     shutdown.cancel();
-    run("agent", Duration::from_secs(3600), queue.recorder(), shutdown).await;
+    run("agent", Duration::from_secs(3600), own, queue.recorder(), shutdown).await;
 }

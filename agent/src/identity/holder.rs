@@ -14,7 +14,11 @@ use muster_proto::{error::Problem, policy_set, v1};
 use prost::Message as _;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use super::{Identity, Trust, renewal::ControllerClock, trust};
+use super::{
+    Identity, Trust,
+    renewal::{ControllerClock, Life},
+    trust,
+};
 use crate::{config::Endpoint, state_dir::StateDir};
 
 /// Why a trust bundle that came is not taken over.
@@ -86,6 +90,11 @@ impl Holder {
 
     pub fn clock(&self) -> &ControllerClock {
         &self.0.clock
+    }
+
+    /// Whether the certificate should have been renewed by now.
+    pub fn is_behind(&self, now: SystemTime) -> bool {
+        Life::of_identity(&self.current()).is_behind(self.clock().at(now))
     }
 
     /// The link was refused for what the certificate is: it is time to see to it.

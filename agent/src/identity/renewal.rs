@@ -11,6 +11,7 @@ use std::{
 
 use muster_certs::ca::BACKDATE;
 
+use super::Identity;
 use crate::clock;
 
 /// Microseconds since 1970, by the controller's clock.
@@ -57,6 +58,10 @@ pub struct Life {
 }
 
 impl Life {
+    pub fn of_identity(identity: &Identity) -> Life {
+        Life::of(identity.file().not_before(), identity.expires())
+    }
+
     /// Certificates begin before they are issued, for the sake of slow clocks; that part is not of their life.
     pub fn of(not_before: SystemTime, not_after: SystemTime) -> Life {
         let (begins, ends) = (clock::unix_micros(not_before), clock::unix_micros(not_after));

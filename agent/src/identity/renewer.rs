@@ -21,7 +21,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    Enrollment, Holder, Identity, enroll, id_file,
+    Enrollment, Holder, enroll, id_file,
     next::{self, Next},
     renewal::Life,
 };
@@ -139,7 +139,7 @@ impl Renewer {
     async fn until_due(&mut self, random: f64, renew_by: &mut watch::Receiver<i64>) {
         loop {
             let current = self.holder.current();
-            let due = life(&current).due(random, *renew_by.borrow_and_update());
+            let due = Life::of_identity(&current).due(random, *renew_by.borrow_and_update());
             let now = self.holder.clock().at(SystemTime::now());
             if now >= due {
                 return;
@@ -295,7 +295,7 @@ impl Renewer {
     }
 
     fn delay(&self, error: &Error, backoff: &mut Backoff) -> Duration {
-        let life = life(&self.holder.current());
+        let life = Life::of_identity(&self.holder.current());
         match error {
             error if error.needs_a_token() => life.patience_when_refused(rand::random()),
             Error::Refused { problem, .. } => {
@@ -309,8 +309,8 @@ impl Renewer {
     /// Tells people how the certificate stands.
     fn note(&self, last_error: Option<&str>) {
         let current = self.holder.current();
-        let life = life(&current);
-        let behind = life.is_behind(self.holder.clock().at(SystemTime::now()));
+        let life = Life::of_identity(&current);
+        let behind = self.holder.is_behind(SystemTime::now());
         self.board.certificate(status::Certificate {
             serial: current.serial().to_owned(),
             issued: status::time(self.local(life.issued)),
@@ -334,10 +334,6 @@ impl Renewer {
 
 type Call<T> = Pin<Box<dyn Future<Output = Result<tonic::Response<T>, Status>> + Send>>;
 type Client = EnrollmentServiceClient<tonic::transport::Channel>;
-
-fn life(identity: &Identity) -> Life {
-    Life::of(identity.file().not_before(), identity.expires())
-}
 
 impl Error {
     /// Whether the certificate is of no use, so that the same call cannot succeed unless somebody does something.
