@@ -2,6 +2,7 @@
 //! the link that still sends them. Knows no signals, no terminal and no arguments.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,10 +18,10 @@ use crate::{
     dial::causes,
     facts::{fingerprint, host_name},
     failure::{Exit, Failure},
-    identity::{self, Holder, Renewer},
+    identity::{self, Holder, Identity, Renewer},
     link::{
         Left, Link,
-        queue::{Limits, Queue},
+        queue::{Directory, Lanes, Limits, Queue, keeper::Keeper},
     },
     policy::Policies,
     state_dir::{self, StateDir},
@@ -128,7 +129,13 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
         identity.expires(),
     );
 
-    let queue = Arc::new(Queue::new(state.next_spool_id(SystemTime::now())?, Limits::default()));
+    let directory = Directory::new(state.queue());
+    let queue = Arc::new(Queue::new(open_queue(&directory, &state, &identity, &settings)));
+    let keeper = Keeper {
+        queue: queue.clone(),
+        directory: directory.path().to_owned(),
+        limits: settings.queue,
+    };
     let policies = Arc::new(Policies::load(state.policies(), trust.clone(), settings.allow));
     let warnings = join::warnings(&identity, &settings);
     reporter.follow(queue.clone(), policies.status(), warnings.clone());
@@ -152,9 +159,28 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
         fingerprint,
         warnings,
     };
-    let result = supervise(link, renewer, workers, &reporter, shutdown).await;
+    let result = supervise(link, renewer, workers, keeper, &reporter, shutdown).await;
     reporter.stopped();
     result
+}
+
+/// What earlier starts have left to be sent, and room for more. A disk that takes nothing keeps nobody from running: the queue
+/// is in memory then.
+fn open_queue(directory: &Directory, state: &StateDir, identity: &Identity, config: &Config) -> Lanes {
+    let agent = identity.id().to_string();
+    let now = SystemTime::now();
+    let limits = |lane| Limits {
+        bytes: usize::try_from(config.queue.of(lane)).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let opened = match state.next_spool_id(now) {
+        Ok(id) => directory.open(&agent, &id, limits).map_err(|error| (id, causes(&error))),
+        Err(error) => Err((StateDir::spool_id_by_clock(now), causes(&error))),
+    };
+    opened.unwrap_or_else(|(id, error)| {
+        tracing::error!(error, "the queue cannot be on disk; it is in memory until it can");
+        directory.open_broken(&agent, &id, limits, &io::Error::other(error))
+    })
 }
 
 /// Runs all parts until `shutdown`, or until one of them ends that should not.
@@ -162,12 +188,16 @@ async fn supervise(
     link: Link,
     renewer: Renewer,
     mut workers: Workers,
+    keeper: Keeper,
     reporter: &Reporter,
     shutdown: &CancellationToken,
 ) -> Result<Left, Error> {
     let leave = CancellationToken::new();
     let mut links = JoinSet::new();
     let stop = leave.clone();
+    let kept = CancellationToken::new();
+    let mut keepers = JoinSet::new();
+    keepers.spawn(keeper.run(kept.clone()));
     links.spawn(async move {
         stop.run_until_cancelled(renewer.settle()).await;
         tokio::select! {
@@ -185,6 +215,7 @@ async fn supervise(
             Ok(Err(error)) => Err(Error::Tls(error)),
             Err(error) => Err(Error::Part(format!("the link: {error}"))),
         },
+        Some(ended) = keepers.join_next() => Err(Error::Part(format!("the keeper of the queue: {ended:?}"))),
         () = reporter.run() => Ok(Left::Stopped),
     };
     // What makes records stops first, so that the link can send the last of them.
@@ -194,6 +225,11 @@ async fn supervise(
     leave.cancel();
     if timeout(LINK_STOP, links.join_next()).await.is_err() {
         tracing::warn!("the link did not end in time and was cut");
+    }
+    // What the link has not sent waits on disk.
+    kept.cancel();
+    if timeout(LINK_STOP, keepers.join_next()).await.is_err() {
+        tracing::warn!("the disk did not take the queue in time");
     }
     result
 }

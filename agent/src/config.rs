@@ -11,6 +11,7 @@ use std::{
 };
 
 use muster_certs::{pin::Pin, token::Token};
+use muster_proto::v1;
 
 pub(crate) use self::read::check_name;
 pub use muster_proto::endpoint::Endpoint;
@@ -27,6 +28,7 @@ pub struct Config {
     pub server: Server,
     pub agent: Agent,
     pub checks: Checks,
+    pub queue: Queue,
     pub logging: Logging,
     pub allow: Allow,
     /// Keys that mean nothing, which `config check` refuses and `run` tells of.
@@ -62,6 +64,16 @@ pub struct Checks {
     /// For checks whose policy gives none.
     pub default_timeout: Duration,
     pub max_concurrent: usize,
+}
+
+/// What may wait for the controller, on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Bytes.
+    pub results: u64,
+    pub metrics: u64,
+    /// What is older is dropped.
+    pub max_age: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +175,26 @@ impl Default for Checks {
         Self {
             default_timeout: Duration::from_secs(30),
             max_concurrent: 10,
+        }
+    }
+}
+
+impl Queue {
+    /// Bytes of a lane.
+    pub fn of(self, lane: v1::Lane) -> u64 {
+        match lane {
+            v1::Lane::Metrics => self.metrics,
+            v1::Lane::Results | v1::Lane::Unspecified => self.results,
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            results: 64 << 20,
+            metrics: 128 << 20,
+            max_age: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

@@ -153,7 +153,7 @@ impl Link {
         }
         if let Reason::Closed(Closed::ForeignSpool(_)) = reason {
             match self.state.next_spool_id(SystemTime::now()) {
-                Ok(id) => self.queue.lock().start_spool(id),
+                Ok(id) => self.queue.lock().renumber(&id),
                 Err(error) => tracing::error!(error = crate::dial::causes(&error), "failed to start a new spool"),
             }
         }

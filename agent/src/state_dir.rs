@@ -86,6 +86,11 @@ impl StateDir {
         self.path.join("policies.pb")
     }
 
+    /// The records that the controller does not have yet.
+    pub fn queue(&self) -> PathBuf {
+        self.path.join("queue")
+    }
+
     pub fn status(&self) -> PathBuf {
         self.path.join("status.json")
     }
@@ -169,6 +174,11 @@ impl StateDir {
         self.next_spool_id_above(0, now)
     }
 
+    /// One for a directory that takes nothing: above all that count the starts of an agent.
+    pub fn spool_id_by_clock(now: SystemTime) -> String {
+        spool_id(clock_generation(now))
+    }
+
     /// As `next_spool_id`, with a generation above this one too.
     pub fn next_spool_id_above(&self, above: u64, now: SystemTime) -> Result<String, Error> {
         let path = self.generation();
@@ -180,12 +190,20 @@ impl StateDir {
         };
         let generation = last.and_then(|last| last.max(above).checked_add(1)).unwrap_or_else(|| {
             tracing::warn!(path = %path.display(), "the file holds no generation; it goes on from the clock");
-            now.duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(1, |since| since.as_secs())
+            clock_generation(now)
         });
         file::write_secret(&path, format!("{generation}\n").as_bytes())?;
-        Ok(format!("{generation}-{:016x}", rand::random::<u64>()))
+        Ok(spool_id(generation))
     }
+}
+
+fn clock_generation(now: SystemTime) -> u64 {
+    now.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(1, |since| since.as_secs())
+}
+
+fn spool_id(generation: u64) -> String {
+    format!("{generation}-{:016x}", rand::random::<u64>())
 }
 
 fn holder(pid: &Option<u32>) -> String {

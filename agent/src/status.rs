@@ -14,7 +14,10 @@ use muster_proto::{ids::AgentId, v1};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::link::queue::{Depth, Lanes};
+use crate::{
+    clock::unix_micros,
+    link::queue::{self, Depth, Lanes},
+};
 
 /// The content of `status.json`. Times are RFC 3339, in UTC.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,13 +99,16 @@ pub struct Certificate {
 #[serde(rename_all = "camelCase")]
 pub struct Queue {
     pub name: String,
-    pub records: usize,
+    pub records: u64,
     pub bytes: usize,
     /// Since the start, as all below.
     pub dropped: u64,
     pub rejected: u64,
     pub acknowledged: u64,
     pub oldest_age_seconds: u64,
+    /// Why the records are in memory and not on disk; empty: they are on disk.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub in_memory: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,20 +236,19 @@ impl Board {
 impl Queue {
     pub fn of(lane: v1::Lane, depth: Depth) -> Queue {
         Queue {
-            name: match lane {
-                v1::Lane::Metrics => "metrics".to_owned(),
-                v1::Lane::Results | v1::Lane::Unspecified => "results".to_owned(),
-            },
+            name: queue::lane_name(lane).to_owned(),
             records: depth.records,
             bytes: depth.bytes,
             dropped: depth.dropped,
             rejected: depth.rejected,
             acknowledged: depth.acknowledged,
-            oldest_age_seconds: depth.oldest_age.as_secs(),
+            oldest_age_seconds: u64::try_from(depth.oldest_age / 1_000_000).unwrap_or(0),
+            in_memory: depth.broken.unwrap_or_default(),
         }
     }
 
-    pub fn all(lanes: &Lanes, now: std::time::Instant) -> Vec<Queue> {
+    pub fn all(lanes: &Lanes, now: SystemTime) -> Vec<Queue> {
+        let now = unix_micros(now);
         Lanes::ALL
             .iter()
             .map(|lane| Queue::of(*lane, lanes.lane(*lane).depth(now)))
@@ -360,7 +365,7 @@ mod tests {
                 ..Default::default()
             },
             certificate: None,
-            queues: Queue::all(&Lanes::new("1-a".into(), Default::default()), std::time::Instant::now()),
+            queues: Queue::all(&Lanes::in_memory("1-a", Default::default()), SystemTime::now()),
             policies: Policies::default(),
             warnings: vec!["odd".into()],
         };

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use muster_proto::v1;
@@ -98,7 +98,7 @@ impl Reporter {
             agent: notes.agent,
             connection: notes.connection,
             certificate: notes.certificate,
-            queues: sources.map_or_else(Vec::new, |it| status::Queue::all(&it.queue.lock(), Instant::now())),
+            queues: sources.map_or_else(Vec::new, |it| status::Queue::all(&it.queue.lock(), SystemTime::now())),
             policies: sources
                 .map(|it| status::Policies::of(&it.policies.borrow()))
                 .unwrap_or_default(),

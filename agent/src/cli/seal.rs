@@ -35,6 +35,7 @@ pub(super) fn seal(file: &ConfigFile, args: &Seal) -> Result<ExitCode, Failure> 
     };
     // By name: a directory that somebody has named by mistake loses nothing else.
     let mut places = state.files();
+    places.push(state.queue());
     places.push(config.agent.id_file.clone());
     places.extend(config.server.token_file.clone());
     places.retain(|path| fs::symlink_metadata(path).is_ok());
@@ -65,7 +66,12 @@ fn text(answer: &Answer) -> String {
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {
-    match fs::remove_file(path) {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, &error)),
         _ => Ok(()),
     }

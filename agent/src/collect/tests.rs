@@ -142,7 +142,7 @@ async fn a_collector_that_hangs_is_not_started_again_before_it_comes_back() {
 
 #[tokio::test]
 async fn rounds_are_recorded_at_their_pace_as_batches_of_one_time() {
-    let queue = Queue::new("1-test".to_owned(), queue::Limits::default());
+    let queue = Queue::new(queue::Lanes::in_memory("1-test", queue::Limits::default()));
     let shutdown = CancellationToken::new();
     let own = || {
         let mut families = Families::default();
@@ -154,7 +154,7 @@ async fn rounds_are_recorded_at_their_pace_as_batches_of_one_time() {
     let look = async {
         loop {
             queue.recorded().await;
-            let batch = queue.lock().lane_mut(Lane::Metrics).take_batch(0, usize::MAX).unwrap();
+            let batch = queue.lock().lane_mut(Lane::Metrics).take_batch("1-test", 0, usize::MAX).unwrap();
             let times: BTreeSet<i64> = batch.records.iter().map(|record| record.time_unix_micros).collect();
             if times.len() >= 3 {
                 return batch.records;

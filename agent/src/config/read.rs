@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 use muster_proto::{
     document::{self, Node, Value, suggest},
     duration, label,
+    threshold::Amount,
 };
 
-use super::{Agent, Allow, Checks, Config, Finding, Format, Logging, Server};
+use super::{Agent, Allow, Checks, Config, Finding, Format, Logging, Queue, Server};
 
 const MAX_ENDPOINTS: usize = 32;
 const MAX_PINS: usize = 32;
+const QUEUE_LEAST: u64 = 1 << 20;
+const QUEUE_MOST: u64 = 1 << 40;
 
 /// All settings, or all that is wrong in order of lines.
 pub(super) fn config(source: &str, text: &str) -> Result<Config, Vec<Finding>> {
@@ -45,12 +48,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn root(&mut self, root: &Node, config: &mut Config) {
-        const KEYS: [&str; 5] = ["server", "agent", "checks", "logging", "allow"];
+        const KEYS: [&str; 6] = ["server", "agent", "checks", "queue", "logging", "allow"];
         for (key, line, node) in self.entries(root, "the file") {
             match key {
                 "server" => self.server(node, &mut config.server),
                 "agent" => self.agent(node, &mut config.agent),
                 "checks" => self.checks(node, &mut config.checks),
+                "queue" => self.queue(node, &mut config.queue),
                 "logging" => self.logging(node, &mut config.logging),
                 "allow" => self.allow(node, &mut config.allow),
                 _ => self.unknown(key, line, "", &KEYS),
@@ -105,6 +109,22 @@ impl Reader<'_> {
                     _ => self.wrong(node, "checks.max_concurrent", "a number from 1 to 1000"),
                 },
                 _ => self.unknown(key, line, "checks", &KEYS),
+            }
+        }
+    }
+
+    fn queue(&mut self, node: &Node, queue: &mut Queue) {
+        const KEYS: [&str; 3] = ["results", "metrics", "max_age"];
+        for (key, line, node) in self.entries(node, "queue") {
+            match key {
+                "results" => self.bytes(node, "queue.results", &mut queue.results),
+                "metrics" => self.bytes(node, "queue.metrics", &mut queue.metrics),
+                "max_age" => {
+                    if let Some(age) = self.duration(node, "queue.max_age", 60..=30 * 24 * 3600) {
+                        queue.max_age = age;
+                    }
+                }
+                _ => self.unknown(key, line, "queue", &KEYS),
             }
         }
     }
@@ -245,6 +265,17 @@ impl Reader<'_> {
             self.wrong(node, what, &expected);
         }
         duration
+    }
+
+    fn bytes(&mut self, node: &Node, what: &str, target: &mut u64) {
+        let bytes = match &node.value {
+            Value::String(text) => text.parse::<Amount>().ok(),
+            _ => None,
+        };
+        match bytes {
+            Some(Amount::Bytes(bytes @ QUEUE_LEAST..=QUEUE_MOST)) => *target = bytes,
+            _ => self.wrong(node, what, "a size from 1MiB to 1TiB with its unit, as 64MiB"),
+        }
     }
 
     fn choice<T: Copy>(&mut self, node: &Node, what: &str, choices: &[(&str, T)], target: &mut T) {

@@ -1,39 +1,56 @@
-//! The records that the controller has not acknowledged yet: one bounded queue in memory for each lane, drop-oldest, with
-//! counters that a user can see. Knows nothing of connections; what is on its way is the session's business.
+//! The records that the controller has not acknowledged yet: a bounded queue on disk for each lane, drop-oldest, with counters
+//! that a user can see and a record of every gap. Knows nothing of connections; what is on its way is the session's business.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::SystemTime,
 };
 
 use muster_proto::v1;
-use prost::Message as _;
 use tokio::sync::Notify;
 
-/// The largest record there may be.
-const RECORD_BYTES: usize = 256 * 1024;
+pub use self::{
+    directory::Directory,
+    lane::{Depth, Lane},
+    spool::Batch,
+};
+use self::{lane::Why, spool::Loss};
+use crate::clock::unix_micros;
 
-/// What a record costs in a frame beside itself: its tag and its length.
-const RECORD_OVERHEAD: usize = 4;
+mod directory;
+mod frame;
+pub mod keeper;
+mod lane;
+mod segment;
+mod spool;
 
-/// How much a lane may hold before its oldest records are dropped.
-#[derive(Debug, Clone, Copy)]
+/// Spools of one lane that Hello names; of more, the controller learns when it gets their records.
+const SPOOLS_TOLD: usize = 8;
+
+/// How much the lanes may hold before their oldest records are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Of one lane, on disk and in memory together.
     pub bytes: usize,
-    pub records: usize,
+    /// Of one lane in memory, while the disk takes nothing.
+    pub memory: usize,
+}
+
+impl Limits {
+    /// How far a segment grows. Records are dropped by the segment, so a small lane has small ones.
+    fn segment(&self) -> usize {
+        (self.bytes / 16).clamp(1, 256 * 1024)
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            bytes: 8 * 1024 * 1024,
-            records: 65_536,
-        }
+        let bytes = 8 * 1024 * 1024;
+        Self { bytes, memory: bytes }
     }
 }
 
-/// Where the agent's parts leave what they have to report. Cheap to clone, never blocks.
+/// Where the agent's parts leave what they have to report. Cheap to clone; waits for nothing but the page cache.
 #[derive(Debug, Clone)]
 pub struct Recorder(Arc<Shared>);
 
@@ -45,23 +62,27 @@ pub struct Queue(Arc<Shared>);
 struct Shared {
     lanes: Mutex<Lanes>,
     waiting: Notify,
+    /// A result is in a file, and shall be on the disk.
+    unsynced: Notify,
 }
 
 impl Recorder {
     /// Puts a record at the end of its lane. When the lane is full its oldest records are dropped and counted.
     pub fn record(&self, lane: v1::Lane, record: v1::Record) {
-        self.0.lock().lane_mut(lane).push(&record, Instant::now());
+        self.0.lock().push(lane, &record, unix_micros(SystemTime::now()));
         self.0.waiting.notify_one();
+        if lane == v1::Lane::Results {
+            self.0.unsynced.notify_one();
+        }
     }
 }
 
 impl Queue {
-    /// `spool_id` must never have been used before: it is what makes a sequence number unique.
-    pub fn new(spool_id: String, limits: Limits) -> Self {
-        let lanes = Mutex::new(Lanes::new(spool_id, limits));
+    pub fn new(lanes: Lanes) -> Self {
         Self(Arc::new(Shared {
-            lanes,
+            lanes: Mutex::new(lanes),
             waiting: Notify::new(),
+            unsynced: Notify::new(),
         }))
     }
 
@@ -78,6 +99,11 @@ impl Queue {
     pub async fn recorded(&self) {
         self.0.waiting.notified().await;
     }
+
+    /// Returns when a result has come since the last call.
+    async fn unsynced(&self) {
+        self.0.unsynced.notified().await;
+    }
 }
 
 impl Shared {
@@ -86,23 +112,34 @@ impl Shared {
     }
 }
 
-/// Both lanes, under one spool id.
+/// All lanes. New records of all of them go under one spool id.
 #[derive(Debug)]
 pub struct Lanes {
-    spool_id: String,
+    spool_id: Arc<str>,
     results: Lane,
     metrics: Lane,
+}
+
+/// An acknowledgement of what was never sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("records through {through} were acknowledged, but only {sent} were ever sent")]
+pub struct NeverSent {
+    pub through: u64,
+    pub sent: u64,
 }
 
 impl Lanes {
     /// In order of priority.
     pub const ALL: [v1::Lane; 2] = [v1::Lane::Results, v1::Lane::Metrics];
 
-    pub fn new(spool_id: String, limits: Limits) -> Self {
+    /// Without a disk. `spool_id` must never have been used before: it is what makes a sequence number unique.
+    pub fn in_memory(spool_id: &str, limits: Limits) -> Self {
+        let spool_id: Arc<str> = spool_id.into();
+        let lane = || Lane::in_memory(spool_id.clone(), limits);
         Self {
+            results: lane(),
+            metrics: lane(),
             spool_id,
-            results: Lane::new(limits),
-            metrics: Lane::new(limits),
         }
     }
 
@@ -110,11 +147,22 @@ impl Lanes {
         &self.spool_id
     }
 
-    /// Goes on under a new spool id: what is not acknowledged is numbered from 1 again.
-    pub fn start_spool(&mut self, spool_id: String) {
-        self.spool_id = spool_id;
-        self.results.renumber();
-        self.metrics.renumber();
+    /// Goes on under a new spool id. What waits is sent under the ids that it has, behind what comes now.
+    pub fn start_spool(&mut self, spool_id: &str) {
+        self.spool_id = spool_id.into();
+        for lane in Self::ALL {
+            let id = self.spool_id.clone();
+            self.lane_mut(lane).start_spool(id);
+        }
+    }
+
+    /// Goes on under a new spool id with what waits under the present one, since another agent has used that too.
+    pub fn renumber(&mut self, spool_id: &str) {
+        self.spool_id = spool_id.into();
+        for lane in Self::ALL {
+            let id = self.spool_id.clone();
+            self.lane_mut(lane).renumber(id);
+        }
     }
 
     pub fn lane(&self, lane: v1::Lane) -> &Lane {
@@ -131,202 +179,116 @@ impl Lanes {
         }
     }
 
+    /// `now`: microseconds since 1970.
+    pub fn push(&mut self, lane: v1::Lane, record: &v1::Record, now: i64) {
+        if let Some(error) = self.lane_mut(lane).push(record, now) {
+            tracing::error!(lane = lane_name(lane), %error, "the disk does not take the queue; it stays in memory");
+            let text = format!("records of lane {} stay in memory: {error}", lane_name(lane));
+            self.tell("QUEUE_IN_MEMORY", v1::EventSeverity::Error, text, lane, now);
+        }
+        self.tell_losses(now);
+    }
+
+    /// Every loss becomes a record, as reliable as the results beside it.
+    pub fn tell_losses(&mut self, now: i64) {
+        // Telling may need room, which may be another loss; there is less to lose every time.
+        loop {
+            let mut gaps = Vec::new();
+            for lane in Self::ALL {
+                let losses = self.lane_mut(lane).take_losses();
+                gaps.extend(losses.into_iter().map(|(loss, why)| gap(lane, loss, why, now)));
+            }
+            if gaps.is_empty() {
+                return;
+            }
+            for gap in gaps {
+                self.results.push(&gap, now);
+            }
+        }
+    }
+
+    /// Something that happened to the queue of a lane.
+    fn tell(&mut self, reason: &str, severity: v1::EventSeverity, message: String, lane: v1::Lane, now: i64) {
+        let event = v1::AgentEvent {
+            reason: reason.to_owned(),
+            severity: severity.into(),
+            message,
+            metadata: [("lane".to_owned(), lane_name(lane).to_owned())].into(),
+        };
+        let record = v1::Record {
+            time_unix_micros: now,
+            body: Some(v1::record::Body::Event(event)),
+        };
+        self.results.push(&record, now);
+    }
+
+    /// Tries a disk again that failed.
+    pub fn settle(&mut self, now: i64) {
+        for lane in Self::ALL {
+            if self.lane_mut(lane).settle() {
+                let text = format!("records of lane {} are on disk again", lane_name(lane));
+                tracing::info!("{text}");
+                self.tell("QUEUE_ON_DISK", v1::EventSeverity::Info, text, lane, now);
+            }
+        }
+    }
+
     /// What Hello says of the queues.
     pub fn spools(&self) -> Vec<v1::SpoolState> {
-        let state = |lane: v1::Lane| {
-            let (first_seq, last_seq) = self.lane(lane).range().unwrap_or_default();
-            v1::SpoolState {
-                spool_id: self.spool_id.clone(),
-                lane: lane.into(),
-                first_seq,
-                last_seq,
-            }
+        let of_lane = |lane: v1::Lane| {
+            self.lane(lane).spools().take(SPOOLS_TOLD).map(move |spool| {
+                let (first_seq, last_seq) = spool.range().unwrap_or_default();
+                v1::SpoolState {
+                    spool_id: spool.id().to_string(),
+                    lane: lane.into(),
+                    first_seq,
+                    last_seq,
+                }
+            })
         };
-        Self::ALL.map(state).into()
+        Self::ALL.into_iter().flat_map(of_lane).collect()
     }
 }
 
-/// One lane. Sequence numbers start at 1 and are never given twice within a spool.
-#[derive(Debug)]
-pub struct Lane {
-    limits: Limits,
-    /// In order of `seq`.
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    next_seq: u64,
-    /// The highest number that was ever in a frame.
-    sent: u64,
-    dropped: u64,
-    rejected: u64,
-    acknowledged: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    seq: u64,
-    /// Encoded, which takes a fraction of the memory of the message and is exactly what the limit speaks of.
-    record: Box<[u8]>,
-    recorded: Instant,
-}
-
-/// Consecutive records.
-#[derive(Debug, PartialEq)]
-pub struct Batch {
-    pub first_seq: u64,
-    pub last_seq: u64,
-    pub bytes: usize,
-    pub records: Vec<v1::Record>,
-}
-
-/// How full a lane is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Depth {
-    pub records: usize,
-    pub bytes: usize,
-    pub dropped: u64,
-    pub rejected: u64,
-    /// Records that the controller has taken or refused.
-    pub acknowledged: u64,
-    pub oldest_age: Duration,
-}
-
-/// An acknowledgement of what was never sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("records through {through} were acknowledged, but only {sent} were ever sent")]
-pub struct NeverSent {
-    pub through: u64,
-    pub sent: u64,
-}
-
-impl Lane {
-    fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            entries: VecDeque::new(),
-            bytes: 0,
-            next_seq: 1,
-            sent: 0,
-            dropped: 0,
-            rejected: 0,
-            acknowledged: 0,
-        }
-    }
-
-    /// A record that no frame could carry is dropped at once and takes no number.
-    pub fn push(&mut self, record: &v1::Record, now: Instant) {
-        let record = record.encode_to_vec().into_boxed_slice();
-        let size = record.len() + RECORD_OVERHEAD;
-        if record.len() > RECORD_BYTES || size > self.limits.bytes {
-            self.dropped += 1;
-            tracing::warn!(
-                bytes = record.len(),
-                "a record was dropped: it is larger than any record may be"
-            );
-            return;
-        }
-        while self.entries.len() >= self.limits.records || self.bytes + size > self.limits.bytes {
-            let Some(oldest) = self.entries.pop_front() else { break };
-            self.bytes -= oldest.size();
-            self.dropped += 1;
-        }
-        self.bytes += size;
-        self.entries.push_back(Entry {
-            seq: self.next_seq,
-            record,
-            recorded: now,
-        });
-        self.next_seq += 1;
-    }
-
-    /// The records after `seq`, as many as follow each other without a gap and fit into `max_bytes`, but at least one.
-    /// They count as sent.
-    pub fn take_batch(&mut self, seq: u64, max_bytes: usize) -> Option<Batch> {
-        let start = self.entries.partition_point(|entry| entry.seq <= seq);
-        let first_seq = self.entries.get(start)?.seq;
-        let mut batch = Batch {
-            first_seq,
-            last_seq: first_seq,
-            bytes: 0,
-            records: Vec::new(),
-        };
-        for (entry, expected) in self.entries.range(start..).zip(first_seq..) {
-            let full = !batch.records.is_empty() && batch.bytes + entry.size() > max_bytes;
-            if full || entry.seq != expected {
-                break;
-            }
-            batch
-                .records
-                .push(v1::Record::decode(&*entry.record).unwrap_or_default());
-            batch.bytes += entry.size();
-            batch.last_seq = entry.seq;
-        }
-        self.sent = self.sent.max(batch.last_seq);
-        Some(batch)
-    }
-
-    /// What the next record after `seq` would take of a window.
-    pub fn next_size(&self, seq: u64) -> Option<usize> {
-        let start = self.entries.partition_point(|entry| entry.seq <= seq);
-        self.entries.get(start).map(Entry::size)
-    }
-
-    /// Forgets what the controller has stored. One that acknowledges more than was sent speaks of another queue than
-    /// this, so nothing is forgotten.
-    pub fn ack(&mut self, through: u64) -> Result<(), NeverSent> {
-        if through > self.sent {
-            return Err(NeverSent {
-                through,
-                sent: self.sent,
-            });
-        }
-        while let Some(entry) = self.entries.pop_front_if(|entry| entry.seq <= through) {
-            self.bytes -= entry.size();
-            self.acknowledged += 1;
-        }
-        Ok(())
-    }
-
-    pub fn count_rejected(&mut self) {
-        self.rejected += 1;
-    }
-
-    /// First and last sequence number not yet acknowledged.
-    pub fn range(&self) -> Option<(u64, u64)> {
-        Some((self.entries.front()?.seq, self.entries.back()?.seq))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    pub fn depth(&self, now: Instant) -> Depth {
-        let oldest_age = self
-            .entries
-            .front()
-            .map(|entry| now.saturating_duration_since(entry.recorded));
-        Depth {
-            records: self.entries.len(),
-            bytes: self.bytes,
-            dropped: self.dropped,
-            rejected: self.rejected,
-            acknowledged: self.acknowledged,
-            oldest_age: oldest_age.unwrap_or_default(),
-        }
-    }
-
-    fn renumber(&mut self) {
-        for (entry, seq) in self.entries.iter_mut().zip(1..) {
-            entry.seq = seq;
-        }
-        self.next_seq = self.entries.len() as u64 + 1;
-        self.sent = 0;
+fn gap(lane: v1::Lane, loss: Loss, why: Why, now: i64) -> v1::Record {
+    tracing::warn!(
+        lane = lane_name(lane),
+        spool = &*loss.spool,
+        records = loss.records(),
+        "records were dropped"
+    );
+    let reason = match why {
+        Why::Full => v1::GapReason::Full,
+        Why::Old => v1::GapReason::Old,
+        Why::Unreadable => v1::GapReason::Unreadable,
+    };
+    v1::Record {
+        time_unix_micros: now,
+        body: Some(v1::record::Body::Gap(v1::Gap {
+            lane: lane.into(),
+            spool_id: loss.spool.to_string(),
+            first_seq: loss.first_seq,
+            last_seq: loss.last_seq,
+            from_unix_micros: loss.from,
+            to_unix_micros: loss.to,
+            reason: reason.into(),
+        })),
     }
 }
 
-impl Entry {
-    fn size(&self) -> usize {
-        self.record.len() + RECORD_OVERHEAD
+/// The name of a lane in files, logs and status.
+pub fn lane_name(lane: v1::Lane) -> &'static str {
+    match lane {
+        v1::Lane::Metrics => "metrics",
+        v1::Lane::Results | v1::Lane::Unspecified => "results",
     }
+}
+
+/// Of a spool id "<generation>-<random>".
+pub fn generation(spool_id: &str) -> Option<u64> {
+    let (generation, random) = spool_id.split_once('-')?;
+    let is_plain = !random.is_empty() && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    generation.parse().ok().filter(|_| is_plain)
 }
 
 #[cfg(test)]

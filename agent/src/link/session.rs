@@ -9,7 +9,7 @@ use std::{
 use muster_proto::v1::{self, connect_request::Frame as Out, connect_response::Frame as In};
 
 use self::{flow::Flow, latest::Latest};
-use super::queue::{Lanes, NeverSent};
+use super::queue::{Lanes, NeverSent, generation};
 use crate::clock::Now;
 
 mod flow;
@@ -31,6 +31,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Used when Welcome names no window for a lane.
 const DEFAULT_WINDOW: u64 = 64 * 1024;
+
+/// What may wait in the spool that grows when a link comes up, and what is recorded then goes behind it all the same.
+const BACKLOG: usize = 64 * 1024;
 
 /// Policies that may arrive before the PolicySync they belong to.
 const BODIES_BYTES: usize = 32 * 1024 * 1024;
@@ -58,9 +61,11 @@ pub enum Effect {
     ApplyPolicies(v1::PolicySync),
     Configure(v1::AgentConfig),
     TrustBundle(v1::Signed),
-    /// Go on under a new spool of a higher generation than this: the controller knows results that a spool of this start
-    /// would come behind. The state directory is older than the agent, as after a snapshot was put back.
-    StartSpool {
+    /// Go on under a new spool: much waits in the present one, and what is recorded now shall not wait behind it.
+    StartSpool,
+    /// Number all that waits anew, under a spool of a higher generation than this: the controller knows results that a spool
+    /// of this start would come behind. The state directory is older than the agent, as after a snapshot was put back.
+    Renumber {
         above: u64,
     },
     Rejected {
@@ -268,10 +273,10 @@ impl Session {
 
     fn welcome(&mut self, welcome: v1::Welcome, lanes: &mut Lanes, now: Now) -> Result<Vec<Effect>, Closed> {
         for acked in &welcome.acked {
-            if acked.spool_id == lanes.spool_id() && acked.lane() != v1::Lane::Unspecified {
+            if acked.lane() != v1::Lane::Unspecified {
                 lanes
                     .lane_mut(acked.lane())
-                    .ack(acked.through_seq)
+                    .ack(&acked.spool_id, acked.through_seq)
                     .map_err(Closed::ForeignSpool)?;
             }
         }
@@ -295,30 +300,30 @@ impl Session {
             leave_by: None,
         });
         let highest = u64::try_from(welcome.highest_generation).unwrap_or(0);
-        let is_behind = highest > 0 && generation(lanes.spool_id()) <= highest;
+        let is_behind = highest > 0 && generation(lanes.spool_id()).unwrap_or(0) <= highest;
         let mut effects = vec![Effect::Welcomed(Box::new(welcome))];
         if is_behind {
-            effects.push(Effect::StartSpool { above: highest });
+            effects.push(Effect::Renumber { above: highest });
+        } else if Lanes::ALL.iter().any(|lane| lanes.lane(*lane).live_bytes() > BACKLOG) {
+            effects.push(Effect::StartSpool);
         }
         Ok(effects)
     }
 
     fn ack(&mut self, ack: v1::Ack, lanes: &mut Lanes) -> Result<Vec<Effect>, Closed> {
         let lane = ack.lane();
-        // Of a spool that is given up, or of a lane this agent does not have: nothing to do.
-        if ack.spool_id != lanes.spool_id() {
-            return Ok(Vec::new());
-        }
         let Some(flow) = self.flow(lane) else {
             return Ok(Vec::new());
         };
-        flow.acked(ack.through_seq);
-        // What an earlier connection had sent may be stored, and acknowledged, before it is sent again.
-        flow.through = flow.through.max(ack.through_seq);
+        // Of a spool that nobody here knows: nothing to do.
+        if !flow.knows(&ack.spool_id) && !lanes.lane(lane).has(&ack.spool_id) {
+            return Ok(Vec::new());
+        }
+        flow.acked(&ack.spool_id, ack.through_seq);
         flow.window = ack.window_bytes;
         lanes
             .lane_mut(lane)
-            .ack(ack.through_seq)
+            .ack(&ack.spool_id, ack.through_seq)
             .map_err(Closed::ForeignSpool)?;
         let rejected = ack.rejected.into_iter().map(|rejected| {
             lanes.lane_mut(lane).count_rejected();
@@ -369,13 +374,13 @@ impl Active {
         }
         self.heartbeat_due = now.instant + self.interval;
         let depth = |lane: v1::Lane| {
-            let depth = lanes.lane(lane).depth(now.instant);
+            let depth = lanes.lane(lane).depth(now.unix_micros);
             v1::LaneDepth {
                 lane: lane.into(),
-                records: depth.records as u64,
+                records: depth.records,
                 bytes: depth.bytes as u64,
                 dropped: depth.dropped,
-                oldest_age_micros: micros(depth.oldest_age),
+                oldest_age_micros: depth.oldest_age,
             }
         };
         let (echo_unix_micros, received) = self.echo.unwrap_or((0, now.instant));
@@ -396,14 +401,6 @@ impl Active {
         self.bodies.push(policy);
         Ok(())
     }
-}
-
-/// Of a spool id "<generation>-<random>".
-fn generation(spool_id: &str) -> u64 {
-    spool_id
-        .split_once('-')
-        .and_then(|(generation, _)| generation.parse().ok())
-        .unwrap_or(0)
 }
 
 fn heartbeat_interval(micros: i64) -> Duration {

@@ -46,7 +46,7 @@ fn script(directory: &Path, body: &str) -> String {
 async fn recorded(queue: &Queue, number: usize) -> Vec<(i64, CheckResult)> {
     let wait = async {
         loop {
-            if queue.lock().lane(Lane::Results).depth(Instant::now()).records >= number {
+            if queue.lock().lane(Lane::Results).depth(0).records >= number as u64 {
                 break;
             }
             queue.recorded().await;
@@ -56,7 +56,7 @@ async fn recorded(queue: &Queue, number: usize) -> Vec<(i64, CheckResult)> {
     let records = queue
         .lock()
         .lane_mut(Lane::Results)
-        .take_batch(0, usize::MAX)
+        .take_batch("1-test", 0, usize::MAX)
         .unwrap()
         .records;
     records
@@ -81,7 +81,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn checks_of_the_set_run_and_their_results_are_recorded() {
-    let queue = Queue::new("1-test".to_owned(), queue::Limits::default());
+    let queue = Queue::new(queue::Lanes::in_memory("1-test", queue::Limits::default()));
     let checks = [
         check("echo", &["/bin/echo", "all well|n=1"]),
         check("missing", &["/no/such/plugin"]),
@@ -118,7 +118,7 @@ async fn a_check_that_is_removed_while_it_runs_is_killed_and_gives_no_result() {
         directory.path(),
         &format!("echo $$ > {}; exec sleep 600", pid_file.display()),
     );
-    let queue = Queue::new("1-test".to_owned(), queue::Limits::default());
+    let queue = Queue::new(queue::Lanes::in_memory("1-test", queue::Limits::default()));
     let checks = ActiveChecks::from([check("hangs", &[&plugin])]);
     let (sender, receiver) = watch::channel(Arc::new(checks));
     let shutdown = CancellationToken::new();
@@ -151,7 +151,7 @@ async fn shutdown_ends_what_runs_without_a_result() {
         directory.path(),
         &format!("echo $$ > {}; exec sleep 600", pid_file.display()),
     );
-    let queue = Queue::new("1-test".to_owned(), queue::Limits::default());
+    let queue = Queue::new(queue::Lanes::in_memory("1-test", queue::Limits::default()));
     let (_sender, receiver) = watch::channel(Arc::new(ActiveChecks::from([check("hangs", &[&plugin])])));
     let shutdown = CancellationToken::new();
     let stop = async {

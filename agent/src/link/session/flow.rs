@@ -1,6 +1,9 @@
 //! One lane on one connection: what is on its way, and what the window still has room for. What waits is the queue's.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use muster_proto::v1::{self, connect_request::Frame};
 
@@ -12,39 +15,71 @@ const BATCH_BYTES: usize = 64 * 1024 - 256;
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub window: u64,
-    /// The last sequence number that was sent, or found acknowledged, on this connection.
-    pub through: u64,
-    /// The frames not yet acknowledged: last sequence number, bytes.
-    in_flight: VecDeque<(u64, usize)>,
-    in_flight_bytes: usize,
+    /// Of each spool, the last sequence number that was sent, or found acknowledged, on this connection.
+    through: BTreeMap<Arc<str>, u64>,
+    /// The frames not yet acknowledged.
+    in_flight: VecDeque<InFlight>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    spool: Arc<str>,
+    last_seq: u64,
+    bytes: usize,
 }
 
 impl Flow {
-    /// The next records that the window has room for. A window above zero always has room for one record when nothing is
-    /// on its way, or a record larger than the window would stay for ever.
+    /// The next records that the window has room for: what is recorded now, and what waits from before with up to half of the
+    /// window, so that it does not hold up the other. A window above zero always has room for one record when nothing is on
+    /// its way, or a record larger than the window would stay for ever.
     pub fn next(&mut self, lane: v1::Lane, lanes: &mut Lanes) -> Option<Frame> {
-        let room = usize::try_from(self.window)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(self.in_flight_bytes);
-        let first = lanes.lane(lane).next_size(self.through)?;
-        if self.window == 0 || (first > room && !self.in_flight.is_empty()) {
+        if self.window == 0 {
             return None;
         }
-        let batch = lanes.lane_mut(lane).take_batch(self.through, room.min(BATCH_BYTES))?;
-        self.through = batch.last_seq;
-        self.in_flight.push_back((batch.last_seq, batch.bytes));
-        self.in_flight_bytes += batch.bytes;
-        Some(Frame::Records(v1::Records {
-            lane: lane.into(),
-            spool_id: lanes.spool_id().to_owned(),
-            first_seq: batch.first_seq,
-            records: batch.records,
-        }))
+        let window = usize::try_from(self.window).unwrap_or(usize::MAX);
+        let lane_of = lanes.lane_mut(lane);
+        let spools: Vec<Arc<str>> = lane_of.spools().map(|spool| spool.id().clone()).collect();
+        for (index, spool) in spools.into_iter().enumerate() {
+            let through = self.through.get(&spool).copied().unwrap_or(0);
+            let Some(first) = lane_of.next_size(&spool, through) else {
+                continue;
+            };
+            let mut room = window.saturating_sub(self.bytes(|_| true));
+            if index > 0 {
+                let from_before = self.bytes(|it| &*it.spool != lane_of.live_id());
+                room = room.min((window / 2).saturating_sub(from_before));
+            }
+            if first > room && !self.in_flight.is_empty() {
+                return None;
+            }
+            let batch = lane_of.take_batch(&spool, through, room.min(BATCH_BYTES))?;
+            self.through.insert(spool.clone(), batch.last_seq);
+            self.in_flight.push_back(InFlight {
+                spool: spool.clone(),
+                last_seq: batch.last_seq,
+                bytes: batch.bytes,
+            });
+            return Some(Frame::Records(v1::Records {
+                lane: lane.into(),
+                spool_id: spool.to_string(),
+                first_seq: batch.first_seq,
+                records: batch.records,
+            }));
+        }
+        None
     }
 
-    pub fn acked(&mut self, through: u64) {
-        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(last, _)| *last <= through) {
-            self.in_flight_bytes -= bytes;
-        }
+    pub fn acked(&mut self, spool: &str, through: u64) {
+        self.in_flight.retain(|it| &*it.spool != spool || it.last_seq > through);
+    }
+
+    /// Whether records of this spool went out on this connection.
+    pub fn knows(&self, spool: &str) -> bool {
+        self.through.contains_key(spool)
+    }
+
+    /// On the way.
+    fn bytes(&self, which: impl Fn(&InFlight) -> bool) -> usize {
+        self.in_flight.iter().filter(|it| which(it)).map(|it| it.bytes).sum()
     }
 }

@@ -42,7 +42,7 @@ fn a_spool_that_is_not_above_what_the_controller_knows_is_left() {
     };
     let starts = |effects: &[Effect]| {
         effects.iter().find_map(|effect| match effect {
-            Effect::StartSpool { above } => Some(*above),
+            Effect::Renumber { above } => Some(*above),
             _ => None,
         })
     };
@@ -63,7 +63,7 @@ fn what_waits_goes_out_under_the_new_spool_and_nothing_is_lost() {
         highest_generation: 9,
         ..welcome()
     }));
-    bench.lanes.start_spool("10-b".into());
+    bench.lanes.renumber("10-b");
     match &bench.all()[..] {
         [Out::Records(records)] => {
             assert_eq!((records.spool_id.as_str(), records.first_seq), ("10-b", 1));

@@ -1,0 +1,164 @@
+//! Keeps the queue on disk as it should be: what was written reaches the disk itself, old records go, the whole of it leaves
+//! room for others, and a disk that failed is tried again.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use muster_proto::v1;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Lanes, Queue};
+use crate::{
+    clock::unix_micros,
+    config, detached,
+    statvfs::{self, Space},
+};
+
+/// What was written within it may be lost when power is; results are synced at once.
+const SYNC: Duration = Duration::from_secs(1);
+/// How often the room is measured and a failed disk is tried.
+const LOOK: Duration = Duration::from_secs(30);
+/// A disk that has not synced for so long is not waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The least that a lane may hold, however full the disk.
+const LEAST: u64 = 1024 * 1024;
+
+#[derive(Debug)]
+pub struct Keeper {
+    pub queue: Arc<Queue>,
+    pub directory: PathBuf,
+    pub limits: config::Queue,
+}
+
+impl Keeper {
+    /// Until `stop`; what was recorded before is on disk then.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut sync = interval(SYNC);
+        sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.queue.unsynced() => self.sync().await,
+                _ = sync.tick() => self.sync().await,
+                _ = look.tick() => self.look().await,
+            }
+        }
+        self.sync().await;
+    }
+
+    /// Off the runtime, since a disk may take its time.
+    async fn sync(&self) {
+        let files: Vec<_> = {
+            let mut lanes = self.queue.lock();
+            Lanes::ALL
+                .into_iter()
+                .flat_map(|lane| lanes.lane_mut(lane).written().into_iter().map(move |file| (lane, file)))
+                .collect()
+        };
+        if files.is_empty() {
+            return;
+        }
+        let synced = detached::call(move || {
+            let failed = files.into_iter().map(|(lane, file)| (lane, file.sync_data()));
+            failed.filter_map(|(lane, it)| it.err().map(|error| (lane, error))).collect::<Vec<_>>()
+        });
+        let Ok(answer) = synced else { return };
+        if let Ok(Ok(failed)) = timeout(PATIENCE, answer).await {
+            for (lane, error) in failed {
+                tracing::error!(%error, "the queue does not reach the disk");
+                self.queue.lock().lane_mut(lane).disk_failed(&error);
+            }
+        }
+    }
+
+    async fn look(&self) {
+        let space = statvfs::ask(&self.directory, PATIENCE).await;
+        let now = unix_micros(SystemTime::now());
+        let age = i64::try_from(self.limits.max_age.as_micros()).unwrap_or(i64::MAX);
+        let mut lanes = self.queue.lock();
+        if let Ok(space) = space {
+            let total = room(space, used(&lanes), self.limits.results + self.limits.metrics);
+            for (lane, limit) in [
+                (v1::Lane::Results, self.limits.results),
+                (v1::Lane::Metrics, self.limits.metrics),
+            ] {
+                let part = share(total, limit, self.limits.results + self.limits.metrics);
+                let part = part.clamp(LEAST.min(limit), limit);
+                lanes.lane_mut(lane).set_limit(usize::try_from(part).unwrap_or(usize::MAX));
+            }
+        }
+        for lane in Lanes::ALL {
+            lanes.lane_mut(lane).drop_older(now.saturating_sub(age));
+        }
+        lanes.settle(now);
+        lanes.tell_losses(now);
+    }
+}
+
+fn used(lanes: &Lanes) -> u64 {
+    Lanes::ALL.map(|lane| lanes.lane(lane).bytes() as u64).iter().sum()
+}
+
+/// What all lanes may hold together of `wanted`: never over a twentieth of the file system, and from where a tenth of it is
+/// free on less and less, down to nothing on a full one.
+fn room(space: Space, used: u64, wanted: u64) -> u64 {
+    let at_most = wanted.min(space.size / 20);
+    let scarce = space.size / 10;
+    // What the queue holds itself is not what keeps others from having room.
+    let free = space.available.saturating_add(used).min(space.size);
+    if scarce == 0 || free >= scarce {
+        at_most
+    } else {
+        share(at_most, free, scarce)
+    }
+}
+
+/// `total` times `part` of `whole`.
+fn share(total: u64, part: u64, whole: u64) -> u64 {
+    let share = u128::from(total) * u128::from(part) / u128::from(whole.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn space(size: u64, available: u64) -> Space {
+        Space {
+            size,
+            free: available,
+            available,
+            files: 0,
+            files_free: 0,
+            read_only: false,
+        }
+    }
+
+    #[test]
+    fn the_queue_takes_what_it_wants_of_a_large_disk_and_a_twentieth_of_a_small_one() {
+        assert_eq!(room(space(100 * GIB, 50 * GIB), 0, GIB), GIB);
+        assert_eq!(room(space(2 * GIB, GIB), 0, GIB), GIB / 10);
+    }
+
+    #[test]
+    fn it_shrinks_with_what_is_free_below_a_tenth() {
+        let of = |available| room(space(100 * GIB, available), 0, GIB);
+        assert_eq!(of(10 * GIB), GIB);
+        assert_eq!(of(5 * GIB), GIB / 2);
+        assert_eq!(of(0), 0);
+        assert_eq!(room(space(0, 0), 0, GIB), 0);
+    }
+
+    #[test]
+    fn what_it_holds_itself_does_not_make_it_shrink() {
+        assert_eq!(room(space(100 * GIB, 9 * GIB), GIB, GIB), GIB);
+    }
+}

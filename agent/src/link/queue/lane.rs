@@ -1,0 +1,380 @@
+//! One lane: the spools that earlier starts of the agent left, oldest first, and the one that grows. Bounded; what has no
+//! room is dropped from the oldest on, and every loss is told. On disk as long as that takes records, in memory otherwise.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use muster_proto::v1;
+use prost::Message as _;
+
+use super::{
+    Limits, NeverSent,
+    frame::{self, HEADER},
+    segment::Segment,
+    spool::{Batch, Loss, Spool, file_name},
+};
+
+/// A segment that all of is acknowledged is given up when it has grown to this.
+const YOUNG: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub struct Lane {
+    limits: Limits,
+    /// Never empty: the last one grows.
+    spools: VecDeque<Spool>,
+    home: Home,
+    /// Of records that could not be told of yet.
+    losses: Vec<(Loss, Why)>,
+    dropped: u64,
+    rejected: u64,
+    acknowledged: u64,
+}
+
+#[derive(Debug)]
+enum Home {
+    Memory,
+    Disk {
+        dir: PathBuf,
+        /// Why records stay in memory.
+        broken: Option<String>,
+        /// The directory has another file than it was last synced with.
+        is_new: bool,
+    },
+}
+
+/// Why records were given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    Full,
+    Old,
+    Unreadable,
+}
+
+/// How full a lane is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Depth {
+    pub records: u64,
+    pub bytes: usize,
+    pub dropped: u64,
+    pub rejected: u64,
+    /// Records that the controller has taken or refused.
+    pub acknowledged: u64,
+    /// Microseconds.
+    pub oldest_age: i64,
+    /// Why they are in memory alone, where they should be on disk.
+    pub broken: Option<String>,
+}
+
+impl Lane {
+    pub fn in_memory(id: Arc<str>, limits: Limits) -> Self {
+        Self::of(vec![Spool::new(id)].into(), limits, Home::Memory)
+    }
+
+    /// In this directory, which is there, after what earlier starts have left in it.
+    pub fn on_disk(id: Arc<str>, limits: Limits, dir: PathBuf, earlier: Vec<Spool>) -> Self {
+        let mut spools = VecDeque::from(earlier);
+        spools.push_back(Spool::new(id));
+        let home = Home::Disk {
+            dir,
+            broken: None,
+            is_new: false,
+        };
+        Self::of(spools, limits, home)
+    }
+
+    fn of(spools: VecDeque<Spool>, limits: Limits, home: Home) -> Self {
+        Self {
+            limits,
+            spools,
+            home,
+            losses: Vec::new(),
+            dropped: 0,
+            rejected: 0,
+            acknowledged: 0,
+        }
+    }
+
+    /// A record that no frame could carry is dropped at once and takes no number. Gives the failure of the disk by which
+    /// this record and those after it stay in memory.
+    pub fn push(&mut self, record: &v1::Record, now: i64) -> Option<io::Error> {
+        let record = record.encode_to_vec();
+        let size = record.len() + HEADER;
+        if record.len() > frame::MAX_RECORD || size > self.limits.bytes {
+            self.dropped += 1;
+            tracing::warn!(
+                bytes = record.len(),
+                "a record was dropped: it is larger than any record may be"
+            );
+            return None;
+        }
+        self.make_room(size);
+        self.append(now, &record)
+    }
+
+    /// The spool of the next record is another one. Those of before are sent under their own ids, behind it.
+    pub fn start_spool(&mut self, id: Arc<str>) {
+        if self.live().is_empty() {
+            if let Some(unused) = self.spools.pop_back() {
+                unused.remove();
+            }
+        } else {
+            for segment in self.live().segments_mut() {
+                segment.unload();
+            }
+        }
+        self.spools.push_back(Spool::new(id));
+    }
+
+    /// As `start_spool`, for a spool whose numbers somebody else has used too: what waits in it is numbered anew.
+    pub fn renumber(&mut self, id: Arc<str>) {
+        let records = self.spools.pop_back().map(Spool::drain).unwrap_or_default();
+        self.spools.push_back(Spool::new(id));
+        for (at, record) in records {
+            if let Some(error) = self.append(at, &record) {
+                tracing::warn!(%error, "records of the queue stay in memory");
+            }
+        }
+    }
+
+    /// In the order in which they are to be sent: the one that grows, then the others, oldest first.
+    pub fn spools(&self) -> impl Iterator<Item = &Spool> {
+        self.spools.back().into_iter().chain(self.spools.iter().take(self.spools.len() - 1))
+    }
+
+    /// Of the spool that grows.
+    pub fn live_id(&self) -> &str {
+        self.spools.back().map_or("", |live| live.id())
+    }
+
+    pub fn has(&self, spool: &str) -> bool {
+        self.spools.iter().any(|it| &**it.id() == spool)
+    }
+
+    /// What waits in the spool that grows.
+    pub fn live_bytes(&self) -> usize {
+        self.spools.back().map_or(0, |live| live.waiting().1)
+    }
+
+    fn live(&mut self) -> &mut Spool {
+        self.spools.back_mut().expect("a lane has a spool that grows")
+    }
+
+    /// What the next record of this spool after `seq` would take of a window.
+    pub fn next_size(&mut self, spool: &str, seq: u64) -> Option<usize> {
+        self.reading(spool, seq, |spool| spool.next_size(seq))
+    }
+
+    pub fn take_batch(&mut self, spool: &str, seq: u64, max_bytes: usize) -> Option<Batch> {
+        self.reading(spool, seq, |spool| spool.take_batch(seq, max_bytes))
+    }
+
+    /// Forgets what the controller has stored. One that acknowledges more of the spool that grows than was sent speaks of
+    /// another one than this, so nothing is forgotten.
+    pub fn ack(&mut self, spool: &str, through: u64) -> Result<(), NeverSent> {
+        let Some(index) = self.spools.iter().position(|it| &**it.id() == spool) else {
+            return Ok(());
+        };
+        let is_live = index + 1 == self.spools.len();
+        let found = &mut self.spools[index];
+        if is_live && through > found.sent() {
+            return Err(NeverSent {
+                through,
+                sent: found.sent(),
+            });
+        }
+        self.acknowledged += found.ack(through, if is_live { YOUNG } else { 0 });
+        if !is_live && found.is_empty() {
+            self.forget(index);
+        }
+        Ok(())
+    }
+
+    pub fn count_rejected(&mut self) {
+        self.rejected += 1;
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.spools.iter().all(Spool::is_empty)
+    }
+
+    pub fn depth(&self, now: i64) -> Depth {
+        let waiting = self.spools.iter().map(Spool::waiting);
+        let (records, bytes) = waiting.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        let oldest_at = self.spools.iter().filter_map(Spool::oldest_at).min();
+        Depth {
+            records,
+            bytes,
+            dropped: self.dropped,
+            rejected: self.rejected,
+            acknowledged: self.acknowledged,
+            oldest_age: oldest_at.map_or(0, |at| now.saturating_sub(at).max(0)),
+            broken: match &self.home {
+                Home::Disk { broken, .. } => broken.clone(),
+                Home::Memory => None,
+            },
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.spools.iter().map(Spool::bytes).sum()
+    }
+
+    /// What the lane may hold from now on.
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limits.bytes = bytes;
+        self.make_room(0);
+    }
+
+    /// Gives up what was recorded before `before`, whole segments.
+    pub fn drop_older(&mut self, before: i64) {
+        while self.spools[0].oldest_segment_at().is_some_and(|at| at < before) {
+            self.drop_of(0, Why::Old);
+        }
+    }
+
+    /// What was lost and not told yet.
+    pub fn take_losses(&mut self) -> Vec<(Loss, Why)> {
+        std::mem::take(&mut self.losses)
+    }
+
+    pub fn lost(&mut self, loss: Loss, why: Why) {
+        self.dropped += loss.records();
+        self.losses.push((loss, why));
+    }
+
+    /// Files that were written to, and the directory if there are new ones in it: what a power failure must not take.
+    pub fn written(&mut self) -> Vec<Arc<File>> {
+        let mut files: Vec<_> = self.live().segments().rev().filter_map(Segment::open_file).take(2).collect();
+        if let Home::Disk { dir, is_new, .. } = &mut self.home
+            && std::mem::take(is_new)
+            && let Ok(dir) = File::open(dir)
+        {
+            files.push(Arc::new(dir));
+        }
+        files
+    }
+
+    /// From now on records stay in memory.
+    pub fn disk_failed(&mut self, error: &io::Error) {
+        if let Home::Disk { broken, .. } = &mut self.home {
+            *broken = Some(error.to_string());
+        }
+    }
+
+    /// Tries the disk again, with all that memory alone has. True: it takes records again.
+    pub fn settle(&mut self) -> bool {
+        let Home::Disk { dir, broken, is_new } = &mut self.home else {
+            return false;
+        };
+        if broken.is_none() {
+            return false;
+        }
+        // In case that nothing could be made of it when the agent started.
+        if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
+            *broken = Some(error.to_string());
+            return false;
+        }
+        for spool in &mut self.spools {
+            let id = spool.id().clone();
+            for segment in spool.segments_mut().filter(|segment| segment.is_volatile()) {
+                let path = dir.join(file_name(&id, segment.first_seq));
+                if let Err(error) = segment.settle(path) {
+                    *broken = Some(error.to_string());
+                    return false;
+                }
+            }
+        }
+        *is_new = true;
+        *broken = None;
+        true
+    }
+
+    fn append(&mut self, at: i64, record: &[u8]) -> Option<io::Error> {
+        let segment_bytes = self.limits.segment();
+        let mut failure = None;
+        if self.live().tail(segment_bytes).is_none() {
+            let first_seq = self.live().next_seq();
+            let segment = match &mut self.home {
+                Home::Disk {
+                    dir,
+                    broken: None,
+                    is_new,
+                } => {
+                    let path = dir.join(file_name(self.spools[self.spools.len() - 1].id(), first_seq));
+                    *is_new = true;
+                    Segment::create(path, first_seq).unwrap_or_else(|error| {
+                        failure = Some(error);
+                        Segment::in_memory(first_seq)
+                    })
+                }
+                _ => Segment::in_memory(first_seq),
+            };
+            self.live().add_segment(segment);
+        }
+        if let Err(error) = self.live().append(at, record) {
+            failure = Some(error);
+        }
+        if let Some(error) = &failure {
+            self.disk_failed(error);
+        }
+        failure
+    }
+
+    fn make_room(&mut self, size: usize) {
+        while self.bytes() + size > self.limits.bytes && self.bytes() > 0 {
+            self.drop_of(0, Why::Full);
+        }
+        if matches!(self.home, Home::Disk { .. }) {
+            let volatile = |lane: &Self| lane.spools.iter().map(Spool::volatile_bytes).sum::<usize>();
+            while volatile(self) + size > self.limits.memory {
+                let Some(index) = self.spools.iter().position(|spool| spool.volatile_bytes() > 0) else {
+                    break;
+                };
+                if let Some(loss) = self.spools[index].drop_oldest_volatile() {
+                    self.lost(loss, Why::Full);
+                }
+            }
+        }
+    }
+
+    fn drop_of(&mut self, index: usize, why: Why) {
+        if let Some(loss) = self.spools[index].drop_oldest() {
+            self.lost(loss, why);
+        }
+        if index + 1 < self.spools.len() && self.spools[index].is_empty() {
+            self.forget(index);
+        }
+    }
+
+    fn forget(&mut self, index: usize) {
+        if let Some(done) = self.spools.remove(index) {
+            done.remove();
+        }
+    }
+
+    /// Reads what follows `seq`. What cannot be read is given up, segment by segment, so that the rest can go on.
+    fn reading<T>(
+        &mut self,
+        spool: &str,
+        seq: u64,
+        mut read: impl FnMut(&mut Spool) -> io::Result<Option<T>>,
+    ) -> Option<T> {
+        let index = self.spools.iter().position(|it| &**it.id() == spool)?;
+        loop {
+            match read(&mut self.spools[index]) {
+                Ok(found) => return found,
+                Err(error) => {
+                    tracing::error!(spool, %error, "records of the queue cannot be read; they are given up");
+                    let loss = self.spools[index].drop_after(seq)?;
+                    self.lost(loss, Why::Unreadable);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Consecutive records of one spool: in memory, in a file, or both. The newest segment of a spool grows; the others lie in
+//! their files alone until they are sent.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::frame;
+
+/// What a file begins with: the kind of file and the version of its layout.
+const MAGIC: &[u8; 8] = b"MSTSEG\x01\n";
+
+/// The largest file that is read: a segment is closed when it has grown to its size, so it is one record longer at most.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+#[derive(Debug)]
+pub struct Segment {
+    pub first_seq: u64,
+    /// Records.
+    pub count: u64,
+    /// Of the frames.
+    pub bytes: usize,
+    /// When the first and the last record were recorded, in microseconds since 1970.
+    pub oldest_at: i64,
+    pub newest_at: i64,
+    content: Option<Content>,
+    file: Option<SegmentFile>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// Where each frame begins.
+    starts: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct SegmentFile {
+    path: PathBuf,
+    /// None: closed.
+    file: Option<Arc<File>>,
+    /// All frames are in it.
+    is_whole: bool,
+}
+
+/// A file of which a part could not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Torn {
+    pub bytes: u64,
+}
+
+impl Segment {
+    pub fn in_memory(first_seq: u64) -> Self {
+        Self {
+            first_seq,
+            count: 0,
+            bytes: 0,
+            oldest_at: 0,
+            newest_at: 0,
+            content: Some(Content::default()),
+            file: None,
+        }
+    }
+
+    /// An empty one in a new file.
+    pub fn create(path: PathBuf, first_seq: u64) -> io::Result<Self> {
+        let file = Some(SegmentFile::create(path, &[])?);
+        Ok(Self {
+            file,
+            ..Self::in_memory(first_seq)
+        })
+    }
+
+    /// One that an earlier process has written. What follows its last whole frame is cut off.
+    pub fn open(path: PathBuf, first_seq: u64) -> io::Result<(Self, Option<Torn>)> {
+        let (content, torn) = Content::read(&path)?;
+        if let Some(torn) = torn {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(file.metadata()?.len().saturating_sub(torn.bytes))?;
+        }
+        let segment = Self {
+            first_seq,
+            count: content.starts.len() as u64,
+            bytes: content.bytes.len(),
+            oldest_at: content.at(0),
+            newest_at: content.at(content.starts.len().saturating_sub(1)),
+            content: None,
+            file: Some(SegmentFile {
+                path,
+                file: None,
+                is_whole: true,
+            }),
+        };
+        Ok((segment, torn))
+    }
+
+    /// 0: empty, and nothing before it.
+    pub fn last_seq(&self) -> u64 {
+        (self.first_seq + self.count).saturating_sub(1)
+    }
+
+    /// Keeps the record in any case; an error says that the file could not take it, and that memory alone has it.
+    pub fn append(&mut self, at: i64, record: &[u8]) -> io::Result<()> {
+        if self.content.is_none() {
+            self.load()?;
+        }
+        let content = self.content.get_or_insert_default();
+        let start = content.bytes.len();
+        content.starts.push(start);
+        frame::append(&mut content.bytes, at, record);
+        self.count += 1;
+        self.bytes = content.bytes.len();
+        if self.count == 1 {
+            self.oldest_at = at;
+        }
+        self.newest_at = at;
+        match &mut self.file {
+            Some(file) if file.is_whole => file.write(&content.bytes[start..], start),
+            _ => Ok(()),
+        }
+    }
+
+    /// A record and what it takes; none: it is not in here. Reads the file where that is needed.
+    pub fn get(&mut self, seq: u64) -> io::Result<Option<&[u8]>> {
+        let Some(index) = seq.checked_sub(self.first_seq).filter(|index| *index < self.count) else {
+            return Ok(None);
+        };
+        if self.content.is_none() {
+            self.load()?;
+        }
+        let content = self.content.get_or_insert_default();
+        Ok(usize::try_from(index).ok().and_then(|index| content.record(index)))
+    }
+
+    /// What the record takes in here, without reading it where the file alone has it.
+    pub fn bytes_before(&self, seq: u64) -> usize {
+        let index = usize::try_from(seq.saturating_sub(self.first_seq)).unwrap_or(usize::MAX);
+        let start = self.content.as_ref().map(|content| content.starts.get(index));
+        start.map_or(0, |start| start.copied().unwrap_or(self.bytes))
+    }
+
+    /// Leaves the frames to the file.
+    pub fn unload(&mut self) {
+        if let Some(file) = &mut self.file
+            && file.is_whole
+        {
+            file.file = None;
+            self.content = None;
+        }
+    }
+
+    /// Whether memory alone has some of it.
+    pub fn is_volatile(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| !file.is_whole)
+    }
+
+    /// Writes to disk what memory alone has. `path` is for one that has no file yet.
+    pub fn settle(&mut self, path: PathBuf) -> io::Result<()> {
+        let content = self.content.get_or_insert_default();
+        let path = self.file.take().map_or(path, |file| file.path);
+        self.file = Some(SegmentFile::create(path, &content.bytes)?);
+        Ok(())
+    }
+
+    /// The file, if it has been written to and is open.
+    pub fn open_file(&self) -> Option<Arc<File>> {
+        self.file.as_ref()?.file.clone()
+    }
+
+    /// Best effort: what stays is sent again, and known to the controller.
+    pub fn remove(self) {
+        if let Some(file) = self.file
+            && let Err(error) = fs::remove_file(&file.path)
+        {
+            tracing::warn!(path = %file.path.display(), %error, "a file of the queue could not be removed");
+        }
+    }
+
+    fn load(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let (content, _) = Content::read(&file.path)?;
+        if content.starts.len() as u64 != self.count {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} has changed or is damaged", file.path.display()),
+            ));
+        }
+        self.content = Some(content);
+        Ok(())
+    }
+}
+
+impl Content {
+    fn read(path: &Path) -> io::Result<(Self, Option<Torn>)> {
+        let mut bytes = Vec::new();
+        let mut file = File::open(path)?;
+        (&mut file).take(MAX_FILE).read_to_end(&mut bytes)?;
+        if !bytes.starts_with(MAGIC) {
+            // Nothing was in it when power was lost, or it is not ours.
+            let torn = Torn {
+                bytes: bytes.len() as u64,
+            };
+            return Ok((Self::default(), Some(torn).filter(|torn| torn.bytes > 0)));
+        }
+        bytes.drain(..MAGIC.len());
+        let mut content = Self {
+            starts: Vec::new(),
+            bytes,
+        };
+        let mut start = 0;
+        while let Some(frame) = frame::read(&content.bytes[start..]) {
+            let size = frame.size();
+            content.starts.push(start);
+            start += size;
+        }
+        let torn = (content.bytes.len() - start) as u64;
+        content.bytes.truncate(start);
+        Ok((content, (torn > 0).then_some(Torn { bytes: torn })))
+    }
+
+    fn frame(&self, index: usize) -> Option<frame::Frame<'_>> {
+        frame::read(self.bytes.get(*self.starts.get(index)?..)?)
+    }
+
+    fn record(&self, index: usize) -> Option<&[u8]> {
+        self.frame(index).map(|frame| frame.record)
+    }
+
+    fn at(&self, index: usize) -> i64 {
+        self.frame(index).map_or(0, |frame| frame.at)
+    }
+}
+
+impl SegmentFile {
+    fn create(path: PathBuf, frames: &[u8]) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        let written = (&file).write_all(MAGIC).and_then(|()| (&file).write_all(frames));
+        if let Err(error) = written {
+            // Half a file is worse than none.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(Self {
+            path,
+            file: Some(Arc::new(file)),
+            is_whole: true,
+        })
+    }
+
+    /// `start`: where the frame begins among the frames.
+    fn write(&mut self, frame: &[u8], start: usize) -> io::Result<()> {
+        let written = self.open().and_then(|file| {
+            let offset = (MAGIC.len() + start) as u64;
+            file.write_all_at(frame, offset).inspect_err(|_| {
+                // A torn frame would be cut off at the next start just as well.
+                let _ = file.set_len(offset);
+            })
+        });
+        self.is_whole = written.is_ok();
+        written
+    }
+
+    fn open(&mut self) -> io::Result<Arc<File>> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(OpenOptions::new().write(true).open(&self.path)?);
+        self.file = Some(file.clone());
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(path: &Path, records: &[&[u8]]) -> Segment {
+        let mut segment = Segment::create(path.to_owned(), 5).expect("a file");
+        for (at, record) in (10..).zip(records) {
+            segment.append(at, record).expect("it is written");
+        }
+        segment
+    }
+
+    #[test]
+    fn what_is_in_a_file_is_read_back_after_it_was_unloaded_and_by_the_next_process() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        let mut segment = filled(&path, &[b"one", b"", b"three"]);
+        segment.unload();
+        assert_eq!(segment.get(7).expect("read"), Some(&b"three"[..]));
+        assert_eq!(segment.get(8).expect("read"), None);
+        assert_eq!(segment.get(4).expect("read"), None);
+        let (mut again, torn) = Segment::open(path, 5).expect("it opens");
+        assert_eq!(torn, None);
+        assert_eq!((again.count, again.bytes, again.last_seq()), (3, segment.bytes, 7));
+        assert_eq!((again.oldest_at, again.newest_at), (10, 12));
+        assert_eq!(again.get(5).expect("read"), Some(&b"one"[..]));
+    }
+
+    #[test]
+    fn wherever_a_file_was_torn_the_whole_frames_before_are_kept_and_more_can_follow() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        filled(&path, &[b"one", b"two", b"three"]);
+        let whole = fs::read(&path).expect("the file");
+        let ends = [8, 8 + 19, 8 + 38, 8 + 59];
+        assert_eq!(whole.len(), ends[3]);
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).expect("written");
+            let (segment, torn) = Segment::open(path.clone(), 5).expect("it opens");
+            let kept = ends.iter().filter(|end| **end <= length).count().saturating_sub(1);
+            assert_eq!(segment.count, kept as u64, "{length}");
+            let is_clean = length == 0 || ends.contains(&length);
+            assert_eq!(torn.is_none(), is_clean, "{length}");
+            // Cut off for good.
+            assert_eq!(Segment::open(path.clone(), 5).expect("it opens").1, None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_the_file_cannot_take_stays_in_memory_and_can_be_settled() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        let mut segment = filled(&path, &[b"one"]);
+        // A file that is open for reading alone takes nothing, as one on a full disk.
+        if let Some(file) = &mut segment.file {
+            file.file = Some(Arc::new(File::open(&path).expect("the file")));
+        }
+        segment.append(20, b"two").expect_err("it takes nothing");
+        segment.append(21, b"three").expect("memory has it");
+        assert!(segment.is_volatile());
+        segment.unload();
+        assert_eq!(segment.get(6).expect("read"), Some(&b"two"[..]));
+        let (on_disk, _) = Segment::open(path.clone(), 5).expect("it opens");
+        assert_eq!(on_disk.count, 1);
+        segment.settle(path.clone()).expect("it is written");
+        assert!(!segment.is_volatile());
+        let (on_disk, _) = Segment::open(path, 5).expect("it opens");
+        assert_eq!(on_disk.count, 3);
+    }
+
+    #[test]
+    fn a_file_that_changed_under_the_agent_is_not_taken_for_what_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        let mut segment = filled(&path, &[b"one", b"two"]);
+        segment.unload();
+        fs::write(&path, "something else").expect("written");
+        let error = segment.get(5).expect_err("it is not read").to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
+}
