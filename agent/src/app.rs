@@ -174,7 +174,9 @@ fn open_queue(directory: &Directory, state: &StateDir, identity: &Identity, conf
         ..Limits::default()
     };
     let opened = match state.next_spool_id(now) {
-        Ok(id) => directory.open(&agent, &id, limits).map_err(|error| (id, causes(&error))),
+        Ok(id) => directory
+            .open(&agent, &id, limits)
+            .map_err(|error| (id, causes(&error))),
         Err(error) => Err((StateDir::spool_id_by_clock(now), causes(&error))),
     };
     opened.unwrap_or_else(|(id, error)| {

@@ -36,6 +36,9 @@ const QUEUE: usize = 1_024;
 const MAX_RECORDS: usize = 4_000;
 const MAX_BYTES: usize = 8 << 20;
 
+/// Marks of an agent and a lane in memory, those that were used last.
+const MAX_MARKS: usize = 16;
+
 /// Records of one frame.
 #[derive(Debug)]
 pub struct Job {
@@ -97,7 +100,14 @@ impl Handle {
 
 /// What is stored of every spool, as committed.
 #[derive(Debug, Default)]
-struct Marks(Mutex<HashMap<(AgentId, Lane), HashMap<SpoolId, u64>>>);
+struct Marks(Mutex<HashMap<(AgentId, Lane), HashMap<SpoolId, Mark>>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    seq: u64,
+    /// Grows with every use of any mark of the lane.
+    used: u64,
+}
 
 impl Marks {
     fn get(&self, agent: AgentId, lane: Lane, spool: &SpoolId) -> u64 {
@@ -105,8 +115,7 @@ impl Marks {
         marks
             .get(&(agent, lane))
             .and_then(|spools| spools.get(spool))
-            .copied()
-            .unwrap_or(0)
+            .map_or(0, |mark| mark.seq)
     }
 
     fn highest_generation(&self, agent: AgentId, except: &[SpoolId]) -> i64 {
@@ -124,12 +133,16 @@ impl Marks {
     fn set(&self, agent: AgentId, lane: Lane, spool: SpoolId, seq: u64) {
         let mut marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let spools = marks.entry((agent, lane)).or_default();
-        spools.insert(spool, seq);
-        // A spool is new at every start of an agent; the older ones are on file, should they ever come back.
-        if spools.len() > 16
-            && let Some(oldest) = spools.keys().min().cloned()
+        let used = spools.values().map(|mark| mark.used).max().unwrap_or(0) + 1;
+        spools.insert(spool, Mark { seq, used });
+        // A spool is new at every start of an agent, and an agent sends two at a time: the one that grows and one from before.
+        if spools.len() > MAX_MARKS
+            && let Some(unused) = spools
+                .iter()
+                .min_by_key(|(_, mark)| mark.used)
+                .map(|(spool, _)| spool.clone())
         {
-            spools.remove(&oldest);
+            spools.remove(&unused);
         }
     }
 }

@@ -79,6 +79,9 @@ fn text(status: &Status) -> String {
             "; {} acknowledged, {} dropped, {} rejected",
             queue.acknowledged, queue.dropped, queue.rejected
         );
+        if !queue.in_memory.is_empty() {
+            let _ = write!(what, "; in memory, since the disk takes nothing: {}", queue.in_memory);
+        }
         line(&queue.name, what);
     }
     let policies = &status.policies;

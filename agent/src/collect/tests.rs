@@ -154,7 +154,11 @@ async fn rounds_are_recorded_at_their_pace_as_batches_of_one_time() {
     let look = async {
         loop {
             queue.recorded().await;
-            let batch = queue.lock().lane_mut(Lane::Metrics).take_batch("1-test", 0, usize::MAX).unwrap();
+            let batch = queue
+                .lock()
+                .lane_mut(Lane::Metrics)
+                .take_batch("1-test", 0, usize::MAX)
+                .unwrap();
             let times: BTreeSet<i64> = batch.records.iter().map(|record| record.time_unix_micros).collect();
             if times.len() >= 3 {
                 return batch.records;

@@ -376,7 +376,10 @@ impl Driver<'_> {
             }
             Effect::StartSpool => match link.state.next_spool_id(SystemTime::now()) {
                 Ok(id) => {
-                    tracing::info!(spool = id, "much waits in the queue; it is sent behind what is recorded now");
+                    tracing::info!(
+                        spool = id,
+                        "much waits in the queue; it is sent behind what is recorded now"
+                    );
                     link.queue.lock().start_spool(&id);
                 }
                 Err(error) => tracing::error!(error = dial::causes(&error), "failed to start a new spool"),

@@ -12,9 +12,9 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Done, Job, SpoolId, validate};
+use super::{Done, Job, SpoolId, lane_name, validate};
 use crate::{
-    clock::Micros,
+    clock::{self, Micros},
     policies::PolicySet,
     states::{Entry, States, entry::Arrival},
     store::{ChangeKind, EventRow, MarkRow, MetricRow, Op, ResultRow},
@@ -150,6 +150,7 @@ impl<'a> Plan<'a> {
                     message: event.message.clone(),
                     metadata: serde_json::json!(event.metadata).to_string(),
                 }),
+                Some(Body::Gap(gap)) => self.events.push(gap_event(work, record.time_unix_micros, gap)),
                 Some(Body::Metrics(batch)) => self.metrics.push(MetricRow {
                     agent_id: work.agent.to_string(),
                     at: record.time_unix_micros,
@@ -247,5 +248,34 @@ impl<'a> Plan<'a> {
         self.entries
             .into_iter()
             .map(|((agent, check), entry)| (agent, check, entry))
+    }
+}
+
+/// What an agent gave up, as something that happened to it.
+fn gap_event(work: &Work, at: Micros, gap: &v1::Gap) -> EventRow {
+    let records = gap.last_seq - gap.first_seq + 1;
+    let lane = lane_name(gap.lane());
+    let why = match gap.reason() {
+        v1::GapReason::Old => "older than the agent keeps records",
+        v1::GapReason::Unreadable => "not readable on the agent's disk",
+        v1::GapReason::Full | v1::GapReason::Unspecified => "no room for them in the agent's queue",
+    };
+    let metadata = [
+        ("lane", lane.to_owned()),
+        ("records", records.to_string()),
+        ("spool", gap.spool_id.clone()),
+        ("first_seq", gap.first_seq.to_string()),
+        ("last_seq", gap.last_seq.to_string()),
+        ("from", clock::to_text(gap.from_unix_micros)),
+        ("to", clock::to_text(gap.to_unix_micros)),
+    ];
+    EventRow {
+        at,
+        received_at: work.received_at,
+        agent_id: work.agent.to_string(),
+        reason: "RECORDS_DROPPED".to_owned(),
+        severity: i64::from(i32::from(v1::EventSeverity::Warning)),
+        message: format!("{records} records of lane {lane} were dropped: {why}"),
+        metadata: serde_json::json!(BTreeMap::from(metadata)).to_string(),
     }
 }

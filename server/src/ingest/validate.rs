@@ -7,6 +7,8 @@ use muster_proto::{
 };
 use prost::Message as _;
 
+use super::SpoolId;
+
 const MAX_RECORD: usize = 256 << 10;
 const MAX_EVENT: usize = 16 << 10;
 const MAX_FAMILIES: usize = 2_000;
@@ -29,6 +31,7 @@ pub fn check(lane: Lane, record: &v1::Record) -> Result<(), String> {
     match (&record.body, lane) {
         (Some(Body::CheckResult(result)), Lane::Results) => check_result(result),
         (Some(Body::Event(event)), Lane::Results) => check_event(event, bytes),
+        (Some(Body::Gap(gap)), Lane::Results) => check_gap(gap),
         (Some(Body::Metrics(batch)), Lane::Metrics) => check_metrics(batch),
         (Some(_), _) => Err("its kind does not belong into this lane".into()),
         (None, _) => Err("its kind is not known to this controller".into()),
@@ -67,6 +70,16 @@ fn check_event(event: &v1::AgentEvent, bytes: usize) -> Result<(), String> {
     let metadata = event.metadata.iter().flat_map(|(key, value)| [key, value]);
     if metadata.chain([&event.message]).any(|text| text.contains('\0')) {
         return Err("its text contains a NUL".into());
+    }
+    Ok(())
+}
+
+fn check_gap(gap: &v1::Gap) -> Result<(), String> {
+    if gap.lane() == Lane::Unspecified || gap.spool_id.parse::<SpoolId>().is_err() {
+        return Err("it is the gap of no spool".into());
+    }
+    if gap.first_seq == 0 || gap.first_seq > gap.last_seq {
+        return Err("it is a gap without records".into());
     }
     Ok(())
 }

@@ -9,22 +9,18 @@ mod log;
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::PermissionsExt as _,
     time::{Duration, Instant},
 };
 
-use muster_proto::v1::CheckResult;
-use muster_server::store::{Db, Source};
 use muster_tests::{
     Agent, Controller, ServerYaml,
     ctl::Outcome,
     poll::{self, SECOND},
     process, settings,
 };
-use prost::Message as _;
 use serde_json::{Value, json};
 
-const CHECK: &str = "counter";
+use super::counting;
 
 type Step = fn(&mut Fleet);
 
@@ -100,14 +96,8 @@ struct Report {
 impl Fleet {
     fn start(plan: &Plan, settings: &ServerYaml) -> Self {
         let controller = Controller::start_with(&settings.to_string());
-        let counter = counter(&controller);
-        controller.apply(
-            &json!({
-                "apiVersion": "muster/v1", "kind": "Check", "metadata": { "name": CHECK },
-                "spec": { "selector": "*", "schedule": { "interval": "1s" }, "run": { "command": [counter] } },
-            })
-            .to_string(),
-        );
+        // Each agent is one process to the end.
+        counting::apply(&controller, "$PPID");
         let agents: Vec<Agent> = controller
             .fleet("host", plan.agents)
             .into_iter()
@@ -261,7 +251,7 @@ impl Fleet {
             .flat_map(|(agent, closed)| log::complaints(&agent.log(), closed))
             .collect();
         let (stored, lost) = self.records(&statuses);
-        let dropped: u64 = statuses.iter().map(|status| results(status, "dropped")).sum();
+        let dropped: u64 = statuses.iter().map(|status| counting::results(status, "dropped")).sum();
         let refused: u64 = self.refusals.values().sum::<u64>() + complaints.len() as u64;
 
         let fewest = renewals.iter().copied().min().unwrap_or(0);
@@ -314,61 +304,17 @@ impl Fleet {
 
     /// How many results are stored, and where one is missing: each agent's counter goes up by one, and never twice.
     fn records(&self, statuses: &[Value]) -> (usize, Vec<String>) {
-        let source = match self.controller.database_url() {
-            Some(url) => Source::Postgres(url),
-            None => Source::Sqlite(self.controller.data_dir()),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
-            let db = Db::open(&source).await.expect("the controller's database");
-            let mut stored = 0;
-            let mut lost = Vec::new();
-            for (agent, status) in self.agents.iter().zip(statuses) {
-                let id = agent.id().expect("an id");
-                let rows = db.result_list(&id, CHECK).await.expect("results");
-                let mut counts: Vec<u64> = rows.iter().map(|row| count(row)).collect();
-                counts.sort_unstable();
-                let whole = counts.iter().copied().eq(1..=counts.len() as u64);
-                let acknowledged = results(status, "acknowledged");
-                if !whole || (counts.len() as u64) < acknowledged {
-                    lost.push(format!("{id}: {acknowledged} acknowledged, stored {counts:?}"));
-                }
-                stored += counts.len();
+        let (mut stored, mut lost) = (0, Vec::new());
+        for (agent, status) in self.agents.iter().zip(statuses) {
+            let id = agent.id().expect("an id");
+            let counts = counting::stored(&self.controller, &id);
+            let whole = counts.iter().copied().eq(1..=counts.len() as u64);
+            let acknowledged = counting::results(status, "acknowledged");
+            if !whole || (counts.len() as u64) < acknowledged {
+                lost.push(format!("{id}: {acknowledged} acknowledged, stored {counts:?}"));
             }
-            (stored, lost)
-        })
+            stored += counts.len();
+        }
+        (stored, lost)
     }
-}
-
-/// A field of the queue of results.
-fn results(status: &Value, field: &str) -> u64 {
-    let queues = status["queues"].as_array().expect("queues");
-    let queue = queues
-        .iter()
-        .find(|queue| queue["name"] == "results")
-        .expect("a queue of results");
-    queue[field].as_u64().expect("a number")
-}
-
-fn count(row: &[u8]) -> u64 {
-    let result = CheckResult::decode(row).expect("a result");
-    let number = result
-        .output
-        .strip_prefix("count ")
-        .and_then(|number| number.parse().ok());
-    number.unwrap_or_else(|| panic!("{result:?} is no count"))
-}
-
-/// A plugin that says how often the agent which starts it has done so.
-fn counter(controller: &Controller) -> String {
-    let folder = controller.path("counts");
-    fs::create_dir(&folder).expect("a folder");
-    let script = controller.path("counter");
-    let text = format!(
-        "#!/bin/sh\nfile={}/$PPID\nread -r n 2>/dev/null <\"$file\" || n=0\nn=$((n + 1))\necho $n >\"$file\"\necho \"count $n\"\n",
-        folder.display()
-    );
-    fs::write(&script, text).expect("a script");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
-    script.to_str().expect("a path").to_owned()
 }

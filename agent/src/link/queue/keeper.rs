@@ -66,7 +66,9 @@ impl Keeper {
         }
         let synced = detached::call(move || {
             let failed = files.into_iter().map(|(lane, file)| (lane, file.sync_data()));
-            failed.filter_map(|(lane, it)| it.err().map(|error| (lane, error))).collect::<Vec<_>>()
+            failed
+                .filter_map(|(lane, it)| it.err().map(|error| (lane, error)))
+                .collect::<Vec<_>>()
         });
         let Ok(answer) = synced else { return };
         if let Ok(Ok(failed)) = timeout(PATIENCE, answer).await {
@@ -90,7 +92,9 @@ impl Keeper {
             ] {
                 let part = share(total, limit, self.limits.results + self.limits.metrics);
                 let part = part.clamp(LEAST.min(limit), limit);
-                lanes.lane_mut(lane).set_limit(usize::try_from(part).unwrap_or(usize::MAX));
+                lanes
+                    .lane_mut(lane)
+                    .set_limit(usize::try_from(part).unwrap_or(usize::MAX));
             }
         }
         for lane in Lanes::ALL {

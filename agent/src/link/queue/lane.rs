@@ -144,7 +144,10 @@ impl Lane {
 
     /// In the order in which they are to be sent: the one that grows, then the others, oldest first.
     pub fn spools(&self) -> impl Iterator<Item = &Spool> {
-        self.spools.back().into_iter().chain(self.spools.iter().take(self.spools.len() - 1))
+        self.spools
+            .back()
+            .into_iter()
+            .chain(self.spools.iter().take(self.spools.len() - 1))
     }
 
     /// Of the spool that grows.
@@ -250,7 +253,13 @@ impl Lane {
 
     /// Files that were written to, and the directory if there are new ones in it: what a power failure must not take.
     pub fn written(&mut self) -> Vec<Arc<File>> {
-        let mut files: Vec<_> = self.live().segments().rev().filter_map(Segment::open_file).take(2).collect();
+        let mut files: Vec<_> = self
+            .live()
+            .segments()
+            .rev()
+            .filter_map(Segment::open_file)
+            .take(2)
+            .collect();
         if let Home::Disk { dir, is_new, .. } = &mut self.home
             && std::mem::take(is_new)
             && let Ok(dir) = File::open(dir)

@@ -92,12 +92,14 @@ impl Spool {
 
     /// Not acknowledged: records, bytes.
     pub fn waiting(&self) -> (u64, usize) {
-        let acknowledged = self.segments.front().map_or(0, |first| first.bytes_before(self.through + 1));
-        let records = self.segments.iter().map(|segment| segment.count).sum::<u64>();
-        let before = self
+        let acknowledged = self
             .segments
             .front()
-            .map_or(0, |first| (self.through + 1).saturating_sub(first.first_seq).min(first.count));
+            .map_or(0, |first| first.bytes_before(self.through + 1));
+        let records = self.segments.iter().map(|segment| segment.count).sum::<u64>();
+        let before = self.segments.front().map_or(0, |first| {
+            (self.through + 1).saturating_sub(first.first_seq).min(first.count)
+        });
         (records - before, self.bytes() - acknowledged)
     }
 
@@ -177,7 +179,11 @@ impl Spool {
     pub fn ack(&mut self, through: u64, keep_tail_below: usize) -> u64 {
         let before = self.waiting().0;
         self.through = self.through.max(through.min(self.next_seq - 1));
-        while self.segments.front().is_some_and(|first| first.last_seq() <= self.through) {
+        while self
+            .segments
+            .front()
+            .is_some_and(|first| first.last_seq() <= self.through)
+        {
             // One that still grows is worth keeping until it has grown a little: a file for each record would be many.
             let is_young_tail = self.segments.len() == 1 && self.segments[0].bytes < keep_tail_below;
             if is_young_tail {
@@ -258,7 +264,11 @@ impl Spool {
         let mut records = Vec::new();
         let mut next = self.next_after(self.through);
         while let Some(seq) = next {
-            let at = self.segments.iter().find(|it| it.last_seq() >= seq).map_or(0, |it| it.newest_at);
+            let at = self
+                .segments
+                .iter()
+                .find(|it| it.last_seq() >= seq)
+                .map_or(0, |it| it.newest_at);
             if let Ok(Some(record)) = self.get(seq) {
                 records.push((at, record.to_vec()));
             }
@@ -274,7 +284,10 @@ impl Spool {
 
     fn next_after(&self, seq: u64) -> Option<u64> {
         let seq = seq.max(self.through);
-        let segment = self.segments.iter().find(|segment| segment.count > 0 && segment.last_seq() > seq)?;
+        let segment = self
+            .segments
+            .iter()
+            .find(|segment| segment.count > 0 && segment.last_seq() > seq)?;
         Some(segment.first_seq.max(seq + 1))
     }
 

@@ -32,7 +32,9 @@ fn lanes() -> Lanes {
 }
 
 fn open(dir: &Path, spool: &str) -> Lanes {
-    Directory::new(dir.join("queue")).open("agent", spool, |_| LIMITS).expect("the queue opens")
+    Directory::new(dir.join("queue"))
+        .open("agent", spool, |_| LIMITS)
+        .expect("the queue opens")
 }
 
 /// All that waits in a lane, by spool.
@@ -43,7 +45,11 @@ fn waiting(lane: &mut Lane) -> Vec<(String, u64, v1::Record)> {
         let mut seq = 0;
         while let Some(batch) = lane.take_batch(&spool, seq, 4000) {
             seq = batch.last_seq;
-            found.extend((batch.first_seq..).zip(batch.records).map(|(seq, it)| (spool.to_string(), seq, it)));
+            found.extend(
+                (batch.first_seq..)
+                    .zip(batch.records)
+                    .map(|(seq, it)| (spool.to_string(), seq, it)),
+            );
         }
     }
     found
@@ -164,7 +170,10 @@ fn a_full_lane_of_results_has_room_for_the_news_that_it_is_full() {
     }
     let depth = lanes.lane(v1::Lane::Results).depth(5);
     let waiting = waiting(lanes.lane_mut(v1::Lane::Results));
-    let gaps = waiting.iter().filter(|(_, _, it)| matches!(it.body, Some(v1::record::Body::Gap(_)))).count();
+    let gaps = waiting
+        .iter()
+        .filter(|(_, _, it)| matches!(it.body, Some(v1::record::Body::Gap(_))))
+        .count();
     assert!(gaps > 0 && depth.bytes <= LIMITS.bytes);
     assert_eq!(waiting.len() as u64, depth.records);
 }
@@ -283,9 +292,15 @@ fn a_directory_that_takes_nothing_leaves_the_queue_in_memory_until_it_does() {
 #[derive(Debug, Clone)]
 enum Step {
     Push(usize),
-    Take { spool: usize, max_bytes: usize },
+    Take {
+        spool: usize,
+        max_bytes: usize,
+    },
     /// Acknowledges this part of what was sent of a spool.
-    Ack { spool: usize, part: f64 },
+    Ack {
+        spool: usize,
+        part: f64,
+    },
     /// The connection is gone: what was sent may be sent again.
     Reconnect,
     StartSpool,

@@ -30,15 +30,16 @@ struct InFlight {
 
 impl Flow {
     /// The next records that the window has room for: what is recorded now, and what waits from before with up to half of the
-    /// window, so that it does not hold up the other. A window above zero always has room for one record when nothing is on
-    /// its way, or a record larger than the window would stay for ever.
+    /// window, so that it does not hold up the other. Of spools from before one goes at a time, so that however many an agent
+    /// has, the controller need not know more than that one and the one that grows. A window above zero always has room for
+    /// one record when nothing is on its way, or a record larger than the window would stay for ever.
     pub fn next(&mut self, lane: v1::Lane, lanes: &mut Lanes) -> Option<Frame> {
         if self.window == 0 {
             return None;
         }
         let window = usize::try_from(self.window).unwrap_or(usize::MAX);
         let lane_of = lanes.lane_mut(lane);
-        let spools: Vec<Arc<str>> = lane_of.spools().map(|spool| spool.id().clone()).collect();
+        let spools: Vec<Arc<str>> = lane_of.spools().take(2).map(|spool| spool.id().clone()).collect();
         for (index, spool) in spools.into_iter().enumerate() {
             let through = self.through.get(&spool).copied().unwrap_or(0);
             let Some(first) = lane_of.next_size(&spool, through) else {
