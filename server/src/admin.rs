@@ -14,11 +14,12 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::net::reachable;
-use crate::pki::{self, Pki};
+use crate::pki::{self, Credentials, Pki};
 use crate::store::{self, Db};
+use crate::users;
 
-/// What an operator may do; the only role there is.
-const ROLE: &str = "admin";
+/// Who makes operators here, as events call it.
+const BY: &str = "the controller's host";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,34 +47,28 @@ pub struct AdminContext {
     pub not_after: SystemTime,
 }
 
-/// Issues a certificate for the operator `name`, an admin, and puts it on file.
+/// Issues a certificate for the operator `name`, an admin, and puts it on file. One of that name gets it beside those that are
+/// there; one who was revoked is an operator again, with this certificate alone.
 pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: SystemTime) -> Result<AdminContext, Error> {
-    let credentials = pki.issue_user(name, now, ttl).map_err(|source| Error::Certificate {
+    let Credentials { key, issued, .. } = pki.issue_user(name, now, ttl).map_err(|source| Error::Certificate {
         name: name.to_owned(),
         source,
     })?;
-    let issued = &credentials.issued;
-    store
-        .user_create(
-            name,
-            ROLE,
-            &issued.serial,
-            clock::from_system(issued.not_after),
-            clock::from_system(now),
-        )
-        .await
-        .map_err(|source| Error::Store {
-            name: name.to_owned(),
-            source,
-        })?;
-    // The root is told apart from what is shown to the server.
-    let shown = &credentials.chain[..credentials.chain.len() - 1];
+    let stored = async {
+        let mut tx = store.begin().await?;
+        users::put(&mut tx, name, &issued, BY, clock::from_system(now)).await?;
+        tx.commit().await
+    };
+    stored.await.map_err(|source| Error::Store {
+        name: name.to_owned(),
+        source,
+    })?;
     Ok(AdminContext {
         name: name.to_owned(),
         trust_domain: pki.trust_domain().to_string(),
         roots: pem::encode_certificates(&pki.roots()),
-        certificates: pem::encode_certificates(shown),
-        key: credentials.key.to_pem(),
+        certificates: pem::encode_certificates(&pki.user_chain(issued.der)),
+        key: key.to_pem(),
         not_after: issued.not_after,
     })
 }

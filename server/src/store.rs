@@ -34,7 +34,7 @@ pub use retention::{History, Usage};
 pub use revision::{Change, ChangeKind, Op};
 pub use states::{ResultRow, StateRow};
 pub use tokens::{NewRedemption, RedemptionRow, TokenRow, UseRow};
-pub use users::UserRow;
+pub use users::{NewUserCertificate, UserCertificateRow, UserRow};
 
 /// Where the data lives.
 #[derive(Clone)]
