@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use muster_certs::{file, pem};
+use muster_certs::{context_file, file, pem};
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -76,24 +76,16 @@ pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: Syste
 impl AdminContext {
     /// The context file. `context` is what the context is called, `server` where the API listens.
     pub fn to_yaml(&self, context: &str, server: SocketAddr) -> Zeroizing<String> {
-        let context = serde_json::Value::from(context);
-        Zeroizing::new(format!(
-            "# An operator of Muster, with the private key: keep this file to yourself.\n\
-             # musterctl takes it by --config FILE, MUSTER_CONFIG or as ~/.config/muster/config.yaml.\n\
-             current: {context}\n\
-             contexts:\n  \
-             - name: {context}\n    \
-             server: {server}\n    \
-             trust_domain: {trust_domain}\n    \
-             ca: |\n{roots}    \
-             certificate: |\n{certificates}    \
-             key: |\n{key}",
-            server = serde_json::Value::from(reachable(server).to_string()),
-            trust_domain = serde_json::Value::from(self.trust_domain.as_str()),
-            roots = *block(&self.roots),
-            certificates = *block(&self.certificates),
-            key = *block(&self.key),
-        ))
+        let entry = context_file::Entry {
+            name: context,
+            server: &reachable(server).to_string(),
+            trust_domain: &self.trust_domain,
+            server_name: None,
+            roots: &self.roots,
+            certificates: &self.certificates,
+            key: Some(&self.key),
+        };
+        context_file::render(context_file::HEADER, Some(context), &[entry])
     }
 
     /// Writes the context file, for its owner alone.
@@ -108,15 +100,4 @@ impl fmt::Debug for AdminContext {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-/// A text as the lines of a YAML block that is indented by six.
-fn block(text: &str) -> Zeroizing<String> {
-    let mut out = Zeroizing::new(String::with_capacity(text.len() * 2));
-    for line in text.lines() {
-        out.push_str("      ");
-        out.push_str(line);
-        out.push('\n');
-    }
-    out
 }

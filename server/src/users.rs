@@ -327,6 +327,10 @@ pub async fn put(
             "USER_CREATED",
             format!("{by} has created user {name}, who was revoked before"),
         ),
+        _ if by == name => (
+            "USER_RENEWED",
+            format!("{by} has got another certificate, until {until}"),
+        ),
         _ => (
             "USER_RENEWED",
             format!("{by} has given user {name} a certificate until {until}"),
