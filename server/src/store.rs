@@ -3,6 +3,7 @@
 
 mod agents;
 mod certificates;
+pub mod dump;
 mod epoch;
 mod events;
 mod forks;
@@ -21,6 +22,8 @@ use std::{
     fmt,
     path::{Path, PathBuf},
 };
+
+use sqlx::migrate::Migrator;
 
 pub use agents::{AgentRow, AgentUpdate, NewAgent, Reenrollment};
 pub use certificates::{CertificateFilter, CertificateRow, FirstUse, NewCertificate};
@@ -77,8 +80,8 @@ impl Db {
                 (pool.clone(), pool)
             }
         };
-        control.migrate(sqlx::migrate!("migrations/control")).await?;
-        history.migrate(sqlx::migrate!("migrations/history")).await?;
+        control.migrate(control_migrations()).await?;
+        history.migrate(history_migrations()).await?;
         Ok(Self { control, history })
     }
 
@@ -96,6 +99,14 @@ impl Db {
     pub(super) async fn begin_control(&self) -> Result<Tx, Error> {
         self.control.begin().await
     }
+}
+
+fn control_migrations() -> Migrator {
+    sqlx::migrate!("migrations/control")
+}
+
+fn history_migrations() -> Migrator {
+    sqlx::migrate!("migrations/history")
 }
 
 /// The SQLite file of the inventory in a data directory.

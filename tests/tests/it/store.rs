@@ -88,6 +88,7 @@ fn token(id: &str, uses: i64) -> TokenRow {
         on_clone: String::new(),
         revoked_at: 0,
         cas: String::new(),
+        revoke_reason: String::new(),
     }
 }
 
