@@ -364,3 +364,6 @@ fn violations(request: &Request) -> Vec<FieldViolation> {
     }
     violations
 }
+
+#[cfg(test)]
+mod tests;
