@@ -21,6 +21,7 @@ pub mod dev;
 pub mod dial;
 pub mod isolated_root;
 pub mod link;
+pub mod peer;
 pub mod poll;
 mod ports;
 pub mod postgres;

@@ -17,6 +17,7 @@ mod inventory;
 mod listeners;
 mod living_fleet;
 mod main_job;
+mod matching;
 mod operator;
 mod plugins;
 mod readme;
