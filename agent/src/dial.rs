@@ -135,35 +135,18 @@ fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepcnt(stream, 4)
 }
 
-/// Why a call came to nothing: as the controller put it, or, where the connection broke before it could say anything, in
-/// words for a person.
+/// Why a call came to nothing: as the controller put it, or, where the connection broke before it had said all of it, in words
+/// for a person.
 pub fn problem(status: &Status) -> Problem {
     Problem::from_status(status).unwrap_or_else(|| match error::Error::source(status) {
-        Some(source) if source.is::<transport::Error>() => {
-            let why = tls::describe(source).unwrap_or_else(|| match has_ended(source) {
-                true => "the connection ended before the answer came".to_owned(),
-                false => causes(source),
-            });
+        // What the controller sends has no source.
+        Some(source) => {
+            tracing::debug!(error = causes(source), "a call came to nothing");
+            let why = tls::describe(source).unwrap_or_else(|| "the connection ended before the answer came".to_owned());
             Problem::new(Code::Unavailable, ErrorReason::Unspecified, why)
         }
-        _ => Problem::new(status.code(), ErrorReason::Unspecified, causes(status)),
+        None => Problem::new(status.code(), ErrorReason::Unspecified, status.message()),
     })
-}
-
-/// Whether it is only that the other side, or the network, is gone.
-fn has_ended(error: &(dyn error::Error + 'static)) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(
-                error.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof
-            );
-        }
-        next = error.source();
-    }
-    false
 }
 
 /// An error and what caused it, in one line. Layers that repeat the text of the layer below are said once.

@@ -29,6 +29,7 @@ pub mod process;
 pub mod proxy;
 pub mod server_yaml;
 pub mod settings;
+pub mod strace;
 pub mod throughput;
 pub mod tools;
 
