@@ -6,6 +6,7 @@ pub mod admin;
 pub mod agents;
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod cas;
 pub mod changes;
 pub mod cli;
