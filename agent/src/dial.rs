@@ -13,9 +13,13 @@ use muster_certs::{
     tls,
     tokio_rustls::{TlsConnector, client::TlsStream},
 };
+use muster_proto::{error::Problem, v1::ErrorReason};
 use rustix::net::sockopt;
 use tokio::{net::TcpStream, time::timeout};
-use tonic::transport::{self, Channel};
+use tonic::{
+    Code, Status,
+    transport::{self, Channel},
+};
 
 use crate::config::Endpoint;
 
@@ -129,6 +133,20 @@ fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
     sockopt::set_tcp_keepcnt(stream, 4)
+}
+
+/// Why a call came to nothing: as the controller put it, or, where the connection broke before it had said all of it, in words
+/// for a person.
+pub fn problem(status: &Status) -> Problem {
+    Problem::from_status(status).unwrap_or_else(|| match error::Error::source(status) {
+        // What the controller sends has no source.
+        Some(source) => {
+            tracing::debug!(error = causes(source), "a call came to nothing");
+            let why = tls::describe(source).unwrap_or_else(|| "the connection ended before the answer came".to_owned());
+            Problem::new(Code::Unavailable, ErrorReason::Unspecified, why)
+        }
+        None => Problem::new(status.code(), ErrorReason::Unspecified, status.message()),
+    })
 }
 
 /// An error and what caused it, in one line. Layers that repeat the text of the layer below are said once.

@@ -7,6 +7,9 @@ use rcgen::{CertificateParams, DistinguishedName};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject;
+
 use crate::key::{self, KeyPair, PublicKey};
 
 /// Longer requests are refused unread.
@@ -22,6 +25,8 @@ pub enum Error {
     Malformed(String),
     #[error("a certificate request is DER, nested at most {} deep", shape::MAX_DEPTH)]
     Shape,
+    #[error("neither a certificate request in PEM (\"BEGIN CERTIFICATE REQUEST\") nor one in DER")]
+    NotAFile,
     #[error("bytes follow the certificate request")]
     TrailingBytes,
     #[error("the certificate request has an unsuitable key")]
@@ -36,6 +41,22 @@ pub fn create(key: &KeyPair) -> Result<Vec<u8>, Error> {
     params.distinguished_name = DistinguishedName::new();
     let request = params.serialize_request(key).map_err(Error::Create)?;
     Ok(request.der().to_vec())
+}
+
+/// A request as other tools write it into a file, PEM or DER: its DER. What is in it is not looked at.
+pub fn from_file(content: &[u8]) -> Result<Vec<u8>, Error> {
+    // PEM is a third longer, and people may have written above it what it is.
+    if content.len() > 4 * MAX_BYTES {
+        return Err(Error::TooLong);
+    }
+    if matches!(content, [0x30, 0x80..=0xff, ..]) {
+        return Ok(content.to_vec());
+    }
+    let text = str::from_utf8(content).map_err(|_| Error::NotAFile)?;
+    // The name that some tools have kept from before RFC 7468.
+    let text = text.replace("NEW CERTIFICATE REQUEST", "CERTIFICATE REQUEST");
+    let request = CertificateSigningRequestDer::from_pem_slice(text.as_bytes()).map_err(|_| Error::NotAFile)?;
+    Ok(request.to_vec())
 }
 
 /// The key that the request is for, after its signature has shown that the sender holds it.

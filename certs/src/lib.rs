@@ -4,6 +4,7 @@
 
 pub mod ca;
 pub mod certificate;
+pub mod context_file;
 pub mod crl;
 pub mod csr;
 pub mod file;

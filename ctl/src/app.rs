@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
-    resources::{agent, ca, cert, event, metric, policy, state, token},
+    resources::{agent, ca, cert, event, metric, policy, state, token, user},
     terminal::Terminal,
     verbs::{apply, completion, version},
 };
@@ -30,19 +30,29 @@ pub struct Session {
 }
 
 impl Session {
+    /// The chosen context.
+    pub fn context(&self, asked: &Asked) -> Result<Context, Problem> {
+        Context::load(self.global.config().map(|path| path.as_path()), self.global.context())
+            .map_err(|problem| problem.what(asked.what()))
+    }
+
+    /// A connection to the controller of a context.
+    pub async fn connect_as(&self, context: &Context, asked: &Asked) -> Result<Client, Problem> {
+        Client::connect(context, self.global.timeout, asked).await
+    }
+
     /// A connection to the controller of the chosen context.
     pub async fn connect(&mut self, asked: &Asked) -> Result<Client, Problem> {
-        let context = Context::load(self.global.config().map(|path| path.as_path()), self.global.context())
-            .map_err(|problem| problem.what(asked.what()))?;
+        let context = self.context(asked)?;
         let now = SystemTime::from(self.printer.terminal.now());
         if let Some(days) = context.days_left(now) {
             self.printer.note(&format!(
-                "the certificate of context {} ends in less than {}; a new one: muster-server admin create NAME",
+                "the certificate of context {} ends in less than {}; another one: musterctl user renew",
                 context.name,
                 count::of(days as i64 + 1, "day", "days")
             ))?;
         }
-        Client::connect(&context, self.global.timeout, asked).await
+        self.connect_as(&context, asked).await
     }
 }
 
@@ -92,6 +102,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Ca(command) => ca::run(command, session).await,
         Command::Cert(command) => cert::run(command, session).await,
         Command::Event(command) => event::run(command, session).await,
+        Command::User(command) => user::run(command, session).await,
         Command::Completion(args) => completion::run(&args, cli::command(), session),
         Command::Version => version::run(session),
     }

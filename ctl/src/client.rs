@@ -18,6 +18,7 @@ use muster_proto::v1::{
     certificate_service_client::CertificateServiceClient, event_service_client::EventServiceClient,
     metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
     state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
+    user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{
@@ -158,6 +159,10 @@ impl Client {
 
     pub fn tokens(&self) -> TokenServiceClient<Channel> {
         TokenServiceClient::new(self.channel.clone())
+    }
+
+    pub fn users(&self) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub fn policies(&self) -> PolicyServiceClient<Channel> {

@@ -1,6 +1,8 @@
 //! The context file: which controllers there are, what to know them by, and whom to be there. It holds private keys, so a
 //! file that others could read is refused. Opens no connection; that is `client`.
 
+mod write;
+
 use std::{
     path::{Path, PathBuf},
     time::SystemTime,
@@ -14,6 +16,9 @@ use muster_certs::{
     pem,
 };
 use serde::Deserialize;
+use zeroize::Zeroizing;
+
+pub use write::{Issued, NewFile};
 
 use crate::{exit::Exit, problem::Problem};
 
@@ -25,6 +30,8 @@ const DO_PASS: &str = "then name it: musterctl --config FILE, or set MUSTER_CONF
 /// One controller and one identity to be there.
 #[derive(Debug)]
 pub struct Context {
+    /// Where it was read from.
+    pub path: PathBuf,
     pub name: String,
     /// "host:port".
     pub server: String,
@@ -60,8 +67,9 @@ impl Context {
                 .parse()
                 .map_err(|error| wrong("trust_domain", &error))?,
             roots: pem::certificates(&entry.ca).map_err(|error| wrong("ca", &error))?,
-            identity: IdentityFile::from_pem(&format!("{}\n{}", entry.key, entry.certificate))
+            identity: IdentityFile::from_pem(&format!("{}\n{}", *entry.key, entry.certificate))
                 .map_err(|error| wrong("certificate and key", &error))?,
+            path: path.to_owned(),
             name: entry.name,
             server: entry.server,
             server_name: entry.server_name,
@@ -92,8 +100,13 @@ struct Entry {
     trust_domain: String,
     ca: String,
     certificate: String,
-    key: String,
+    #[serde(deserialize_with = "secret")]
+    key: Zeroizing<String>,
     server_name: Option<String>,
+}
+
+fn secret<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(input).map(Zeroizing::new)
 }
 
 fn default_path() -> Option<PathBuf> {

@@ -66,6 +66,7 @@ page! {
     ListPoliciesResponse of Policy,
     ListStatesResponse of State,
     ListTokensResponse of Token,
+    ListUsersResponse of User,
     QueryMetricsResponse of MetricValue,
 }
 

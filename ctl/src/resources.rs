@@ -9,6 +9,7 @@ pub mod metric;
 pub mod policy;
 pub mod state;
 pub mod token;
+pub mod user;
 
 /// Lines of `-l`, the same wherever agents are chosen.
 #[derive(Debug, Clone, Default, clap::Args)]

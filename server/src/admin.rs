@@ -9,16 +9,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use muster_certs::{file, pem};
+use muster_certs::{context_file, file, pem};
 use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::net::reachable;
-use crate::pki::{self, Pki};
+use crate::pki::{self, Credentials, Pki};
 use crate::store::{self, Db};
+use crate::users;
 
-/// What an operator may do; the only role there is.
-const ROLE: &str = "admin";
+/// Who makes operators here, as events call it.
+const BY: &str = "the controller's host";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,34 +47,28 @@ pub struct AdminContext {
     pub not_after: SystemTime,
 }
 
-/// Issues a certificate for the operator `name`, an admin, and puts it on file.
+/// Issues a certificate for the operator `name`, an admin, and puts it on file. One of that name gets it beside those that are
+/// there; one who was revoked is an operator again, with this certificate alone.
 pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: SystemTime) -> Result<AdminContext, Error> {
-    let credentials = pki.issue_user(name, now, ttl).map_err(|source| Error::Certificate {
+    let Credentials { key, issued, .. } = pki.issue_user(name, now, ttl).map_err(|source| Error::Certificate {
         name: name.to_owned(),
         source,
     })?;
-    let issued = &credentials.issued;
-    store
-        .user_create(
-            name,
-            ROLE,
-            &issued.serial,
-            clock::from_system(issued.not_after),
-            clock::from_system(now),
-        )
-        .await
-        .map_err(|source| Error::Store {
-            name: name.to_owned(),
-            source,
-        })?;
-    // The root is told apart from what is shown to the server.
-    let shown = &credentials.chain[..credentials.chain.len() - 1];
+    let stored = async {
+        let mut tx = store.begin().await?;
+        users::put(&mut tx, name, &issued, BY, clock::from_system(now)).await?;
+        tx.commit().await
+    };
+    stored.await.map_err(|source| Error::Store {
+        name: name.to_owned(),
+        source,
+    })?;
     Ok(AdminContext {
         name: name.to_owned(),
         trust_domain: pki.trust_domain().to_string(),
         roots: pem::encode_certificates(&pki.roots()),
-        certificates: pem::encode_certificates(shown),
-        key: credentials.key.to_pem(),
+        certificates: pem::encode_certificates(&pki.user_chain(issued.der)),
+        key: key.to_pem(),
         not_after: issued.not_after,
     })
 }
@@ -81,24 +76,16 @@ pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: Syste
 impl AdminContext {
     /// The context file. `context` is what the context is called, `server` where the API listens.
     pub fn to_yaml(&self, context: &str, server: SocketAddr) -> Zeroizing<String> {
-        let context = serde_json::Value::from(context);
-        Zeroizing::new(format!(
-            "# An operator of Muster, with the private key: keep this file to yourself.\n\
-             # musterctl takes it by --config FILE, MUSTER_CONFIG or as ~/.config/muster/config.yaml.\n\
-             current: {context}\n\
-             contexts:\n  \
-             - name: {context}\n    \
-             server: {server}\n    \
-             trust_domain: {trust_domain}\n    \
-             ca: |\n{roots}    \
-             certificate: |\n{certificates}    \
-             key: |\n{key}",
-            server = serde_json::Value::from(reachable(server).to_string()),
-            trust_domain = serde_json::Value::from(self.trust_domain.as_str()),
-            roots = *block(&self.roots),
-            certificates = *block(&self.certificates),
-            key = *block(&self.key),
-        ))
+        let entry = context_file::Entry {
+            name: context,
+            server: &reachable(server).to_string(),
+            trust_domain: &self.trust_domain,
+            server_name: None,
+            roots: &self.roots,
+            certificates: &self.certificates,
+            key: Some(&self.key),
+        };
+        context_file::render(context_file::HEADER, Some(context), &[entry])
     }
 
     /// Writes the context file, for its owner alone.
@@ -113,15 +100,4 @@ impl fmt::Debug for AdminContext {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
-}
-
-/// A text as the lines of a YAML block that is indented by six.
-fn block(text: &str) -> Zeroizing<String> {
-    let mut out = Zeroizing::new(String::with_capacity(text.len() * 2));
-    for line in text.lines() {
-        out.push_str("      ");
-        out.push_str(line);
-        out.push('\n');
-    }
-    out
 }

@@ -19,6 +19,7 @@ mod states;
 mod tests;
 mod tokens;
 mod trust;
+mod users;
 mod watch;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -41,6 +42,7 @@ use muster_proto::{
         event_service_server::EventServiceServer, link_service_server::LinkServiceServer,
         metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
         state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
+        user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -62,6 +64,7 @@ use crate::{
     states::States,
     store::Db,
     telemetry::{self, Telemetry},
+    users::Users,
 };
 
 /// A frame of a link is at most 1 MiB; a call of an operator may carry a thousand policies.
@@ -83,6 +86,7 @@ pub struct Api {
     pub forks: Arc<Forks>,
     pub renewer: Arc<Renewer>,
     pub cas: Arc<Cas>,
+    pub users: Arc<Users>,
     pub link: LinkDeps,
     pub telemetry: Telemetry,
     /// Where agents reach the controller and what they know it by, for those who make tokens.
@@ -117,6 +121,7 @@ impl Api {
         health.set_serving::<PolicyServiceServer<Self>>().await;
         health.set_serving::<StateServiceServer<Self>>().await;
         health.set_serving::<TokenServiceServer<Self>>().await;
+        health.set_serving::<UserServiceServer<Self>>().await;
         // The descriptors hold what agents call as well; only what is served here is listed.
         let served: BTreeSet<&str> = METHODS
             .iter()
@@ -141,6 +146,7 @@ impl Api {
             .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
             .add_service(StateServiceServer::from_arc(self.clone()))
             .add_service(TokenServiceServer::from_arc(self.clone()))
+            .add_service(UserServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
@@ -175,6 +181,7 @@ impl Api {
         let access = Access {
             db: self.db.clone(),
             agents: self.agents.clone(),
+            users: self.users.clone(),
             telemetry: self.telemetry.clone(),
         };
         router.layer(middleware::from_fn_with_state(Guard { access, listener }, Guard::check))

@@ -36,6 +36,7 @@ use crate::{
         reload::{self, Reload},
     },
     telemetry::Telemetry,
+    users::{self, Users},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("failed to load the inventory")]
     Agents(#[from] crate::agents::Error),
+    #[error("failed to load the users")]
+    Users(#[from] users::Error),
     #[error("failed to load the policies")]
     Policies(#[from] policies::Error),
     #[error("failed to make the controller's certificate")]
@@ -138,6 +141,8 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let on_clone = config.enrollment.on_clone;
     let renewer = Renewer::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace, on_clone).await?;
 
+    let users = Arc::new(Users::load(db.clone(), pki.clone(), started_at).await?);
+
     let certificate = ControllerCertificate::issue(pki.clone(), &config.name, SystemTime::now())?;
     let (agents_tcp, agents_addr) = listen(config.agent_listen)?;
     let (api_tcp, api_addr) = listen(config.api_listen)?;
@@ -165,6 +170,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         )),
         renewer: Arc::new(renewer),
         cas: Arc::new(Cas::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace)),
+        users: users.clone(),
         link: link::Deps {
             config: link::Config {
                 heartbeat: clock::from_duration(heartbeat),
@@ -230,6 +236,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         fleet: api.fleet.clone(),
         pki: pki.clone(),
         telemetry: telemetry.clone(),
+        users,
         grace,
     };
     backgrounds.spawn(tasks::identity::run(identity, background.clone()));

@@ -1,11 +1,15 @@
 //! The command line of `muster-server`: what may be said, not what is done about it.
 
+mod backup;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use muster_certs::identity::TrustDomain;
 use muster_proto::ids::name_is_valid;
+
+pub use backup::{Backup, BackupVerb, Restore};
 
 use crate::config::{self, DatabaseUrl};
 
@@ -36,6 +40,10 @@ pub enum Verb {
         #[arg(long, value_name = "FILE", default_value = SYSTEM_CONFIG)]
         config: PathBuf,
     },
+    /// Put everything but the history of metrics into one encrypted file, while the controller goes on
+    Backup(Backup),
+    /// Set up a controller from a backup, on this host and with either database
+    Restore(Restore),
     /// Operators, on the host of the controller
     #[command(subcommand)]
     Admin(Admin),

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{commit::Job, matching::Mismatch};
 use crate::{
-    agents::Agents,
+    agents::{Agents, Certificate},
     changes::Changes,
     clock::{self, MINUTE, Micros},
     link::Links,
@@ -178,12 +178,16 @@ impl Enroller {
             if token.is_none_or(|token| token.revoked_at > 0) {
                 return Err(Error::TokenRefused);
             }
-            let is_good = |it: &crate::agents::Certificate| it.public_key == public_key && it.not_after > now;
-            if is_good(&entry.certificate) || entry.next.as_ref().is_some_and(is_good) {
+            // What the redemption has stored may be superseded: the machine has enrolled again since, with another token.
+            let is_good = |it: &&Certificate| it.public_key == public_key && it.not_after > now;
+            let newest = [entry.next.as_ref(), Some(&entry.certificate)];
+            if let Some(known) = newest.into_iter().flatten().find(is_good)
+                && let Some(certificate) = self.db.agent_certificate_der(&known.serial).await?
+            {
                 return Ok(Enrolled {
                     agent_id: entry.id,
                     name: entry.name,
-                    certificate: row.certificate,
+                    certificate,
                     is_new: false,
                 });
             }

@@ -20,9 +20,9 @@ use crate::{admin, clock};
 /// There while an attempt is not finished.
 const MARKER: &str = "init.incomplete";
 const ADMIN_CONTEXT: &str = "admin.yaml";
-const URL_FILE: &str = "database-url";
+pub(crate) const URL_FILE: &str = "database-url";
 /// What an attempt makes in the data directory; whoever finds the marker may remove these.
-const PARTS: [&str; 10] = [
+pub(crate) const PARTS: [&str; 10] = [
     "pki",
     "pki.incomplete",
     "control.db",
@@ -190,7 +190,7 @@ pub(crate) fn give_to_owner(data_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn remove_parts(data_dir: &Path) -> Result<(), Error> {
+pub(crate) fn remove_parts(data_dir: &Path) -> Result<(), Error> {
     for path in PARTS.iter().map(|part| data_dir.join(part)) {
         let removed = match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_dir() => fs::remove_dir_all(&path),
@@ -202,11 +202,11 @@ fn remove_parts(data_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(failed(path))
 }
 
-fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Parser;
-use muster_server::cli::{Admin, CaVerb, Cli, ConfigVerb, Verb};
+use muster_server::cli::{Admin, BackupVerb, CaVerb, Cli, ConfigVerb, Verb};
 use muster_server::config::{Config, LogFormat, Logging};
-use muster_server::{admin, app, dev, init, logging, signals};
+use muster_server::{admin, app, backup, clock, dev, init, logging, signals};
 use tokio_util::task::TaskTracker;
 
 fn main() -> ExitCode {
@@ -48,6 +48,16 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             app::run(config, shutdown).await?;
         }
         Verb::Init(options) => say(init::run(&options, SystemTime::now()).await?),
+        Verb::Backup(options) => match (options.verb, options.out) {
+            (Some(BackupVerb::Verify { file, passphrase }), _) => {
+                say(backup::verify::run(&file, passphrase.path.as_deref())?);
+            }
+            (None, out) => {
+                let out = out.context("--out is missing")?;
+                say(backup::take::run(&options.installation, &out, options.passphrase.path.as_deref()).await?);
+            }
+        },
+        Verb::Restore(options) => say(backup::restore::run(&options, clock::now()).await?),
         Verb::Admin(Admin::Create {
             name,
             installation,

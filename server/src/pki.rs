@@ -370,6 +370,24 @@ impl Pki {
         self.issue(&Identity::user(self.trust_domain(), name)?, now, lifetime)
     }
 
+    /// A certificate for an operator who has proved to hold `key`.
+    pub fn issue_user_key(
+        &self,
+        name: &str,
+        key: &PublicKey,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Result<Issued, Error> {
+        let identity = Identity::user(self.trust_domain(), name)?;
+        let validity = ca::backdated(now, lifetime);
+        Ok(self.authorities().active().issuing.issue(&identity, key, validity)?)
+    }
+
+    /// What an operator shows: the certificate and the CA that issued it.
+    pub fn user_chain(&self, leaf: CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
+        self.agent_chain(leaf)
+    }
+
     /// Signs the payload of a policy.
     pub fn sign_policy(&self, kind: &str, payload: Bytes) -> v1::Signed {
         let signature = self.policy_key.sign(&policy_set::dsse_type(kind), &payload);

@@ -3,6 +3,7 @@
 
 mod agents;
 mod certificates;
+pub mod dump;
 mod epoch;
 mod events;
 mod forks;
@@ -22,6 +23,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sqlx::migrate::Migrator;
+
 pub use agents::{AgentRow, AgentUpdate, NewAgent, Reenrollment};
 pub use certificates::{CertificateFilter, CertificateRow, FirstUse, NewCertificate};
 pub use epoch::Restored;
@@ -34,7 +37,7 @@ pub use retention::{History, Usage};
 pub use revision::{Change, ChangeKind, Op};
 pub use states::{ResultRow, StateRow};
 pub use tokens::{NewRedemption, RedemptionRow, TokenRow, UseRow};
-pub use users::UserRow;
+pub use users::{NewUserCertificate, UserCertificateRow, UserRow};
 
 /// Where the data lives.
 #[derive(Clone)]
@@ -77,8 +80,8 @@ impl Db {
                 (pool.clone(), pool)
             }
         };
-        control.migrate(sqlx::migrate!("migrations/control")).await?;
-        history.migrate(sqlx::migrate!("migrations/history")).await?;
+        control.migrate(control_migrations()).await?;
+        history.migrate(history_migrations()).await?;
         Ok(Self { control, history })
     }
 
@@ -96,6 +99,14 @@ impl Db {
     pub(super) async fn begin_control(&self) -> Result<Tx, Error> {
         self.control.begin().await
     }
+}
+
+fn control_migrations() -> Migrator {
+    sqlx::migrate!("migrations/control")
+}
+
+fn history_migrations() -> Migrator {
+    sqlx::migrate!("migrations/history")
 }
 
 /// The SQLite file of the inventory in a data directory.

@@ -175,6 +175,7 @@ pub async fn create(
         on_clone: new.on_clone.map_or("", OnClone::as_str).to_owned(),
         revoked_at: 0,
         cas: ca.to_owned(),
+        revoke_reason: String::new(),
     };
     tx.token_insert(&row).await?;
     tx.commit().await?;

@@ -47,16 +47,7 @@ impl Setup {
 
     /// On a host whose clock is so far from that of the others: `+1h`, `-400d`. `None`: there is nothing to do that with.
     pub fn with_clock(mut self, offset: &str) -> Option<Self> {
-        let library = tools::faketime()?;
-        self.environment = [
-            ("LD_PRELOAD", library.to_str()?),
-            ("FAKETIME", offset),
-            // What only measures how long something takes is right on such a host as well.
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec();
+        self.environment = tools::clock(offset)?;
         Some(self)
     }
 

@@ -23,6 +23,8 @@ pub struct Controller {
     process: Option<Process>,
     pub agents_port: u16,
     pub api_port: u16,
+    /// Of the controller's process, beside what every process of a test has.
+    pub environment: Vec<(String, String)>,
     database: Option<Database>,
     dir: TempDir,
 }
@@ -61,6 +63,7 @@ impl Controller {
             process: None,
             agents_port: ports::free(),
             api_port: ports::free(),
+            environment: Vec::new(),
             database,
             dir,
         };
@@ -121,6 +124,7 @@ impl Controller {
     pub fn launch(&mut self) {
         let mut command = process::clean_command(binaries::path("muster-server"), self.dir.path());
         command.args(["run", "--config"]).arg(self.config());
+        command.envs(self.environment.iter().cloned());
         self.process = Some(Process::start(
             "controller",
             command,

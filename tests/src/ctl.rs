@@ -121,6 +121,11 @@ impl Outcome {
         }
     }
 
+    /// Whether a signal ended it.
+    pub fn was_killed(&self) -> bool {
+        self.code == -1
+    }
+
     #[track_caller]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self}");

@@ -21,6 +21,7 @@ pub mod dev;
 pub mod dial;
 pub mod isolated_root;
 pub mod link;
+pub mod peer;
 pub mod poll;
 mod ports;
 pub mod postgres;
@@ -28,6 +29,7 @@ pub mod process;
 pub mod proxy;
 pub mod server_yaml;
 pub mod settings;
+pub mod strace;
 pub mod throughput;
 pub mod tools;
 

@@ -19,6 +19,10 @@ pub enum Fault {
     CutDown(u64),
     /// Nothing moves and nothing ends, until another fault is set.
     Stall,
+    /// The same for what comes after so many bytes from the client to the server; the other way goes on.
+    StallUp(u64),
+    /// The same for the bytes from the server to the client.
+    StallDown(u64),
     /// Connections end as soon as they are made.
     Refuse,
 }
@@ -152,6 +156,19 @@ impl Shared {
     }
 }
 
+impl State {
+    fn stalls(&self, index: usize, direction: Direction) -> bool {
+        let connection = &self.connections[index];
+        let stalls = match (self.fault, direction) {
+            (Fault::Stall, _) => true,
+            (Fault::StallUp(bytes), Direction::Up) => connection.carried.up >= bytes,
+            (Fault::StallDown(bytes), Direction::Down) => connection.carried.down >= bytes,
+            _ => false,
+        };
+        stalls && !connection.ended
+    }
+}
+
 impl Connection {
     fn end(&mut self) {
         self.ended = true;
@@ -237,7 +254,7 @@ impl Shared {
     /// has ended.
     fn admit(&self, index: usize, direction: Direction, count: usize) -> Option<(usize, bool)> {
         let mut state = self.lock();
-        while state.fault == Fault::Stall && !state.connections[index].ended {
+        while state.stalls(index, direction) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let fault = state.fault;
@@ -339,6 +356,21 @@ mod tests {
         stream.set_read_timeout(Some(20 * SECOND)).unwrap();
         proxy.set(Fault::Forward);
         assert_eq!(read(&stream, 5), b"hello");
+    }
+
+    #[test]
+    fn one_way_falls_silent_after_as_many_bytes_and_the_other_goes_on() {
+        let proxy = Proxy::to(&echo());
+        proxy.set(Fault::StallUp(5));
+        let mut stream = client(&proxy);
+        stream.write_all(b"hello").unwrap();
+        assert_eq!(read(&stream, 5), b"hello");
+        stream.write_all(b" world").unwrap();
+        stream.set_read_timeout(Some(SECOND / 5)).unwrap();
+        assert!(stream.read(&mut [0; 5]).is_err(), "a byte got through");
+        stream.set_read_timeout(Some(20 * SECOND)).unwrap();
+        proxy.set(Fault::Forward);
+        assert_eq!(read(&stream, 6), b" world");
     }
 
     #[test]

@@ -40,6 +40,23 @@ pub fn faketime() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// What shifts the clock of a process so far, as its environment; none: there is nothing to do that with.
+pub fn clock(offset: &str) -> Option<Vec<(String, String)>> {
+    let library = faketime()?;
+    let variables = [
+        ("LD_PRELOAD", library.to_str()?),
+        ("FAKETIME", offset),
+        // What only measures how long something takes is right on such a host as well.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    Some(
+        variables
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+    )
+}
+
 /// Says that something was not tested here, past the capture of the test runner; `tests/run.sh` counts these lines.
 pub fn skipped(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what}: {why}");

@@ -13,14 +13,14 @@ use muster_certs::{
     tls,
     token::{self, Token},
 };
-use muster_proto::{error::Problem, ids::AgentId, v1};
+use muster_proto::{ids::AgentId, v1};
 use tokio::time::timeout;
 use tonic::Status;
 
 use super::{Error, Identity, Trust, id_file};
 use crate::{
     config::{Config, Endpoint},
-    dial::{causes, dial},
+    dial::{self, causes, dial},
     facts::host_name,
     state_dir::StateDir,
 };
@@ -173,10 +173,7 @@ async fn call(
             endpoint: endpoint.clone(),
             id,
             id_file: config.agent.id_file.clone(),
-            problem: Box::new(
-                Problem::from_status(&status)
-                    .unwrap_or_else(|| Problem::new(status.code(), v1::ErrorReason::Unspecified, causes(&status))),
-            ),
+            problem: Box::new(dial::problem(&status)),
         })
 }
 

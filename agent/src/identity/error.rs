@@ -191,10 +191,31 @@ impl Error {
             ErrorReason::AgentAlreadyEnrolled => failure
                 .why("that id is already enrolled, and this machine does not have its key; the token was not used up")
                 .remedy(format!(
-                    "to join as a new agent:  rm {}  and run the same again",
-                    id_file.display()
+                    "the same machine, set up anew:  musterctl token create --agent-id {id}"
                 ))
-                .remedy("to stay the same agent:  put its state directory back from a backup"),
+                .remedy("                                and enroll with that token")
+                .remedy(format!(
+                    "a new agent:                    rm {}  and run the same again",
+                    id_file.display()
+                )),
+            ErrorReason::AgentPreregistered => failure
+                .why(&problem.message)
+                .remedy(format!(
+                    "for this machine alone:  musterctl token create --agent-id {id}"
+                ))
+                .remedy(
+                    "for several like it:     musterctl token create --label KEY=VALUE, with all labels of the entry",
+                ),
+            ErrorReason::AgentDeleted => failure
+                .why(&problem.message)
+                .remedy(format!("to take it back:  musterctl token create --agent-id {id}"))
+                .remedy(format!(
+                    "             or:  musterctl agent preregister --id {id} --revive"
+                ))
+                .remedy(format!(
+                    "a new agent:      rm {}  and run the same again",
+                    id_file.display()
+                )),
             ErrorReason::MethodNotAllowed => failure
                 .why("this address does not enroll agents; it may be the one for operators")
                 .remedy("give the address for agents, which `musterctl token create` prints"),

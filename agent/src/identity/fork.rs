@@ -12,7 +12,7 @@ use tonic::Status;
 use super::{Error, Identity};
 use crate::{
     config::{Config, Endpoint},
-    dial::{causes, dial},
+    dial::{self, causes, dial},
     facts::host_name,
     state_dir::StateDir,
 };
@@ -65,10 +65,7 @@ pub async fn fork(fork: &Fork<'_>, endpoint: &Endpoint) -> Result<AgentId, Error
         endpoint: endpoint.clone(),
         id,
         id_file: config.agent.id_file.clone(),
-        problem: Box::new(
-            Problem::from_status(&status)
-                .unwrap_or_else(|| Problem::new(status.code(), v1::ErrorReason::Unspecified, causes(&status))),
-        ),
+        problem: Box::new(dial::problem(&status)),
     })?;
     let response = response.into_inner();
     let useless = |why: String| Error::Answer {

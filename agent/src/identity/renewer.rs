@@ -245,8 +245,7 @@ impl Renewer {
                 Ok(answer) => return Ok((endpoint, answer.into_inner())),
                 Err(status) if tls::is_refusal(&status) => return Err(Error::Distrusted { endpoint }),
                 Err(status) => {
-                    let problem = Problem::from_status(&status)
-                        .unwrap_or_else(|| Problem::new(status.code(), ErrorReason::Unspecified, causes(&status)));
+                    let problem = dial::problem(&status);
                     if problem.reason == ErrorReason::CloneDetected {
                         self.holder.is_copy(problem.clone(), endpoint.clone());
                     }

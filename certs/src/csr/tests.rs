@@ -112,7 +112,32 @@ fn genuine() -> &'static [u8] {
     &DER
 }
 
+#[test]
+fn a_file_holds_a_request_in_pem_or_der() {
+    let request = create(&KeyPair::generate().unwrap()).unwrap();
+    let pem = crate::pem::encode_certificates([&rustls_pki_types::CertificateDer::from(request.clone())]);
+    for name in ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"] {
+        let file = format!("of alice\n{}", pem.replace("CERTIFICATE", name));
+        assert_eq!(from_file(file.as_bytes()).unwrap(), request);
+    }
+    assert_eq!(from_file(&request).unwrap(), request);
+    for other in [pem.as_bytes(), b"", b"\xff"] {
+        assert!(matches!(from_file(other), Err(Error::NotAFile)));
+    }
+    assert!(matches!(from_file(&[b' '; 4 * MAX_BYTES + 1]), Err(Error::TooLong)));
+}
+
 proptest! {
+    #[test]
+    fn no_bytes_of_a_file_make_the_reader_panic(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let pem = "-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n";
+        bytes.splice(0..0, pem[..cut.index(pem.len())].bytes());
+        let _ = from_file(&bytes);
+    }
+
     #[test]
     fn no_bytes_are_a_request(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         prop_assert!(verify(&bytes).is_err());

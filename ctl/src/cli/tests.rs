@@ -53,7 +53,7 @@ fn the_definition_of_the_command_line_is_sound() {
 
 #[test]
 fn singular_and_plural_are_the_same() {
-    for noun in ["agent", "agents", "state", "states", "policy", "policies"] {
+    for noun in ["agent", "agents", "state", "states", "policy", "policies", "user", "users"] {
         assert!(parse(["musterctl", noun, "list"]).is_ok(), "{noun}");
     }
     for noun in ["metric", "metrics"] {
@@ -89,6 +89,10 @@ fn what_would_mean_everything_by_accident_is_refused() {
         &["token", "create", "--ttl", "0s"],
         &["token", "create", "--label", "env"],
         &["agent", "list", "--limit", "0"],
+        &["user", "create"],
+        &["user", "create", "../admin"],
+        &["user", "create", ".."],
+        &["user", "create", "alice", "--ttl", "0s"],
         &["agent", "list", "--timeout", "5"],
     ] {
         let parsed = parse(["musterctl"].iter().chain(arguments).copied());

@@ -157,8 +157,14 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
         }],
         ErrorReason::AmbiguousName => ambiguous(asked, said),
         ErrorReason::MethodNotAllowed => one("use the context of an admin: --context NAME"),
+        ErrorReason::CertificateExpired => vec![
+            "another operator can make a new one: musterctl user renew NAME --out FILE".to_owned(),
+            "or, on the controller's host, as its owner: muster-server admin create NAME".to_owned(),
+            "then use the file it writes: musterctl --config FILE".to_owned(),
+        ],
+        ErrorReason::UserRevoked => one("let the user in again: musterctl user create NAME --reinstate"),
+        ErrorReason::LastAdmin => one("make another one first: musterctl user create NAME"),
         ErrorReason::CertificateRequired
-        | ErrorReason::CertificateExpired
         | ErrorReason::CertificateUnknown
         | ErrorReason::CertificateRevoked => vec![
             "on the controller's host, as its owner: muster-server admin create NAME".to_owned(),

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use muster_certs::tls::Standing;
 use muster_proto::ids::AgentId;
+use tokio_util::sync::CancellationToken;
 
 /// A peer that was let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct OpCtx {
     pub source: SocketAddr,
     /// In the log and in every error, so that the two can be brought together.
     pub request_id: String,
+    /// Cancelled when the trust in the caller ends, though the call is under way. None: nobody tells.
+    pub ended: Option<CancellationToken>,
 }
 
 impl OpCtx {
@@ -43,6 +46,14 @@ impl OpCtx {
         match &self.caller {
             Caller::User { name } => name,
             Caller::Anonymous | Caller::Agent(_) | Caller::Renewer(_) => "",
+        }
+    }
+
+    /// Resolves when the caller is no longer trusted.
+    pub async fn distrusted(&self) {
+        match &self.ended {
+            Some(ended) => ended.cancelled().await,
+            None => std::future::pending().await,
         }
     }
 }

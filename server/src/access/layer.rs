@@ -18,6 +18,7 @@ use muster_proto::{
     error::{ErrorReason, Problem, code_name},
     ids::AgentId,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{info, warn};
 
@@ -31,6 +32,7 @@ use crate::{
     net::Peer,
     store::{self, Db},
     telemetry::Telemetry,
+    users::{self, Users},
 };
 
 /// Of a path that is not served: as much as a message repeats.
@@ -41,6 +43,7 @@ const MAX_PATH: usize = 100;
 pub struct Access {
     pub db: Db,
     pub agents: Arc<Agents>,
+    pub users: Arc<Users>,
     pub telemetry: Telemetry,
 }
 
@@ -80,11 +83,15 @@ impl Guard {
             return guard.no_grpc(&peer, is_grpc);
         }
         match guard.access.decide(method, peer.certificate.as_ref()).await {
-            Ok(caller) => {
+            Ok(Admitted { caller, ended }) => {
+                if let Some(ended) = &ended {
+                    peer.connection.end_with(ended);
+                }
                 request.extensions_mut().insert(OpCtx {
                     caller,
                     source: peer.addr,
                     request_id: request_id.clone(),
+                    ended,
                 });
                 let mut response = next.run(request).await;
                 let code = explain(response.headers_mut(), &request_id);
@@ -162,14 +169,26 @@ fn explain(headers: &mut HeaderMap, request_id: &str) -> Code {
     code
 }
 
+/// Who was let in, and what tells when that should no longer be so.
+struct Admitted {
+    caller: Caller,
+    ended: Option<CancellationToken>,
+}
+
+impl From<Caller> for Admitted {
+    fn from(caller: Caller) -> Self {
+        Self { caller, ended: None }
+    }
+}
+
 impl Access {
-    async fn decide(&self, method: &Method, certificate: Option<&PeerCertificate>) -> Result<Caller, Problem> {
+    async fn decide(&self, method: &Method, certificate: Option<&PeerCertificate>) -> Result<Admitted, Problem> {
         if method.who == Who::Anyone {
-            return Ok(Caller::Anonymous);
+            return Ok(Caller::Anonymous.into());
         }
         let Some(certificate) = certificate else {
             return match method.who {
-                Who::Newcomer | Who::NewcomerOrAgent => Ok(Caller::Anonymous),
+                Who::Newcomer | Who::NewcomerOrAgent => Ok(Caller::Anonymous.into()),
                 _ => Err(Problem::new(
                     Code::Unauthenticated,
                     ErrorReason::CertificateRequired,
@@ -179,9 +198,11 @@ impl Access {
         };
         match (method.who, &certificate.identity) {
             (Who::Agent | Who::NewcomerOrAgent, Identity::Agent { id, .. }) => {
-                self.agent(AgentId::from(*id), certificate).await
+                Ok(self.agent(AgentId::from(*id), certificate).await?.into())
             }
-            (Who::Renewer, Identity::Agent { id, .. }) => self.renewer(AgentId::from(*id), certificate).await,
+            (Who::Renewer, Identity::Agent { id, .. }) => {
+                Ok(self.renewer(AgentId::from(*id), certificate).await?.into())
+            }
             (Who::Admin, Identity::User { name, .. }) => self.user(name.as_str(), certificate).await,
             (Who::Newcomer, _) => Err(Problem::new(
                 Code::PermissionDenied,
@@ -244,23 +265,18 @@ impl Access {
         })
     }
 
-    async fn user(&self, name: &str, certificate: &PeerCertificate) -> Result<Caller, Problem> {
+    async fn user(&self, name: &str, certificate: &PeerCertificate) -> Result<Admitted, Problem> {
         if certificate.is_expired(SystemTime::now()) {
-            let text =
-                format!("the certificate of user {name} has expired; `muster-server admin create` makes a new one");
-            return Err(Problem::new(
-                Code::Unauthenticated,
-                ErrorReason::CertificateExpired,
-                text,
-            ));
+            return Err(user_refusal(name, certificate, Standing::Expired));
         }
-        match self.db.user_by_certificate(name, &certificate.serial).await {
-            Ok(Some(user)) => Ok(Caller::User { name: user.name }),
-            Ok(None) => Err(Problem::new(
-                Code::Unauthenticated,
-                ErrorReason::CertificateUnknown,
-                format!("the certificate {} of user {name} is not on file", certificate.serial),
-            )),
+        let serial = &certificate.serial;
+        match self.users.standing(name, serial).await {
+            Ok(users::Standing::Live(ended)) => Ok(Admitted {
+                caller: Caller::User { name: name.to_owned() },
+                ended: Some(ended),
+            }),
+            Ok(users::Standing::Revoked) => Err(user_refusal(name, certificate, Standing::Revoked)),
+            Ok(users::Standing::Unknown) => Err(user_refusal(name, certificate, Standing::Unknown)),
             Err(error) => Err(unavailable(&error)),
         }
     }
@@ -288,10 +304,38 @@ pub fn refusal(id: AgentId, certificate: &PeerCertificate, standing: Standing) -
             format!("the certificate {serial} of agent {id} is not on file"),
         ),
     };
+    unauthenticated(reason, text, certificate, standing)
+}
+
+/// The same of an operator's certificate.
+fn user_refusal(name: &str, certificate: &PeerCertificate, standing: Standing) -> Problem {
+    let serial = &certificate.serial;
+    let (reason, text) = match standing {
+        Standing::Expired => (
+            ErrorReason::CertificateExpired,
+            format!(
+                "the certificate of user {name} expired at {}; it takes another admin, or `muster-server admin create`, to make \
+                 a new one",
+                clock::to_text(clock::from_system(certificate.not_after))
+            ),
+        ),
+        Standing::Revoked => (
+            ErrorReason::CertificateRevoked,
+            format!("the certificate {serial} of user {name} is revoked"),
+        ),
+        _ => (
+            ErrorReason::CertificateUnknown,
+            format!("the certificate {serial} of user {name} is not on file"),
+        ),
+    };
+    unauthenticated(reason, text, certificate, standing)
+}
+
+fn unauthenticated(reason: ErrorReason, text: String, certificate: &PeerCertificate, standing: Standing) -> Problem {
     Problem::new(Code::Unauthenticated, reason, text)
         .with_metadata("standing", standing.to_string())
-        .with_metadata("serial", serial)
-        .with_metadata("not_after", clock::to_text(not_after))
+        .with_metadata("serial", &certificate.serial)
+        .with_metadata("not_after", clock::to_text(clock::from_system(certificate.not_after)))
         .with_metadata("controller_time", clock::to_text(clock::now()))
 }
 

@@ -87,6 +87,11 @@ pub const METHODS: &[Method] = &[
     api("/muster.v1.TokenService/ListTokens", Who::Admin),
     api("/muster.v1.TokenService/GetToken", Who::Admin),
     api("/muster.v1.TokenService/RevokeToken", Who::Admin),
+    api("/muster.v1.UserService/CreateUser", Who::Admin),
+    api("/muster.v1.UserService/ListUsers", Who::Admin),
+    api("/muster.v1.UserService/GetUser", Who::Admin),
+    api("/muster.v1.UserService/RenewUser", Who::Admin),
+    api("/muster.v1.UserService/RevokeUser", Who::Admin),
     api("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Who::Admin),
     api(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

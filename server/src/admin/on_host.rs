@@ -64,11 +64,7 @@ pub async fn create(
 
 /// The controller of this host.
 pub(crate) fn find(installation: &Installation) -> Result<(Config, Pki), Error> {
-    let path = match (&installation.config, &installation.data_dir) {
-        (Some(path), _) => path.clone(),
-        (None, Some(data_dir)) => data_dir.join("server.yaml"),
-        (None, None) => SYSTEM_CONFIG.into(),
-    };
+    let path = config_path(installation);
     if let Some(data_dir) = &installation.data_dir
         && !path.exists()
     {
@@ -77,6 +73,15 @@ pub(crate) fn find(installation: &Installation) -> Result<(Config, Pki), Error> 
     let config = Config::load(&path)?;
     let pki = Pki::load(&config.pki_dir())?.of_domain(&config.trust_domain)?;
     Ok((config, pki))
+}
+
+/// Where its configuration is, if it has one.
+pub(crate) fn config_path(installation: &Installation) -> PathBuf {
+    match (&installation.config, &installation.data_dir) {
+        (Some(path), _) => path.clone(),
+        (None, Some(data_dir)) => data_dir.join("server.yaml"),
+        (None, None) => SYSTEM_CONFIG.into(),
+    }
 }
 
 /// `muster-server dev` keeps no configuration; its keys, its database and `endpoints.json` say enough.

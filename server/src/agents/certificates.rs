@@ -105,6 +105,8 @@ impl Agents {
     pub fn certificate_issued(&self, id: AgentId, certificate: Certificate) {
         if let Some(entry) = self.write().get_mut(&id) {
             entry.next = Some(certificate);
+            // As on file: whoever was readmitted has come.
+            entry.readmit_until = 0;
         }
         self.mark_dirty(id);
     }

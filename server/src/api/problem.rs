@@ -16,7 +16,7 @@ use crate::{
     enroll::{self, matching::Mismatch},
     pki, policies,
     renewal::{self, Refusal},
-    store, tokens,
+    store, tokens, users,
 };
 
 /// The context that the door has put into every request.
@@ -214,6 +214,47 @@ impl From<tokens::Error> for Problem {
     }
 }
 
+impl From<users::Error> for Problem {
+    fn from(error: users::Error) -> Self {
+        match error {
+            users::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            users::Error::Csr(error) => csr_refused(&error),
+            users::Error::NotFound(name) => {
+                let text = format!("there is no user {name}");
+                Problem::new(Code::NotFound, ErrorReason::NotFound, text)
+            }
+            users::Error::Exists(name) => Problem::new(
+                Code::AlreadyExists,
+                ErrorReason::AlreadyExists,
+                format!("there is a user {name} already; for another certificate: musterctl user renew {name}"),
+            ),
+            users::Error::Revoked { name, is_new: true } => Problem::new(
+                Code::AlreadyExists,
+                ErrorReason::UserRevoked,
+                format!("there was a user {name}, who is revoked; to give the name a certificate again: --reinstate"),
+            ),
+            users::Error::Revoked { name, is_new: false } => Problem::new(
+                Code::FailedPrecondition,
+                ErrorReason::UserRevoked,
+                format!(
+                    "user {name} is revoked and is given no certificate; to let the user in again: musterctl user create {name} --reinstate"
+                ),
+            ),
+            users::Error::LastAdmin(name) => Problem::new(
+                Code::FailedPrecondition,
+                ErrorReason::LastAdmin,
+                format!(
+                    "nobody but {name} can use the API; make another admin first: musterctl user create NAME, or \
+                     `muster-server admin create NAME` on the controller's host"
+                ),
+            ),
+            users::Error::CallerRevoked => caller_revoked(),
+            users::Error::Pki(error) => internal(&error),
+            users::Error::Store(error) => of_store(&error),
+        }
+    }
+}
+
 impl From<enroll::Error> for Problem {
     fn from(error: enroll::Error) -> Self {
         match error {
@@ -299,6 +340,15 @@ fn token_refused() -> Problem {
         Code::Unauthenticated,
         ErrorReason::TokenInvalid,
         "the token is unknown, wrong, expired or used up; make another with `musterctl token create`",
+    )
+}
+
+/// To somebody who was let in, and has been revoked since.
+pub fn caller_revoked() -> Problem {
+    Problem::new(
+        Code::Unauthenticated,
+        ErrorReason::CertificateRevoked,
+        "the trust in this certificate has ended",
     )
 }
 

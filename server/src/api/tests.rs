@@ -47,6 +47,7 @@ fn request(name: &str) -> Request<ApplyPoliciesRequest> {
         caller: Caller::User { name: "first".into() },
         source: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         request_id: "r1".into(),
+        ended: None,
     });
     request
 }

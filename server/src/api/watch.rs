@@ -3,6 +3,7 @@
 use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
+use muster_proto::error::Problem;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
@@ -63,9 +64,10 @@ impl Api {
             }
             loop {
                 let next = tokio::select! {
-                    () = shutdown.cancelled() => Err(changes::Error::Closed),
+                    () = shutdown.cancelled() => Err(changes::Error::Closed.into()),
                     () = sender.closed() => return,
-                    next = follower.next() => next,
+                    () = ctx.distrusted() => Err(problem::caller_revoked()),
+                    next = follower.next() => next.map_err(Problem::from),
                 };
                 let event = match next {
                     Ok(change) => match watch.of_change(&change) {

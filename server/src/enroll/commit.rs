@@ -86,7 +86,7 @@ impl Enroller {
         let _writing = self.agents.writing.lock().await;
         let mut matched = Vec::new();
         for job in jobs {
-            match self.answered_meanwhile(&job).await {
+            match self.answered_meanwhile(&job, now).await {
                 Ok(None) => {}
                 Ok(Some(enrolled)) => {
                     answer(job, Ok(enrolled));
@@ -135,18 +135,23 @@ impl Enroller {
     }
 
     /// The same request was under way twice, and the other one was first.
-    async fn answered_meanwhile(&self, job: &Job) -> Result<Option<Enrolled>, crate::store::Error> {
+    async fn answered_meanwhile(&self, job: &Job, now: Micros) -> Result<Option<Enrolled>, crate::store::Error> {
         let Some(entry) = self.agents.get(job.id) else {
             return Ok(None);
         };
-        if entry.certificate.public_key != job.public_key {
+        // Of one that is revoked or has expired another one is issued, or none.
+        let is_good = entry.is_trusted() && entry.certificate.not_after > now;
+        if !is_good || entry.certificate.public_key != job.public_key {
             return Ok(None);
         }
-        let row = self.db.redemption_get(&job.token.id, &job.public_key).await?;
-        Ok(row.map(|row| Enrolled {
+        if self.db.redemption_get(&job.token.id, &job.public_key).await?.is_none() {
+            return Ok(None);
+        }
+        let certificate = self.db.agent_certificate_der(&entry.certificate.serial).await?;
+        Ok(certificate.map(|certificate| Enrolled {
             agent_id: entry.id,
             name: entry.name,
-            certificate: row.certificate,
+            certificate,
             is_new: false,
         }))
     }

@@ -54,8 +54,8 @@ async fn what_init_makes_is_a_controller_that_can_run_and_an_operator_it_knows()
     );
 
     let store = Db::open(&config.source()).await.unwrap();
-    let user = store.user_by_certificate("admin", &leaf.serial).await.unwrap().unwrap();
-    assert_eq!(user.role, "admin");
+    let row = store.user_certificate_get(&leaf.serial).await.unwrap().unwrap();
+    assert_eq!((row.user_name.as_str(), row.ca), ("admin", pki.active_id()));
     store.close().await;
 
     let said = report.to_string();

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Slot;
@@ -19,6 +20,8 @@ struct State {
     promoted: AtomicBool,
     requested: AtomicBool,
     close: CancellationToken,
+    /// What it ends with, as soon as somebody has said so.
+    ends_with: SetOnce<CancellationToken>,
 }
 
 impl Connection {
@@ -42,6 +45,19 @@ impl Connection {
     /// are under way may finish within a few seconds.
     pub fn close(&self) {
         self.0.close.cancel();
+    }
+
+    /// Ends the connection within a second of the token's cancellation, whatever is under way then. The first token counts.
+    pub fn end_with(&self, token: &CancellationToken) {
+        if !self.0.ends_with.initialized() {
+            // Another request of this connection may have been first.
+            let _ = self.0.ends_with.set(token.clone());
+        }
+    }
+
+    /// Resolves when the token of [`Connection::end_with`] is cancelled.
+    pub(super) async fn ended(&self) {
+        self.0.ends_with.wait().await.cancelled().await;
     }
 
     pub fn is_promoted(&self) -> bool {
@@ -73,6 +89,7 @@ impl Connection {
             promoted: AtomicBool::new(false),
             requested: AtomicBool::new(false),
             close: CancellationToken::new(),
+            ends_with: SetOnce::new(),
         }))
     }
 }

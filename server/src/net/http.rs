@@ -28,6 +28,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// After [`super::Connection::close`], how long the peer may take to leave by itself. An answer that says why it is shown
 /// out must be read before the connection says that it ends, or some clients see the end alone.
 const LINGER: Duration = Duration::from_millis(500);
+/// After the end that [`super::Connection::end_with`] stands for and [`LINGER`], how long the connection may take to end.
+const END_GRACE: Duration = Duration::from_millis(200);
 /// What a peer whose handshake failed may still send: a little more than the first flight of a client that believed in it.
 const LAST_WORDS: u64 = 64 * 1024;
 /// Finds peers that are gone without a word.
@@ -121,6 +123,13 @@ where
                 }
                 break CLOSE_GRACE;
             }
+            () = connection.ended() => {
+                // Streams that are under way may say why they end.
+                if let Ok(ended) = timeout(LINGER, served.as_mut()).await {
+                    return or_hung_up(ended);
+                }
+                break END_GRACE;
+            }
             () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
                 let has_shown = match serving.limits.promote_within {
                     Some(_) => connection.is_promoted(),
@@ -138,6 +147,7 @@ where
     tokio::select! {
         ended = timeout(grace, served) => ended.map_or(Ok(()), or_hung_up),
         () = serving.gone.cancelled() => Ok(()),
+        () = async { connection.ended().await; sleep(LINGER).await; } => Ok(()),
     }
 }
 

@@ -69,6 +69,15 @@ impl Authorities {
         Some(next)
     }
 
+    /// The same with a version above any that agents were told, of which a backup may not know.
+    pub fn with_new_version(&self, now: Micros) -> Self {
+        let bundle_version = self.next_version(now);
+        Self {
+            bundle_version,
+            ..self.clone()
+        }
+    }
+
     /// Grows, also over a backup that is restored.
     pub(super) fn next_version(&self, now: Micros) -> i64 {
         (self.bundle_version + 1).max(now)

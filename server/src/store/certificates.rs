@@ -197,7 +197,8 @@ impl Db {
         }
         let sql = "SELECT serial, revoked_at FROM agent_certificates WHERE ca = $1 AND revoked_at > 0 AND not_after > $2 \
                    UNION ALL \
-                   SELECT serial, revoked_at FROM user_certificates WHERE ca = $1 AND revoked_at > 0 AND not_after > $2 \
+                   SELECT serial, revoked_at FROM user_certificates \
+                   WHERE (ca = $1 OR ca = '') AND revoked_at > 0 AND not_after > $2 \
                    ORDER BY revoked_at, serial";
         let rows: Vec<Revoked> = self.control.fetch_all(sql, args![ca, now]).await?;
         Ok(rows.into_iter().map(|row| (row.serial, row.revoked_at)).collect())

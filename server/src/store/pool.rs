@@ -13,10 +13,10 @@ use sqlx::{
 };
 
 /// Both databases take at least this many parameters in one statement.
-const MAX_PARAMETERS: usize = 30_000;
+pub(super) const MAX_PARAMETERS: usize = 30_000;
 
 /// How long a connection of SQLite waits for the lock of another process.
-const BUSY: Duration = Duration::from_secs(30);
+pub(super) const BUSY: Duration = Duration::from_secs(30);
 
 /// A failed call on the database.
 #[derive(Debug, thiserror::Error)]
@@ -319,6 +319,21 @@ impl Tx {
         })
     }
 
+    pub(super) async fn fetch_all<T: Row>(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<T>, Error> {
+        Ok(match self {
+            Self::Sqlite(tx) => {
+                bind!(sqlx::query_as::<Sqlite, T>(sql), args)
+                    .fetch_all(&mut **tx)
+                    .await?
+            }
+            Self::Postgres(tx) => {
+                bind!(sqlx::query_as::<Postgres, T>(sql), args)
+                    .fetch_all(&mut **tx)
+                    .await?
+            }
+        })
+    }
+
     /// Runs `head VALUES (...), (...) tail` for all rows, in as few statements as the limit of parameters allows; gives the
     /// number of rows that were changed.
     pub(super) async fn insert_rows(
@@ -358,7 +373,7 @@ impl Tx {
     }
 }
 
-fn placeholders(rows: usize, width: usize, are_numbered: bool) -> String {
+pub(super) fn placeholders(rows: usize, width: usize, are_numbered: bool) -> String {
     let mut sql = String::with_capacity(rows * width * 6);
     for row in 0..rows {
         sql.push_str(if row == 0 { "(" } else { ", (" });

@@ -157,7 +157,7 @@ impl Db {
     }
 }
 
-fn missing_revision() -> Error {
+pub(super) fn missing_revision() -> Error {
     Error::Corrupt {
         table: "revision",
         id: "1".into(),

@@ -30,6 +30,8 @@ pub struct TokenRow {
     pub revoked_at: i64,
     /// Ids of the CAs whose pins were given out with it, separated by blanks.
     pub cas: String,
+    /// Why it is revoked, when it was not an operator who did it.
+    pub revoke_reason: String,
 }
 
 /// One use of a token.

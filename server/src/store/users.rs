@@ -2,38 +2,120 @@
 
 use sqlx::FromRow;
 
-use super::{Db, Error, pool::args};
+use super::{
+    Db, Error, Tx,
+    pool::{Arg, args},
+};
 
-#[derive(Clone, Debug, FromRow)]
+/// A user as it is on file. Times are microseconds; 0: not yet.
+#[derive(Clone, Debug, FromRow, PartialEq, Eq)]
 pub struct UserRow {
     pub name: String,
-    pub role: String,
+    pub created_at: i64,
+    pub revoked_at: i64,
+}
+
+/// A certificate that was issued to a user.
+#[derive(Clone, Debug, FromRow, PartialEq, Eq)]
+pub struct UserCertificateRow {
+    pub serial: String,
+    pub user_name: String,
+    pub not_after: i64,
+    pub created_at: i64,
+    /// Id of the CA that issued it; empty of those that are from a time before this was kept.
+    pub ca: String,
+    pub revoked_at: i64,
+    pub revoke_reason: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewUserCertificate<'a> {
+    pub serial: &'a str,
+    pub user_name: &'a str,
+    pub not_after: i64,
+    pub ca: &'a str,
+    pub now: i64,
+}
+
+/// The columns of [`UserCertificateRow`], before the rest of a statement.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT serial, user_name, not_after, created_at, ca, revoked_at, revoke_reason FROM user_certificates ",
+            $rest
+        )
+    };
+}
+
+impl Tx {
+    /// False: there is a user of that name.
+    pub async fn user_insert(&mut self, name: &str, role: &str, now: i64) -> Result<bool, Error> {
+        let sql = "INSERT INTO users (name, role, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
+        Ok(self.execute(sql, args![name, role, now]).await? == 1)
+    }
+
+    /// False: there is no such user, or it is not revoked.
+    pub async fn user_reinstate(&mut self, name: &str) -> Result<bool, Error> {
+        let sql = "UPDATE users SET revoked_at = 0 WHERE name = $1 AND revoked_at > 0";
+        Ok(self.execute(sql, args![name]).await? == 1)
+    }
+
+    /// False: there is no such user, or it is revoked already.
+    pub async fn user_revoke(&mut self, name: &str, at: i64) -> Result<bool, Error> {
+        let sql = "UPDATE users SET revoked_at = $2 WHERE name = $1 AND revoked_at = 0";
+        Ok(self.execute(sql, args![name, at]).await? == 1)
+    }
+
+    pub async fn user_certificate_insert(&mut self, new: NewUserCertificate<'_>) -> Result<(), Error> {
+        let sql =
+            "INSERT INTO user_certificates (serial, user_name, not_after, ca, created_at) VALUES ($1, $2, $3, $4, $5)";
+        let args: Vec<Arg> = args![new.serial, new.user_name, new.not_after, new.ca, new.now];
+        self.execute(sql, args).await.map(|_| ())
+    }
+
+    pub async fn user_certificate_revoke_all(&mut self, name: &str, reason: &str, at: i64) -> Result<(), Error> {
+        let sql =
+            "UPDATE user_certificates SET revoked_at = $2, revoke_reason = $3 WHERE user_name = $1 AND revoked_at = 0";
+        self.execute(sql, args![name, at, reason]).await.map(|_| ())
+    }
 }
 
 impl Db {
-    /// Puts a certificate of a user on file, and the user if there is none of that name.
-    pub async fn user_create(
-        &self,
-        name: &str,
-        role: &str,
-        serial: &str,
-        not_after: i64,
-        now: i64,
-    ) -> Result<(), Error> {
-        let mut tx = self.begin_control().await?;
-        let user =
-            "INSERT INTO users (name, role, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET role = $2";
-        tx.execute(user, args![name, role, now]).await?;
-        let certificate =
-            "INSERT INTO user_certificates (serial, user_name, not_after, created_at) VALUES ($1, $2, $3, $4)";
-        tx.execute(certificate, args![serial, name, not_after, now]).await?;
-        tx.commit().await
+    /// By name.
+    pub async fn user_list(&self) -> Result<Vec<UserRow>, Error> {
+        self.control_all("SELECT name, created_at, revoked_at FROM users ORDER BY name")
+            .await
     }
 
-    /// The user a certificate was issued to, if both are on file.
-    pub async fn user_by_certificate(&self, name: &str, serial: &str) -> Result<Option<UserRow>, Error> {
-        let sql = "SELECT u.name, u.role FROM users u JOIN user_certificates c ON c.user_name = u.name \
-                   WHERE u.name = $1 AND c.serial = $2";
-        self.control.fetch_optional(sql, args![name, serial]).await
+    pub async fn user_get(&self, name: &str) -> Result<Option<UserRow>, Error> {
+        let sql = "SELECT name, created_at, revoked_at FROM users WHERE name = $1";
+        self.control.fetch_optional(sql, args![name]).await
+    }
+
+    pub async fn user_certificate_get(&self, serial: &str) -> Result<Option<UserCertificateRow>, Error> {
+        self.control
+            .fetch_optional(select!("WHERE serial = $1"), args![serial])
+            .await
+    }
+
+    /// Of one user, or with an empty name of all; newest first.
+    pub async fn user_certificate_list(&self, name: &str) -> Result<Vec<UserCertificateRow>, Error> {
+        let sql = select!("WHERE $1 = '' OR user_name = $1 ORDER BY created_at DESC, serial");
+        self.control.fetch_all(sql, args![name]).await
+    }
+
+    /// Those that open the API: neither revoked nor past this time.
+    pub async fn user_certificate_list_live(&self, now: i64) -> Result<Vec<UserCertificateRow>, Error> {
+        let sql = select!("WHERE revoked_at = 0 AND not_after > $1 ORDER BY created_at, serial");
+        self.control.fetch_all(sql, args![now]).await
+    }
+
+    /// Forgets certificates that ended before `at`.
+    pub async fn user_certificate_trim(&self, at: i64) -> Result<u64, Error> {
+        let mut tx = self.begin_control().await?;
+        let sql = "DELETE FROM user_certificates WHERE not_after < $1";
+        let removed = tx.execute(sql, args![at]).await?;
+        tx.commit().await?;
+        Ok(removed)
     }
 }

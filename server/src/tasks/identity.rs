@@ -19,6 +19,7 @@ use crate::{
     pki::{Phase, Pki},
     store::Db,
     telemetry::Telemetry,
+    users::Users,
 };
 
 const EVERY: Duration = Duration::from_secs(20);
@@ -40,6 +41,7 @@ pub struct Deps {
     pub fleet: Fleet,
     pub pki: Arc<Pki>,
     pub telemetry: Telemetry,
+    pub users: Arc<Users>,
     pub grace: Micros,
 }
 
@@ -100,6 +102,7 @@ async fn round(deps: &Deps, told: &mut Told, now: Micros) {
     }
     let trimmed = async {
         deps.db.agent_certificate_trim(now - deps.grace - KEEP).await?;
+        deps.users.trim(now - KEEP, now).await?;
         deps.db.token_trim(now - KEEP).await
     };
     if let Err(error) = trimmed.await {

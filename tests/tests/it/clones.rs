@@ -20,7 +20,7 @@ const LOAD: &str = "apiVersion: muster/v1\nkind: Check\nmetadata: { name: load }
                     schedule: { interval: 1s }\n  run: { load: { warning: \"100000\" } }\n";
 
 /// The files of an agent as another machine has them that was copied from its own: state directory, id file, settings.
-fn copy_of(original: &Setup, controller: &Controller, name: &str) -> Setup {
+pub(crate) fn copy_of(original: &Setup, controller: &Controller, name: &str) -> Setup {
     let token = Token {
         secret: String::new(),
         pin: original.config["server"]["ca_pin"][0]
@@ -54,7 +54,7 @@ fn put_state(from: &Path, to: &Path) {
 }
 
 /// An agent that is online, with a check that reports each second.
-fn original(controller: &Controller, name: &str) -> Agent {
+pub(crate) fn original(controller: &Controller, name: &str) -> Agent {
     controller.apply(LOAD);
     let agent = controller.agent(name).start();
     controller.wait_for_agent(name, "ONLINE");
@@ -68,12 +68,12 @@ fn agent(controller: &Controller, name: &str) -> Value {
     controller.ctl().json(&["agent", "get", name])
 }
 
-fn session(controller: &Controller, name: &str) -> Value {
+pub(crate) fn session(controller: &Controller, name: &str) -> Value {
     agent(controller, name)["connection"]["sessionId"].clone()
 }
 
 /// What it says when it is well: online, by the session it had, with a result that is fresh.
-fn is_undisturbed(controller: &Controller, name: &str, session: &Value) -> Result<(), String> {
+pub(crate) fn is_undisturbed(controller: &Controller, name: &str, session: &Value) -> Result<(), String> {
     let agent = controller.ctl().agent_is(name, "ONLINE")?;
     if agent["connection"]["sessionId"] != *session {
         return Err(format!("another session: {agent}"));

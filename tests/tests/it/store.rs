@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use muster_proto::{ids::AgentId, v1::Lane};
 use muster_server::store::{
-    AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, NewCertificate, NewRedemption, Op, PolicyRow, Source, StateRow, TokenRow,
+    AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, NewCertificate, NewRedemption, NewUserCertificate, Op,
+    PolicyRow, Source, StateRow, TokenRow,
 };
 use muster_tests::postgres::Database;
 
@@ -87,6 +88,7 @@ fn token(id: &str, uses: i64) -> TokenRow {
         on_clone: String::new(),
         revoked_at: 0,
         cas: String::new(),
+        revoke_reason: String::new(),
     }
 }
 
@@ -309,9 +311,7 @@ async fn a_redemption_is_found_by_token_and_key() {
         source: "192.0.2.1",
         now: 1,
     };
-    tx.redemption_put_all(&[redemption])
-        .await
-        .expect("insert");
+    tx.redemption_put_all(&[redemption]).await.expect("insert");
     tx.commit().await.expect("commit");
     let row = fresh
         .db
@@ -477,46 +477,53 @@ async fn refused_data_is_told_from_a_database_at_fault() {
     assert!(!error.is_about_data(), "{error:?}");
 }
 
+async fn with_certificate(db: &Db, name: &str, serial: &str, not_after: i64) {
+    let mut tx = db.begin().await.expect("begin");
+    tx.user_insert(name, "admin", 1).await.expect("insert");
+    tx.user_reinstate(name).await.expect("reinstate");
+    tx.user_certificate_insert(NewUserCertificate {
+        serial,
+        user_name: name,
+        not_after,
+        ca: "c1",
+        now: 1,
+    })
+    .await
+    .expect("insert");
+    tx.commit().await.expect("commit");
+}
+
 #[tokio::test]
-async fn a_user_is_known_by_name_and_serial_together() {
+async fn the_certificates_of_a_user_are_revoked_together_and_one_that_comes_later_is_good() {
     let fresh = fresh().await;
-    fresh
-        .db
-        .user_create("first", "admin", "01", 100, 1)
+    for (name, serial, not_after) in [("first", "01", 100), ("first", "02", 50), ("second", "03", 100)] {
+        with_certificate(&fresh.db, name, serial, not_after).await;
+    }
+    let live = async |now| {
+        let rows = fresh.db.user_certificate_list_live(now).await.expect("list");
+        rows.into_iter().map(|row| row.serial).collect::<Vec<_>>()
+    };
+    assert_eq!(live(60).await, ["01", "03"]);
+
+    let mut tx = fresh.db.begin().await.expect("begin");
+    assert!(tx.user_revoke("first", 7).await.expect("revoke"));
+    assert!(!tx.user_revoke("first", 8).await.expect("once more"));
+    tx.user_certificate_revoke_all("first", "left", 7)
         .await
-        .expect("create");
-    fresh
-        .db
-        .user_create("first", "admin", "02", 100, 1)
-        .await
-        .expect("a second certificate");
-    fresh
-        .db
-        .user_create("second", "admin", "03", 100, 1)
-        .await
-        .expect("create");
-    assert!(
-        fresh
-            .db
-            .user_by_certificate("first", "02")
-            .await
-            .expect("get")
-            .is_some()
-    );
-    assert!(
-        fresh
-            .db
-            .user_by_certificate("first", "03")
-            .await
-            .expect("get")
-            .is_none()
-    );
-    assert!(
-        fresh
-            .db
-            .user_by_certificate("third", "01")
-            .await
-            .expect("get")
-            .is_none()
-    );
+        .expect("revoke");
+    tx.commit().await.expect("commit");
+    assert_eq!(live(1).await, ["03"]);
+    let row = fresh.db.user_get("first").await.expect("get").expect("a row");
+    assert_eq!((row.created_at, row.revoked_at), (1, 7));
+
+    with_certificate(&fresh.db, "first", "04", 100).await;
+    assert_eq!(live(1).await, ["03", "04"]);
+    let row = fresh.db.user_get("first").await.expect("get").expect("a row");
+    assert_eq!(row.revoked_at, 0);
+    let of_first = fresh.db.user_certificate_list("first").await.expect("list");
+    assert_eq!(of_first.len(), 3);
+    let revoked = fresh.db.certificate_list_revoked("c1", 40).await.expect("list");
+    assert_eq!(revoked, [("01".to_owned(), 7), ("02".to_owned(), 7)]);
+    assert_eq!(fresh.db.user_certificate_trim(60).await.expect("trim"), 1);
+    assert_eq!(fresh.db.user_certificate_list("").await.expect("list").len(), 3);
 }

@@ -1,0 +1,393 @@
+//! `muster-server restore`: from a backup to a controller that can run, all of it or nothing. The database begins a new epoch:
+//! what was handed out between the backup and its restore nobody here knows, and the rules for that are `Tx::epoch_begin`,
+//! `renewal::rules` and what is said to whoever restores.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use muster_certs::file;
+use muster_proto::v1::{EventSeverity, PolicyPayload};
+use prost::Message as _;
+
+use super::{
+    Error, configuration,
+    contents::{Contents, Item},
+    format::Header,
+    passphrase::Passphrase,
+    verify, written,
+};
+use crate::{
+    cli,
+    clock::{self, Micros},
+    config::{Config, Database},
+    events::Event,
+    init,
+    pki::Pki,
+    store::{self, Restored, dump::Filling, lease},
+};
+
+/// There while an attempt is not finished.
+const MARKER: &str = "restore.incomplete";
+/// Becomes `pki` when all the rest is done.
+const KEYS: &str = "pki.incomplete";
+/// What `musterctl token get` says of the tokens that are void now.
+const VOID: &str = "a backup was restored: whether this token was used since then is not known";
+
+/// What was restored.
+#[derive(Debug)]
+pub struct Report {
+    header: Header,
+    config: Config,
+    config_path: PathBuf,
+    /// Whether the configuration came with the backup.
+    is_new_config: bool,
+    rows: u64,
+    tokens: u64,
+    policies: usize,
+    restored_at: Micros,
+}
+
+/// Where it goes.
+struct Target {
+    config: Config,
+    config_path: PathBuf,
+    /// None: the configuration is there already, and stays as it is.
+    text: Option<String>,
+    url_file: Option<PathBuf>,
+}
+
+pub async fn run(options: &cli::Restore, now: Micros) -> Result<Report, Error> {
+    let passphrase = Passphrase::known(options.passphrase_file.as_deref())?;
+    restore(options, &passphrase, now).await
+}
+
+pub(super) async fn restore(options: &cli::Restore, passphrase: &Passphrase, now: Micros) -> Result<Report, Error> {
+    // Before anything is made: it is whole, and it can be restored there.
+    let backup = verify::read(&options.file, passphrase)?;
+    if now <= backup.header.taken_at {
+        return Err(Error::Target(format!(
+            "this machine's clock says {}, and the backup was taken at {}; set the clock, since all that is signed from now on \
+             has to be newer",
+            clock::to_text(now),
+            clock::to_text(backup.header.taken_at)
+        )));
+    }
+    let target = target(options, &backup)?;
+    let data_dir = target.config.data_dir.clone();
+    let marker = data_dir.join(MARKER);
+    if init::exists(&marker) {
+        init::remove_parts(&data_dir).map_err(Error::DataDir)?;
+    }
+    check_empty(&data_dir)?;
+    let is_new = !init::exists(&data_dir);
+    if is_new {
+        if let Some(parent) = data_dir.parent() {
+            fs::create_dir_all(parent).map_err(written(parent))?;
+        }
+        file::create_private_dir(&data_dir)?;
+    } else {
+        file::check_private_dir(&data_dir)?;
+    }
+    file::write_secret(
+        &marker,
+        b"`muster-server restore` did not finish; it starts over when it is run again.\n",
+    )?;
+    let made = make(options, passphrase, &backup, target, now).await;
+    if made.is_err() {
+        // The first error is the one to show; what cannot be removed now, the marker leaves to the next attempt.
+        if init::remove_parts(&data_dir).is_ok() {
+            let _ = fs::remove_file(&marker);
+        }
+        if is_new {
+            let _ = fs::remove_dir(&data_dir);
+        }
+        return made;
+    }
+    fs::remove_file(&marker).map_err(written(&marker))?;
+    made
+}
+
+/// What an attempt has left that was killed half-way is no obstacle.
+fn check_empty(data_dir: &Path) -> Result<(), Error> {
+    let mut parts = init::PARTS.iter().map(|part| data_dir.join(part));
+    match parts.find(|part| init::exists(part)) {
+        Some(part) if !init::exists(&data_dir.join(MARKER)) => Err(Error::Exists(part)),
+        _ => Ok(()),
+    }
+}
+
+/// The configuration that is there, or that of the backup for the place that was named.
+fn target(options: &cli::Restore, backup: &verify::Report) -> Result<Target, Error> {
+    let header = &backup.header;
+    let absolute = |path: &Path| init::absolute(path).map_err(Error::DataDir);
+    let config_path = absolute(&options.config_path())?;
+    if let Some(data_dir) = &options.data_dir {
+        check_empty(&absolute(data_dir)?)?;
+    }
+    if init::exists(&config_path) {
+        if options.data_dir.is_some() || options.database.is_some() {
+            return Err(Error::Target(format!(
+                "{} exists already, and says where the data directory and the database are; leave out --data-dir and \
+                 --database, or name another place with --config",
+                config_path.display()
+            )));
+        }
+        let config = Config::load(&config_path)?;
+        let ours = (config.name.as_str(), config.trust_domain.to_string());
+        if ours != (header.controller.as_str(), header.trust_domain.clone()) {
+            return Err(Error::Target(format!(
+                "{} is for controller {} of {}, and the backup is of {} of {}",
+                config_path.display(),
+                config.name,
+                config.trust_domain,
+                header.controller,
+                header.trust_domain
+            )));
+        }
+        return Ok(Target {
+            config,
+            config_path,
+            text: None,
+            url_file: None,
+        });
+    }
+    let data_dir = absolute(options.data_dir.as_deref().unwrap_or(Path::new(cli::SYSTEM_DATA)))?;
+    let database = options.database.clone().map_or(Database::Sqlite, Database::Postgres);
+    let url_file = match &database {
+        Database::Postgres(url) if url.has_password() => Some(data_dir.join(init::URL_FILE)),
+        _ => None,
+    };
+    // Read back as it would be with a URL that needs no file, since that is not there yet.
+    let name = config_path.display().to_string();
+    let mut config = Config::parse(
+        &name,
+        &configuration::moved(&backup.configuration, &data_dir, &Database::Sqlite, None),
+    )?;
+    config.database = database;
+    let text = configuration::moved(&backup.configuration, &data_dir, &config.database, url_file.as_deref());
+    Ok(Target {
+        config,
+        config_path,
+        text: Some(text),
+        url_file,
+    })
+}
+
+/// Keys and files beside their places, the database in one transaction; then the database counts, then the keys, then the
+/// configuration. What comes late enough to be left undone by a crash is the least of it.
+async fn make(
+    options: &cli::Restore,
+    passphrase: &Passphrase,
+    backup: &verify::Report,
+    target: Target,
+    now: Micros,
+) -> Result<Report, Error> {
+    let config = target.config;
+    let source = config.source();
+    if let store::Source::Postgres(url) = &source {
+        let mut holder = lease::Holder::connect(url).await?;
+        if !holder.try_take().await? {
+            return Err(Error::InUse);
+        }
+        holder.close().await?;
+    }
+    let keys = config.data_dir.join(KEYS);
+    file::create_private_dir(&keys)?;
+    let mut filling = Filling::begin(&source, backup.header.schema).await?;
+    let filled = fill(options, passphrase, &keys, &mut filling, backup, now).await;
+    let (rows, tokens, policies) = match filled {
+        Ok(filled) => filled,
+        Err(error) => {
+            filling.abandon().await;
+            return Err(error);
+        }
+    };
+    if let (Some(path), Database::Postgres(url)) = (&target.url_file, &config.database) {
+        file::write_secret(path, url.expose().as_bytes())?;
+    }
+    if let Some(text) = &target.text {
+        Config::parse(&target.config_path.display().to_string(), text)?;
+        if let Some(parent) = target.config_path.parent() {
+            fs::create_dir_all(parent).map_err(written(parent))?;
+        }
+    }
+    filling.commit().await?;
+    let pki = config.pki_dir();
+    fs::rename(&keys, &pki).map_err(written(&pki))?;
+    init::give_to_owner(&config.data_dir).map_err(Error::DataDir)?;
+    if let Some(text) = &target.text {
+        file::write_public(&target.config_path, text.as_bytes())?;
+    }
+    Ok(Report {
+        header: backup.header.clone(),
+        config,
+        config_path: target.config_path,
+        is_new_config: target.text.is_some(),
+        rows,
+        tokens,
+        policies,
+        restored_at: now,
+    })
+}
+
+/// How many rows there are, how many tokens ended, and how many policies were signed again.
+async fn fill(
+    options: &cli::Restore,
+    passphrase: &Passphrase,
+    keys: &Path,
+    filling: &mut Filling,
+    backup: &verify::Report,
+    now: Micros,
+) -> Result<(u64, u64, usize), Error> {
+    let mut contents = Contents::open(&options.file, passphrase)?;
+    if *contents.header() != backup.header {
+        return Err(super::damaged(&options.file, "it has changed while it was read"));
+    }
+    while let Some(item) = contents.next()? {
+        match item {
+            Item::Configuration(_) => {}
+            Item::Key { name, bytes } => {
+                let path = keys.join(&name);
+                if let Some(folder) = path.parent() {
+                    file::create_private_dir(folder)?;
+                }
+                file::write_secret(&path, &bytes)?;
+            }
+            Item::Rows { table, columns, rows } => filling.insert(table, &columns, &rows).await?,
+        }
+    }
+    let rows = contents.counts().values().sum();
+    filling.migrate().await?;
+
+    let pki = Pki::load(keys)?;
+    if pki.trust_domain().to_string() != backup.header.trust_domain {
+        return Err(super::damaged(
+            &options.file,
+            "its keys are those of another controller",
+        ));
+    }
+    // Agents may hold a bundle that the backup does not know of.
+    pki.set_authorities(pki.authorities().with_new_version(now))?;
+    let tx = filling.tx();
+    let restored = Restored {
+        restored_at: now,
+        backup_at: backup.header.taken_at,
+    };
+    let epoch = backup.header.epoch + 1;
+    let revision = tx.epoch_begin(epoch, restored).await?;
+    let tokens = tx.token_void_all(VOID, revision, now).await?;
+    let policies = sign_again(tx, &pki, revision, now).await?;
+    let taken = clock::to_text(backup.header.taken_at);
+    let event = Event::new(
+        "BACKUP_RESTORED",
+        None,
+        format!(
+            "the backup of {taken} was restored; what happened since then is not known here, certificates that were revoked since \
+             then count again"
+        ),
+        now,
+    )
+    .severity(EventSeverity::Warning)
+    .with("backup_at", taken)
+    .with("epoch", epoch)
+    .with("tokens_void", tokens)
+    .with("policies_signed_again", policies);
+    tx.event_insert_all(&[event.into_row()]).await?;
+    Ok((rows, tokens, policies))
+}
+
+/// Agents may have seen versions that the backup does not know of, and take none that is lower.
+async fn sign_again(tx: &mut store::Tx, pki: &Pki, revision: i64, now: Micros) -> Result<usize, Error> {
+    let policies = tx.policy_list().await?;
+    let count = policies.len();
+    for mut row in policies {
+        let mut payload = PolicyPayload::decode(row.payload.as_slice()).map_err(|error| store::Error::Corrupt {
+            table: "policies",
+            id: format!("{}/{}", row.kind, row.name),
+            problem: error.to_string(),
+        })?;
+        let highest = tx.policy_version(&row.kind, &row.name).await?.max(row.version);
+        payload.version = now.max(highest + 1);
+        let signed = pki.sign_policy(&row.kind, payload.encode_to_vec().into());
+        row.version = payload.version;
+        row.payload = signed.payload.to_vec();
+        row.key_id = signed.key_id;
+        row.signature = signed.signature;
+        row.revision = revision;
+        tx.policy_put(&row).await?;
+    }
+    Ok(count)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (config, header) = (&self.config, &self.header);
+        let taken = clock::to_text(header.taken_at);
+        writeln!(f, "restored        {} of {}", header.controller, header.trust_domain)?;
+        writeln!(
+            f,
+            "backup          of {taken}, by release {}; now epoch {} at {}",
+            header.muster,
+            header.epoch + 1,
+            clock::to_text(self.restored_at)
+        )?;
+        match &config.database {
+            Database::Sqlite => writeln!(f, "database        SQLite in {}", config.data_dir.display())?,
+            Database::Postgres(_) => writeln!(f, "database        PostgreSQL")?,
+        }
+        writeln!(f, "rows            {}", self.rows)?;
+        writeln!(f, "keys            {}", config.pki_dir().display())?;
+        let origin = if self.is_new_config {
+            "of the backup"
+        } else {
+            "was there"
+        };
+        writeln!(f, "configuration   {} ({origin})", self.config_path.display())?;
+        writeln!(f, "tokens          {} void; make new ones", self.tokens)?;
+        writeln!(f, "policies        {} signed again", self.policies)?;
+        writeln!(f)?;
+        writeln!(f, "not known here  what happened since {taken}:")?;
+        writeln!(
+            f,
+            "  certificates that were revoked since then count again; revoke them once more"
+        )?;
+        writeln!(
+            f,
+            "  agents that enrolled since then need a token: musterctl event list --reason AGENT_NOT_ON_FILE"
+        )?;
+        writeln!(
+            f,
+            "  operators that were made since then need new files: muster-server admin create NAME"
+        )?;
+        writeln!(
+            f,
+            "  a CA that was prepared since then is lost; agents that trust nothing else need a token"
+        )?;
+        writeln!(f, "  the history of metrics was not in the backup")?;
+        if let Some(files) = &config.api_certificate {
+            writeln!(f)?;
+            writeln!(
+                f,
+                "not in a backup {} and {}, which api_certificate names",
+                files.certificate.display(),
+                files.key.display()
+            )?;
+        }
+        writeln!(f)?;
+        writeln!(f, "next:")?;
+        writeln!(
+            f,
+            "  see to it that the old controller does not run, and never does again: the two would not know of each other"
+        )?;
+        if !config.advertise.is_empty() {
+            writeln!(
+                f,
+                "  let these names lead to this machine: {}",
+                config.advertise.join(" ")
+            )?;
+        }
+        writeln!(f, "  muster-server run --config {}", self.config_path.display())
+    }
+}
