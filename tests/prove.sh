@@ -13,6 +13,7 @@
 #   tests/prove.sh attacks [CATEGORY]  what an attacker on the network gets, by the thousand; a table and attacks.json
 #   tests/prove.sh enroll-throughput [ENROLLMENTS]
 #                                      what an enrollment costs the controller, beside a bare connection and a signature
+#   tests/prove.sh spool [KILLS]       a process that records is killed that often (1000) at any moment; nothing is missing
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -56,6 +57,7 @@ case "${1-}" in
   bootstrap) system_tests bootstrap && system_tests clocks ;;
   attacks) attacks "${@:2}" ;;
   enroll-throughput) enroll_throughput "${@:2}" ;;
+  spool) release && ./target/release/spool-kills "${@:2}" ;;
   footprint) footprint "${2-}" ;;
   build-time) build_time ;;
   *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;

@@ -26,6 +26,13 @@ use crate::config::Endpoint;
 /// For name resolution, TCP and TLS together.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// After so long without a word the other side is asked for one, and has so long to answer: a link that carries nothing is
+/// left before it has missed its second heartbeat.
+const PING: Duration = Duration::from_secs(20);
+const PING_ANSWER: Duration = Duration::from_secs(20);
+/// Bytes that nobody acknowledges for so long end the connection.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("failed to connect to {endpoint}")]
@@ -95,6 +102,10 @@ pub async fn dial(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<Channel
         async { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
     transport::Endpoint::from_static("http://controller")
+        // Of a way that carries nothing, whoever acknowledges the bytes on it.
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING_ANSWER)
+        .keep_alive_while_idle(true)
         .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
         .map_err(|source| Error::Http2 {
             endpoint: endpoint.clone(),
@@ -132,7 +143,9 @@ fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
-    sockopt::set_tcp_keepcnt(stream, 4)
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    let patience = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, patience)
 }
 
 /// Why a call came to nothing: as the controller put it, or, where the connection broke before it had said all of it, in words

@@ -27,4 +27,3 @@ mod plugins;
 mod readme;
 mod store;
 mod throughput;
-mod users;

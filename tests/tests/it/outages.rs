@@ -3,8 +3,11 @@
 use std::fs;
 
 use muster_tests::{
-    Agent, Controller,
+    Agent, Controller, Proxy, binaries,
+    ctl::Outcome,
     poll::{self, SECOND},
+    process,
+    proxy::Fault,
 };
 use serde_json::Value;
 
@@ -63,6 +66,34 @@ fn results_of_an_outage_survive_kills_of_the_agent_and_are_stored_once() {
     let made = counting::runs(&controller, FILE);
     let missing = made - stored.len() as u64;
     assert!(missing <= kills + 2, "{missing} of {made} are missing: {stored:?}");
+}
+
+#[test]
+fn a_record_survives_whatever_kills_its_process_right_after_it() {
+    let mut command = process::clean_command(binaries::path("spool-kills"), std::path::Path::new("/"));
+    command.arg("60");
+    let outcome = Outcome::of(command).expect_code(0);
+    let figures: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert!(figures["records"].as_u64() > Some(1_000), "{figures}");
+}
+
+#[test]
+fn a_link_that_carries_nothing_is_left_and_another_one_is_made() {
+    let controller = Controller::start();
+    let proxy = Proxy::to(&controller.endpoint());
+    let agent = controller.agent("host").through(&proxy.endpoint()).start();
+    controller.wait_for_agent("host", "ONLINE");
+    proxy.set(Fault::Stall);
+    poll::until("the agent gives the link up", 60 * SECOND, || {
+        let status = agent.status()?;
+        if status["connection"]["state"] == "connecting" {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    proxy.set(Fault::Forward);
+    controller.wait_for_agent("host", "ONLINE");
 }
 
 #[test]
