@@ -1,6 +1,7 @@
 //! Takes records from links into the store: one worker for each lane, a group commit without a timer. It commits at once
 //! when idle and gathers while a commit runs, and it acknowledges after the commit only. Knows no frames and no transport.
 
+mod gaps;
 mod plan;
 mod spool_id;
 mod validate;
@@ -161,6 +162,7 @@ pub struct Deps {
 pub struct Ingest {
     deps: Deps,
     marks: Arc<Marks>,
+    gaps: Arc<gaps::Gaps>,
     results: mpsc::Receiver<Job>,
     metrics: mpsc::Receiver<Job>,
 }
@@ -186,6 +188,7 @@ impl Ingest {
         };
         Ok((
             Self {
+                gaps: Arc::new(gaps::Gaps::load(&deps.db, deps.agents.clone()).await?),
                 deps,
                 marks,
                 results: results_queue,
@@ -201,6 +204,7 @@ impl Ingest {
             lane,
             deps: self.deps.clone(),
             marks: self.marks.clone(),
+            gaps: self.gaps.clone(),
         };
         tokio::join!(
             worker(Lane::Results).run(self.results, shutdown.clone()),
@@ -214,6 +218,7 @@ struct Worker {
     lane: Lane,
     deps: Deps,
     marks: Arc<Marks>,
+    gaps: Arc<gaps::Gaps>,
 }
 
 impl Worker {
@@ -313,7 +318,11 @@ impl Worker {
         let mut plan = plan::Plan::new(&self.deps.states);
         for work in work.iter_mut() {
             let mark = self.marks.get(work.agent, self.lane, &work.spool);
-            plan.add(work, plan.mark(work).unwrap_or(mark));
+            let mark = plan.mark(work).unwrap_or(mark);
+            if self.lane != Lane::Metrics {
+                plan.events.extend(self.gaps.event(work, mark, now));
+            }
+            plan.add(work, mark);
         }
         let transitions = plan.transitions();
         let _held = if transitions.is_empty() {
@@ -345,6 +354,9 @@ impl Worker {
             self.deps.changes.committed();
         }
         for work in work {
+            if self.lane != Lane::Metrics {
+                self.gaps.heard(work.agent);
+            }
             work.finish();
         }
         let lane = lane_name(self.lane);

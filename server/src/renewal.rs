@@ -1,6 +1,7 @@
 //! Renewal: an agent proves with its certificate that it is itself, and gets another one for a new key. Which certificates
 //! are good for that is decided here, by pure rules; what a certificate is worth otherwise, `access` says.
 
+mod lost;
 mod rules;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::{
     agents::{Agents, Certificate, OnClone},
     clock::{self, Micros},
     clones::{self, Party},
-    events::Event,
+    events::{self, Event},
     link::Links,
     pki::{self, Pki},
     store::{self, Db, NewCertificate},
@@ -60,6 +61,8 @@ pub struct Renewer {
     pub on_clone: OnClone,
     /// The backup that was restored last, if any.
     pub restored: Option<store::Restored>,
+    /// Agents that it does not know.
+    lost: lost::Lost,
     /// Held over an issue, so that a repeated request gets the same answer.
     writing: tokio::sync::Mutex<()>,
 }
@@ -81,6 +84,7 @@ impl Renewer {
             links,
             grace,
             on_clone,
+            lost: lost::Lost::default(),
             writing: tokio::sync::Mutex::default(),
         })
     }
@@ -90,6 +94,9 @@ impl Renewer {
         let key = csr::verify(&request.csr)?;
         let public_key = key.fingerprint();
         let id = request.agent;
+        if self.agents.get(id).is_none() {
+            return Err(self.not_on_file(&request, now).await);
+        }
         // Another process that holds the agent's link, and answers, is the agent. One that has lost it a moment ago may be.
         let holder = self.links.holder(id);
         let is_other = match &holder {
@@ -112,7 +119,8 @@ impl Renewer {
             not_after: request.not_after,
             is_trusted: entry.is_trusted(),
             readmit_until: entry.readmit_until,
-            last_issued_at: entry.next.as_ref().unwrap_or(&entry.certificate).issued_at,
+            // One that nobody has shown yet may never have arrived.
+            last_issued_at: entry.certificate.issued_at,
             grace: self.grace,
             restored: self.restored,
         };
@@ -129,7 +137,7 @@ impl Renewer {
         let not_after = clock::from_system(issued.not_after);
         let agent_id = id.to_string();
         let mut tx = self.db.begin().await?;
-        if !tx.agent_may_be_issued(&agent_id, entry.epoch).await? {
+        if !tx.agent_may_be_issued(&agent_id, entry.epoch, &request.serial).await? {
             return Err(Error::Refused(Refusal::Revoked));
         }
         if let Some(unused) = &entry.next {
@@ -163,6 +171,17 @@ impl Renewer {
             },
         );
         Ok(issued.der.to_vec())
+    }
+}
+
+impl Renewer {
+    async fn not_on_file(&self, request: &Request, now: Micros) -> Error {
+        if !self.agents.is_deleted(request.agent)
+            && let Some(event) = self.lost.event(request, self.restored, now)
+        {
+            events::record(&self.db, vec![event]).await;
+        }
+        Error::Refused(Refusal::Unknown)
     }
 }
 

@@ -22,6 +22,7 @@ packages() {
   command -v cloud-init >/dev/null || missing+=(cloud-init)
   command -v shellcheck >/dev/null || missing+=(shellcheck)
   command -v faketime >/dev/null || missing+=(faketime)
+  command -v strace >/dev/null || missing+=(strace)
   [ ${#missing[@]} -gt 0 ] || return 0
 
   local as_root=()

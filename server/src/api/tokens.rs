@@ -208,5 +208,6 @@ fn encode(row: TokenRow, now: Micros) -> Token {
         on_clone: on_clone as i32,
         revoke_time: to_optional_timestamp(row.revoked_at),
         redemptions: Vec::new(),
+        revoke_reason: row.revoke_reason,
     }
 }

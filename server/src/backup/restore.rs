@@ -95,7 +95,7 @@ pub(super) async fn restore(options: &cli::Restore, passphrase: &Passphrase, now
         b"`muster-server restore` did not finish; it starts over when it is run again.\n",
     )?;
     let made = make(options, passphrase, &backup, target, now).await;
-    if made.is_err() {
+    if made.is_err() && init::exists(&marker) {
         // The first error is the one to show; what cannot be removed now, the marker leaves to the next attempt.
         if init::remove_parts(&data_dir).is_ok() {
             let _ = fs::remove_file(&marker);
@@ -103,9 +103,7 @@ pub(super) async fn restore(options: &cli::Restore, passphrase: &Passphrase, now
         if is_new {
             let _ = fs::remove_dir(&data_dir);
         }
-        return made;
     }
-    fs::remove_file(&marker).map_err(written(&marker))?;
     made
 }
 
@@ -214,6 +212,9 @@ async fn make(
         }
     }
     filling.commit().await?;
+    // From here on it is a controller's, which no later attempt may take for leftovers.
+    let marker = config.data_dir.join(MARKER);
+    fs::remove_file(&marker).map_err(written(&marker))?;
     let pki = config.pki_dir();
     fs::rename(&keys, &pki).map_err(written(&pki))?;
     init::give_to_owner(&config.data_dir).map_err(Error::DataDir)?;

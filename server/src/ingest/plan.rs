@@ -64,6 +64,13 @@ impl Work {
         (work, job.done)
     }
 
+    /// Of what it came with, good or not.
+    pub fn first_seq(&self) -> u64 {
+        let good = self.records.first().map(|record| record.seq);
+        let bad = self.rejected.first().map(|rejected| rejected.seq);
+        good.into_iter().chain(bad).min().unwrap_or(self.through_seq)
+    }
+
     /// The same work with one record only.
     pub fn with_record(&self, record: Numbered) -> Self {
         Self {

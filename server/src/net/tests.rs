@@ -8,6 +8,7 @@ use axum::{Extension, Router};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use muster_certs::CertificateDer;
 use muster_certs::identity::TrustDomain;
 use muster_certs::identity_file::IdentityFile;
 use muster_certs::tls::{self, ServerCertificate};
@@ -31,6 +32,8 @@ use crate::telemetry::Telemetry;
 struct Rig {
     addr: SocketAddr,
     pki: Pki,
+    /// What its own certificate stands on, which stays the first one.
+    roots: Vec<CertificateDer<'static>>,
     telemetry: Telemetry,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -80,6 +83,7 @@ impl Rig {
         tasks.spawn(serve(listener, router, shutdown.clone()));
         Self {
             addr,
+            roots: pki.roots(),
             pki,
             telemetry,
             shutdown,
@@ -93,7 +97,7 @@ impl Rig {
     }
 
     async fn tls(&self, identity: Option<&IdentityFile>, alpn: &[u8]) -> TlsStream<TcpStream> {
-        let config = tls::operator(&self.pki.roots(), self.pki.trust_domain(), identity).unwrap();
+        let config = tls::operator(&self.roots, self.pki.trust_domain(), identity).unwrap();
         let mut config = muster_certs::rustls::ClientConfig::clone(&config);
         config.alpn_protocols = vec![alpn.to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
@@ -520,6 +524,27 @@ async fn a_connection_that_a_request_closes_still_carries_the_answer() {
     let mut client = client(&driven.tasks, io).await;
     assert_eq!(ask(&mut client, "/").await.unwrap().status(), StatusCode::FORBIDDEN);
     driven.served.await.unwrap();
+    assert!(ask(&mut client, "/").await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_within_a_second_of_what_it_ends_with_whatever_is_under_way() {
+    let token = CancellationToken::new();
+    let given = token.clone();
+    let endless = async move |Extension(peer): Extension<Peer>| {
+        peer.connection.end_with(&given);
+        Body::from_stream(futures_util::stream::pending::<io::Result<Vec<u8>>>())
+    };
+    let (driven, io) = driven(quick(), Router::new().route("/", get(endless)));
+    let mut client = client(&driven.tasks, io).await;
+    let _under_way = ask(&mut client, "/").await.unwrap();
+    driven.connection.promote();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!driven.served.is_finished());
+    token.cancel();
+    let begin = tokio::time::Instant::now();
+    driven.served.await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert!(ask(&mut client, "/").await.is_err());
 }
 

@@ -14,7 +14,7 @@ pub struct Facts {
     pub is_trusted: bool,
     /// An operator lets it in until then; 0: nobody did.
     pub readmit_until: Micros,
-    /// When the agent's newest certificate on file was issued.
+    /// When the newest certificate on file that the agent has shown was issued.
     pub last_issued_at: Micros,
     pub grace: Micros,
     pub restored: Option<Restored>,
@@ -64,8 +64,8 @@ pub fn decide(facts: &Facts, now: Micros) -> Result<Option<Special>, Refusal> {
     Err(Refusal::Expired { grace_end })
 }
 
-/// A certificate that the restored backup cannot know: issued after it, and before the restore. Once for each agent: what
-/// has been issued since the restore is on file again.
+/// A certificate that the restored backup cannot know: issued after it, and before the restore. Once for each agent:
+/// what has been issued since the restore is on file again, and from its first use on it is the one that counts.
 fn is_lost_by_restore(facts: &Facts) -> bool {
     facts.restored.is_some_and(|restored| {
         facts.not_before <= restored.restored_at

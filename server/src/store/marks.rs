@@ -16,6 +16,11 @@ pub struct MarkRow {
     pub seq: i64,
 }
 
+#[derive(FromRow)]
+struct AgentId {
+    agent_id: String,
+}
+
 impl Tx {
     /// `lane` says which part of the database the transaction is on.
     pub async fn mark_put_all(&mut self, lane: Lane, rows: &[MarkRow], now: i64) -> Result<(), Error> {
@@ -46,6 +51,13 @@ impl Db {
                     .await
             }
         }
+    }
+
+    /// Agents of which results were stored since `at`.
+    pub async fn mark_agents_since(&self, at: i64) -> Result<Vec<String>, Error> {
+        let sql = "SELECT DISTINCT agent_id FROM result_marks WHERE used_at > $1";
+        let rows: Vec<AgentId> = self.control.fetch_all(sql, args![at]).await?;
+        Ok(rows.into_iter().map(|row| row.agent_id).collect())
     }
 
     /// A write transaction on the part of the database that a lane commits to.

@@ -285,7 +285,9 @@ async fn renewals(ground: &Ground, category: &mut Category) {
             Standing::Revoked => &["UNAUTHENTICATED CERTIFICATE_REVOKED"],
             Standing::Unknown => &[UNKNOWN],
             Standing::Foreign => &[NO_HANDSHAKE, "closed"],
-            Standing::User | Standing::UserExpired | Standing::UserUnknown => &["PERMISSION_DENIED METHOD_NOT_ALLOWED"],
+            Standing::User | Standing::UserExpired | Standing::UserUnknown | Standing::UserRevoked => {
+                &["PERMISSION_DENIED METHOD_NOT_ALLOWED"]
+            }
         };
         let got = from
             .call(

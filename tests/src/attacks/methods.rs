@@ -106,7 +106,7 @@ fn expected(is_served: bool, who: Who, standing: Standing) -> &'static [&'static
             &["UNAUTHENTICATED CERTIFICATE_EXPIRED"]
         }
         (Who::NewcomerOrAgent | Who::Agent, Standing::Superseded) => &["UNAUTHENTICATED CERTIFICATE_SUPERSEDED"],
-        (Who::NewcomerOrAgent | Who::Agent | Who::Renewer, Standing::Revoked) => {
+        (Who::NewcomerOrAgent | Who::Agent | Who::Renewer, Standing::Revoked) | (Who::Admin, Standing::UserRevoked) => {
             &["UNAUTHENTICATED CERTIFICATE_REVOKED"]
         }
         (Who::NewcomerOrAgent | Who::Agent, Standing::Unknown) | (Who::Admin, Standing::UserUnknown) => {

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use muster_certs::{csr, identity_file::IdentityFile, key::KeyPair};
 use muster_proto::v1::{
-    GetTrustBundleRequest, RenewRequest, RevokeAgentRequest, agent_service_client::AgentServiceClient,
-    enrollment_service_client::EnrollmentServiceClient,
+    CreateUserRequest, GetTrustBundleRequest, RenewRequest, RevokeAgentRequest, RevokeUserRequest,
+    agent_service_client::AgentServiceClient, enrollment_service_client::EnrollmentServiceClient,
+    user_service_client::UserServiceClient,
 };
 
 use super::{
@@ -29,11 +30,13 @@ pub enum Standing {
     User,
     UserExpired,
     UserUnknown,
+    UserRevoked,
 }
 
 pub type Client = (Standing, Option<Credentials>);
 
-/// One client for each standing. Makes agents in the inventory, and revokes one of them.
+/// One client for each standing. Makes agents in the inventory and an operator, and revokes one of them and the
+/// operator.
 pub async fn all(ground: &Ground) -> Vec<Client> {
     let ca = ground.ca();
     let valid = ground.stolen("attack-valid");
@@ -60,6 +63,7 @@ pub async fn all(ground: &Ground) -> Vec<Client> {
         (Standing::User, Some(Credentials::of(&operator))),
         (Standing::UserExpired, Some(past(&operator))),
         (Standing::UserUnknown, Some(unknown(&operator))),
+        (Standing::UserRevoked, Some(revoked_user(ground).await)),
     ]
 }
 
@@ -105,6 +109,30 @@ async fn revoked(ground: &Ground) -> Credentials {
         .await;
     revoked.expect("the agent is revoked");
     Credentials::of(&identity)
+}
+
+/// An operator who had a good certificate until a moment ago.
+async fn revoked_user(ground: &Ground) -> Credentials {
+    let operator = ground.operator();
+    let channel = dial::channel(&ground.controller, ground.controller.api_port, Some(&operator)).await;
+    let mut users = UserServiceClient::new(channel.expect("a connection"));
+    let key = KeyPair::generate().expect("a key");
+    let name = "attack-revoked";
+    let create = CreateUserRequest {
+        name: name.to_owned(),
+        csr: csr::create(&key).expect("a request"),
+        // Who attacks once more finds the one of before.
+        reinstate: true,
+        ..CreateUserRequest::default()
+    };
+    let created = users.create_user(create).await.expect("a user").into_inner();
+    let revoke = RevokeUserRequest {
+        name: name.to_owned(),
+        reason: "stolen".to_owned(),
+    };
+    users.revoke_user(revoke).await.expect("the user is revoked");
+    let chain = created.certificates.into_iter().map(Into::into).collect();
+    Credentials::of(&IdentityFile::new(key, chain).expect("an identity"))
 }
 
 pub fn agent_id(identity: &IdentityFile) -> String {

@@ -1,11 +1,14 @@
 //! Tests of the whole: the source tree's own rules, and the real binaries through their public interfaces.
 
+mod agent_metrics;
 mod api;
 mod attacks;
+mod backup;
 mod bad_input;
 mod bootstrap;
 mod by_hand;
 mod cas;
+mod certificates;
 mod clocks;
 mod clones;
 mod counting;
@@ -27,3 +30,5 @@ mod plugins;
 mod readme;
 mod store;
 mod throughput;
+mod trust;
+mod users;

@@ -72,6 +72,7 @@ fn describe(token: &v1::Token, page: &mut Page, now: Timestamp) {
     let (word, _) = status(token);
     page.field("Token", &token.id);
     page.field("Status", word);
+    page.field("Reason", &token.revoke_reason);
     page.field("Made by", &token.creator);
     page.field("Description", &token.description);
     page.field("Made", age::dated(now, token.create_time.as_ref()).unwrap_or_default());

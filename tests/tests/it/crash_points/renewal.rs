@@ -1,14 +1,16 @@
-//! The agent is killed at the steps of a renewal. It goes on with the certificate it has or with the one it was given, renews
+//! The agent is killed at the steps of a renewal, or its network is cut. It goes on with the certificate it has or with the one it was given, renews
 //! again, and nobody takes it for a copy of itself.
 
 use std::{collections::BTreeSet, fs, thread};
 
 use muster_tests::{
-    Agent, Controller, Process, ServerYaml,
+    Agent, Controller, Process, Proxy, ServerYaml,
     agent::Setup,
     poll::{self, SECOND},
+    proxy::Fault,
     strace::Strace,
 };
+use serde_json::Value;
 
 const PATIENCE: std::time::Duration = SECOND.saturating_mul(90);
 
@@ -64,6 +66,88 @@ fn an_agent_killed_at_any_step_of_a_renewal_goes_on_and_is_no_copy_of_itself() {
     let all = [Next::Nothing, Next::Key, Next::Certificate];
     assert!(left.iter().eq(&all), "{left:?}");
 
+    assert_well(&controller, agents);
+}
+
+/// Bytes after which a connection for a renewal ends: in the handshake, in the request, in the answer, after it.
+const CUTS: [Fault; 14] = [
+    Fault::CutUp(500),
+    Fault::CutUp(1800),
+    Fault::CutUp(2600),
+    Fault::CutUp(3000),
+    Fault::CutUp(3400),
+    Fault::CutDown(500),
+    Fault::CutDown(1500),
+    Fault::CutDown(1900),
+    Fault::CutDown(2200),
+    Fault::CutDown(2500),
+    Fault::CutDown(2800),
+    Fault::CutDown(3100),
+    Fault::CutDown(3500),
+    Fault::CutDown(4000),
+];
+
+#[test]
+fn a_renewal_whose_network_is_cut_anywhere_comes_with_the_next() {
+    let settings = ServerYaml::new().agent_certificates("10s").heartbeat("2s");
+    let controller = &Controller::start_with(&settings.to_string());
+    let ended: Vec<(Agent, bool)> = thread::scope(|scope| {
+        let cut: Vec<_> = CUTS
+            .iter()
+            .map(|&fault| scope.spawn(move || renewed_in_spite_of(controller, fault)))
+            .collect();
+        cut.into_iter().map(|it| it.join().expect("no panic")).collect()
+    });
+    let (agents, was_issued): (Vec<_>, Vec<_>) = ended.into_iter().unzip();
+    assert!(was_issued.contains(&true), "no answer was lost: {was_issued:?}");
+    assert!(was_issued.contains(&false), "no request was lost: {was_issued:?}");
+    assert_well(controller, agents);
+}
+
+/// An agent whose renewals fail like this until the first of them has. Whether there was a certificate for it.
+fn renewed_in_spite_of(controller: &Controller, fault: Fault) -> (Agent, bool) {
+    let proxy = Proxy::to(&controller.endpoint());
+    let name = format!("{fault:?}");
+    let agent = controller.agent(&name).through(&proxy.endpoint()).start();
+    poll::until("it is connected", PATIENCE, || {
+        let status = agent.status()?;
+        match status["connection"]["state"] == "connected" {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
+    proxy.set(fault);
+    poll::until("a renewal has failed, or got through", PATIENCE, || {
+        let status = agent.status()?;
+        match status["certificate"]["lastError"].is_string() || has_renewed(&status) {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
+    let list = ["cert", "list", "--agent", &name, "--all"];
+    let certificates = controller.ctl().items(&list).expect("certificates").len();
+    let was_issued = certificates > 1;
+    proxy.set(Fault::Forward);
+    poll::until("it is connected and has renewed", PATIENCE, || {
+        let status = agent.status()?;
+        match status["connection"]["state"] == "connected" && has_renewed(&status) {
+            true => Ok(()),
+            false => Err(format!("{status}\n{}", agent.log())),
+        }
+    });
+    // The proxy goes: from here on it finds the controller itself.
+    let mut agent = agent;
+    agent.setup_mut().config["server"]["endpoints"] = serde_json::json!([controller.endpoint()]);
+    agent.reload();
+    (agent, was_issued)
+}
+
+fn has_renewed(status: &Value) -> bool {
+    status["certificate"]["renewals"].as_u64().unwrap_or(0) > 0
+}
+
+/// They are there, all that they left behind is whole, and none was taken for a copy.
+fn assert_well(controller: &Controller, agents: Vec<Agent>) {
     let ctl = controller.ctl();
     let count = poll::until("all of them are online", PATIENCE, || {
         let all = ctl.items(&["agent", "list"])?;
@@ -105,8 +189,7 @@ fn killed_and_back(setup: Setup, run: std::process::Command) -> (Agent, Next) {
     let agent = setup.start();
     poll::until("it is connected and has renewed", PATIENCE, || {
         let status = agent.status()?;
-        let renewals = status["certificate"]["renewals"].as_u64().unwrap_or(0);
-        match status["connection"]["state"] == "connected" && renewals > 0 {
+        match status["connection"]["state"] == "connected" && has_renewed(&status) {
             true => Ok(()),
             false => Err(format!("{status}\n{}", agent.log())),
         }
