@@ -184,7 +184,7 @@ impl Lanes {
         if let Some(error) = self.lane_mut(lane).push(record, now) {
             tracing::error!(lane = lane_name(lane), %error, "the disk does not take the queue; it stays in memory");
             let text = format!("records of lane {} stay in memory: {error}", lane_name(lane));
-            self.tell("QUEUE_IN_MEMORY", v1::EventSeverity::Error, text, lane, now);
+            self.tell("AGENT_QUEUE_IN_MEMORY", v1::EventSeverity::Error, text, lane, now);
         }
         self.tell_losses(now);
     }
@@ -228,7 +228,7 @@ impl Lanes {
             if self.lane_mut(lane).settle() {
                 let text = format!("records of lane {} are on disk again", lane_name(lane));
                 tracing::info!("{text}");
-                self.tell("QUEUE_ON_DISK", v1::EventSeverity::Info, text, lane, now);
+                self.tell("AGENT_QUEUE_ON_DISK", v1::EventSeverity::Info, text, lane, now);
             }
         }
     }

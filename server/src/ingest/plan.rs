@@ -280,7 +280,7 @@ fn gap_event(work: &Work, at: Micros, gap: &v1::Gap) -> EventRow {
         at,
         received_at: work.received_at,
         agent_id: work.agent.to_string(),
-        reason: "RECORDS_DROPPED".to_owned(),
+        reason: "AGENT_RECORDS_DROPPED".to_owned(),
         severity: i64::from(i32::from(v1::EventSeverity::Warning)),
         message: format!("{records} records of lane {lane} were dropped: {why}"),
         metadata: serde_json::json!(BTreeMap::from(metadata)).to_string(),

@@ -282,8 +282,8 @@ fn a_directory_that_takes_nothing_leaves_the_queue_in_memory_until_it_does() {
             _ => None,
         })
         .collect();
-    assert_eq!(events.first().map(String::as_str), Some("QUEUE_IN_MEMORY"));
-    assert_eq!(events.last().map(String::as_str), Some("QUEUE_ON_DISK"));
+    assert_eq!(events.first().map(String::as_str), Some("AGENT_QUEUE_IN_MEMORY"));
+    assert_eq!(events.last().map(String::as_str), Some("AGENT_QUEUE_ON_DISK"));
     let kept = depth.records;
     drop(lanes);
     assert_eq!(open(dir.path(), "2-b").lane(v1::Lane::Metrics).depth(1).records, kept);
