@@ -4,7 +4,7 @@
 mod driver;
 mod policy_sync;
 mod probe;
-mod session;
+pub mod session;
 #[cfg(test)]
 mod tests;
 

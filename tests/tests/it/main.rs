@@ -20,6 +20,7 @@ mod freshness;
 mod house;
 mod ingest;
 mod inventory;
+mod link_model;
 mod listeners;
 mod living_fleet;
 mod main_job;
