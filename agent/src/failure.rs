@@ -31,7 +31,7 @@ pub struct Failure {
     /// Each line a step or a way out. Empty: there is nothing to advise.
     pub remedy: Vec<String>,
     /// What the controller called it, when it was the controller that refused.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<Box<Refusal>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +56,11 @@ impl Failure {
     #[must_use]
     pub fn refused(self, problem: &Problem) -> Self {
         Self {
-            refusal: Some(Refusal {
+            refusal: Some(Box::new(Refusal {
                 code: error::code_name(problem.code),
                 reason: error::reason_name(problem.reason),
                 request: problem.request_id().map(str::to_owned),
-            }),
+            })),
             ..self
         }
     }
@@ -114,10 +114,10 @@ impl Failure {
             "do": self.remedy,
             "exitCode": self.exit as u8,
         });
-        if let Some(Refusal { code, reason, request }) = &self.refusal {
-            object["code"] = json!(code);
-            object["reason"] = json!(reason);
-            if let Some(request) = request {
+        if let Some(refusal) = &self.refusal {
+            object["code"] = json!(refusal.code);
+            object["reason"] = json!(refusal.reason);
+            if let Some(request) = &refusal.request {
                 object["requestId"] = json!(request);
             }
         }

@@ -238,6 +238,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         telemetry: telemetry.clone(),
         users,
         grace,
+        keep_deleted: clock::from_duration(config.retention.deleted_agents),
     };
     backgrounds.spawn(tasks::identity::run(identity, background.clone()));
     backgrounds.spawn(tasks::retention::run(db, config.retention.clone(), background.clone()));

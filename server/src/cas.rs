@@ -1,7 +1,11 @@
 //! The rotation of the CA: prepare, activate, retire, in this order and without a day on which all must change. What each
 //! phase means for certificates is in `pki::authorities`; here is when the next one may come, and who still stands in the way.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use muster_certs::crl;
 use muster_proto::{
@@ -196,8 +200,15 @@ impl Cas {
         Ok(())
     }
 
-    /// Nobody trusts the old CA from now on.
-    pub async fn retire(&self, compromised: bool, by: &str, now: Micros) -> Result<(), Error> {
+    /// Nobody trusts the old CA from now on. Those that are left behind do not stand in the way; neither does anybody when it
+    /// is compromised.
+    pub async fn retire(
+        &self,
+        compromised: bool,
+        left_behind: &BTreeSet<AgentId>,
+        by: &str,
+        now: Micros,
+    ) -> Result<(), Error> {
         let _changing = self.changing.lock().await;
         let _alone = self.pki.alone()?;
         let authorities = self.pki.authorities();
@@ -205,13 +216,10 @@ impl Cas {
             .old()
             .ok_or(Error::Phase("no old CA is there to retire"))?
             .id();
-        let active = authorities.active().entry.bundle_version;
-        let needs = |entry: &Entry| match entry {
-            entry if entry.certificate.ca == old => Some("its certificate is from the old CA"),
-            entry if entry.bundle_version < active => Some("it does not trust the new CA yet"),
-            _ => None,
-        };
-        let waiting = self.waiting(now, needs);
+        let active = &authorities.active().entry;
+        let waiting = self.waiting(now, |entry| {
+            needs_old(entry, &old, &active.id, active.bundle_version).filter(|_| !left_behind.contains(&entry.id))
+        });
         if waiting.count > 0 && !compromised {
             return Err(Error::InUse(waiting));
         }
@@ -221,19 +229,18 @@ impl Cas {
             .with_retired(compromised, shown_until, now)
             .ok_or(Error::Phase("no old CA is there to retire"))?;
         self.pki.set_authorities(next)?;
-        if compromised {
-            let mut cut = Vec::new();
-            self.agents.each(|entry| {
-                if entry.certificate.ca == old {
-                    cut.push(entry.id);
-                }
-            });
-            cut.into_iter().for_each(|id| self.links.cut(id, Close::Revoked));
-        }
-        let how = if compromised {
-            ", whose key is in other hands"
-        } else {
-            ""
+        // Nobody else has a certificate of it, unless it is compromised.
+        let mut cut = Vec::new();
+        self.agents.each(|entry| {
+            if entry.certificate.ca == old {
+                cut.push(entry.id);
+            }
+        });
+        cut.into_iter().for_each(|id| self.links.cut(id, Close::Revoked));
+        let how = match left_behind.len() {
+            _ if compromised => ", whose key is in other hands".to_owned(),
+            0 => String::new(),
+            count => format!(", leaving {count} of its agents behind"),
         };
         self.tell("CA_RETIRED", format!("{by} has retired the CA {old}{how}"), &old, by)
             .await;
@@ -268,5 +275,68 @@ impl Cas {
             .with("ca", ca)
             .with("by", by);
         events::record(&self.db, vec![event]).await;
+    }
+}
+
+/// What an agent needs the old CA for, if anything. `since` is the trust bundle that the active one came with.
+fn needs_old(entry: &Entry, old: &str, active: &str, since: i64) -> Option<&'static str> {
+    let certificate = &entry.certificate;
+    // An agent of a release that knows nothing of bundles cannot say what it trusts; the answer that brought it a certificate
+    // of the active CA has brought it the root as well.
+    let got_with_certificate = entry.bundle_version == 0 && certificate.is_used && certificate.ca == active;
+    if certificate.ca == old {
+        Some("its certificate is from the old CA")
+    } else if entry.bundle_version < since && !got_with_certificate {
+        Some("it does not trust the new CA yet")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{agents::Certificate, store::NewAgent};
+
+    fn entry(ca: &str, is_used: bool, bundle_version: i64) -> Entry {
+        let mut entry = Entry::from(&NewAgent {
+            id: AgentId::random(),
+            name: "db-01",
+            agent_labels: "{}",
+            token_labels: "{}",
+            version: "",
+            now: 1,
+            revision: 1,
+        });
+        entry.bundle_version = bundle_version;
+        entry.certificate = Certificate {
+            ca: ca.into(),
+            is_used,
+            ..Certificate::default()
+        };
+        entry
+    }
+
+    #[test]
+    fn the_old_ca_is_needed_for_its_certificates_and_by_who_does_not_trust_the_new_one() {
+        let cases = [
+            ("renewed, and says that it trusts it", entry("new", true, 7), false),
+            ("has not renewed", entry("old", true, 7), true),
+            ("says that it holds an older bundle", entry("new", true, 6), true),
+            (
+                "says nothing, and has used what came with the root",
+                entry("new", true, 0),
+                false,
+            ),
+            (
+                "says nothing, and may never have got the answer",
+                entry("new", false, 0),
+                true,
+            ),
+            ("says nothing, and has not renewed", entry("old", true, 0), true),
+        ];
+        for (what, entry, needs) in cases {
+            assert_eq!(needs_old(&entry, "old", "new", 7).is_some(), needs, "{what}");
+        }
     }
 }

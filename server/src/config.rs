@@ -75,6 +75,8 @@ pub struct Retention {
     pub results: Keep,
     pub events: Keep,
     pub metrics: Keep,
+    /// How long the id of an agent that was deleted stays taken.
+    pub deleted_agents: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +179,7 @@ impl Config {
                     age: 2 * DAY,
                     bytes: 4 * GIB,
                 },
+                deleted_agents: 365 * DAY,
             },
             certificates: Lifetimes::default(),
             enrollment: Enrollment {

@@ -138,6 +138,11 @@ impl Forks {
         let id = request.id.to_string();
         let mut tx = self.db.begin().await?;
         let revision = tx.change_add(now, ChangeKind::Agent, &id, Op::Put).await?;
+        // The certificate may have been revoked since the door let its holder in.
+        let parent_id = request.parent.to_string();
+        if !tx.agent_may_fork(&parent_id, parent.epoch, &request.serial).await? {
+            return Err(Error::Standing(Standing::Revoked));
+        }
         let token_labels = serde_json::json!(parent.token_labels).to_string();
         let agent = NewAgent {
             id: request.id,
@@ -152,8 +157,7 @@ impl Forks {
             return Err(Error::IdTaken(request.id));
         }
         let on_clone = parent.on_clone.map_or("", OnClone::as_str);
-        tx.agent_set_parent(&id, &request.parent.to_string(), on_clone, parent.ephemeral)
-            .await?;
+        tx.agent_set_parent(&id, &parent_id, on_clone, parent.ephemeral).await?;
         tx.agent_certificate_insert(NewCertificate {
             agent_id: &id,
             serial: &issued.serial,

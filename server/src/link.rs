@@ -18,7 +18,7 @@ use muster_proto::ids::AgentId;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use driver::{Deps, Inbound, run};
+pub use driver::{Deps, Inbound, Shown, run};
 pub use session::{Close, Config};
 
 use self::probe::{Probe, Verdict};

@@ -79,6 +79,12 @@ proptest! {
     }
 
     #[test]
+    fn blanks_and_line_ends_around_a_token_are_none_of_it(before in "[ \t\r\n]{0,20}", after in "[ \t\r\n]{0,20}") {
+        let token = Token::parse(&format!("{before}{SAMPLE}{after}")).unwrap();
+        prop_assert_eq!(&*token.expose(), SAMPLE);
+    }
+
+    #[test]
     fn every_token_survives_being_shown_and_parsed(_ in 0..16u8) {
         let token = Token::generate().unwrap();
         let again = Token::parse(&token.expose()).unwrap();

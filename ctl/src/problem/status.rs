@@ -162,6 +162,11 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
             "or, on the controller's host, as its owner: muster-server admin create NAME".to_owned(),
             "then use the file it writes: musterctl --config FILE".to_owned(),
         ],
+        ErrorReason::CaInUse => vec![
+            "give them time, and see how far they are: musterctl ca status".to_owned(),
+            "give up those that are lost: musterctl agent delete AGENT".to_owned(),
+            "or keep them, to come back with a token: musterctl ca retire --yes --leave-behind AGENT".to_owned(),
+        ],
         ErrorReason::UserRevoked => one("let the user in again: musterctl user create NAME --reinstate"),
         ErrorReason::LastAdmin => one("make another one first: musterctl user create NAME"),
         ErrorReason::CertificateRequired

@@ -39,9 +39,13 @@ pub enum Command {
     Activate(ActivateArgs),
     /// End the trust in the old CA
     ///
-    /// Refused while an agent that can still come back by itself needs it. Tokens that were given out before stay good until
-    /// they end. With --compromised at once and whoever needs it: those agents need a token to come back.
-    #[command(after_help = "Examples:\n  musterctl ca retire --yes\n  musterctl ca retire --yes --compromised")]
+    /// Refused while an agent that can still come back by itself needs it, unless it is left behind. Tokens that were given out
+    /// before stay good until they end. With --compromised at once and whoever needs it. Agents that are left behind, or need
+    /// it then, need a token to come back.
+    #[command(
+        after_help = "Examples:\n  musterctl ca retire --yes\n  musterctl ca retire --yes --leave-behind db-01.fra\n  \
+                      musterctl ca retire --yes --compromised"
+    )]
     Retire(RetireArgs),
 }
 
@@ -68,6 +72,9 @@ pub struct RetireArgs {
     /// The key of the old CA is in other hands
     #[arg(long)]
     compromised: bool,
+    /// Names or UUIDs of agents that need the old CA and are given up
+    #[arg(long, value_name = "AGENT", num_args = 1.., value_delimiter = ',')]
+    leave_behind: Vec<String>,
 }
 
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
@@ -103,6 +110,7 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
             let client = session.connect(&asked).await?;
             let request = v1::RetireCaRequest {
                 compromised: args.compromised,
+                leave_behind: args.leave_behind,
             };
             let call = async |request| client.cas().retire_ca(request).await;
             let response = client.call(&asked, call, request).await?;

@@ -10,7 +10,7 @@ use super::{Agents, Entry, Error};
 use crate::{
     clock::{self, Micros},
     events::Event,
-    store::{CertificateRow, ChangeKind, Op},
+    store::{self, CertificateRow, ChangeKind, Op},
 };
 
 /// Who ends it, and why.
@@ -129,6 +129,17 @@ impl Agents {
         self.write().remove(&id);
         self.assignments.notify_one();
         self.changes.committed();
+        Ok(())
+    }
+
+    /// Ids of agents that were deleted before `at` may be given out again.
+    pub async fn forget_deleted(&self, at: Micros) -> Result<(), store::Error> {
+        let _writing = self.writing.lock().await;
+        let ids = self.db.agent_trim_deleted(at).await?;
+        let mut deleted = self.lock_deleted();
+        for id in ids.iter().filter_map(|id| id.parse().ok()) {
+            deleted.remove(&id);
+        }
         Ok(())
     }
 

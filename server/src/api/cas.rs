@@ -1,6 +1,6 @@
 //! `CaService`.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use muster_proto::{
     error::Problem,
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
-    problem::{context, status},
+    problem::{context, invalid_field, status},
 };
 use crate::{
     access::OpCtx,
@@ -18,6 +18,8 @@ use crate::{
     clock::{self, to_optional_timestamp},
     pki::{Authority, Phase},
 };
+
+const MAX_LEFT_BEHIND: usize = 1_000;
 
 #[tonic::async_trait]
 impl CaService for Api {
@@ -61,9 +63,17 @@ impl CaService for Api {
     async fn retire_ca(&self, request: Request<v1::RetireCaRequest>) -> Result<Response<v1::RetireCaResponse>, Status> {
         let ctx = context(&request)?;
         let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
-        let compromised = request.into_inner().compromised;
-        self.change(&ctx, async move { cas.retire(compromised, &by, clock::now()).await })
-            .await?;
+        let request = request.into_inner();
+        if request.leave_behind.len() > MAX_LEFT_BEHIND {
+            let text = format!("must be at most {MAX_LEFT_BEHIND} agents");
+            return Err(status(&ctx, invalid_field("leave_behind", text)));
+        }
+        let left_behind = request.leave_behind.iter().map(|agent| self.agents.find(agent));
+        let left_behind: BTreeSet<_> = left_behind
+            .collect::<Result<_, _>>()
+            .map_err(|error| status(&ctx, error))?;
+        let retire = async move { cas.retire(request.compromised, &left_behind, &by, clock::now()).await };
+        self.change(&ctx, retire).await?;
         Ok(Response::new(v1::RetireCaResponse {
             status: Some(self.ca_status(&ctx).await?),
         }))

@@ -14,7 +14,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::{Api, problem};
 use crate::{
     access::Caller,
-    link::{self, Close},
+    clock,
+    link::{self, Close, Shown},
     net::Peer,
 };
 
@@ -35,9 +36,14 @@ impl LinkService for Api {
         };
         let peer = request.extensions().get::<Peer>();
         let connection = peer.map(|peer| peer.connection.clone());
-        let serial = peer
-            .and_then(|peer| Some(peer.certificate.as_ref()?.serial.clone()))
-            .unwrap_or_default();
+        let certificate = peer.and_then(|peer| peer.certificate.as_ref());
+        let shown = Shown {
+            remote: ctx.source.to_string(),
+            serial: certificate.map(|it| it.serial.clone()).unwrap_or_default(),
+            not_after: certificate
+                .map(|it| clock::from_system(it.not_after))
+                .unwrap_or_default(),
+        };
         let inbound = request
             .into_inner()
             .map(|frame| frame.map_err(|status| what_is_wrong(&status)))
@@ -51,15 +57,7 @@ impl LinkService for Api {
                 }
             }
         });
-        let link = link::run(
-            self.link.clone(),
-            agent,
-            ctx.source.to_string(),
-            serial,
-            inbound,
-            outbound,
-            on_active,
-        );
+        let link = link::run(self.link.clone(), agent, shown, inbound, outbound, on_active);
         self.tasks.spawn(async move {
             link.await;
             // A connection outside of the limits is there for its link alone.

@@ -157,6 +157,11 @@ impl<'a> Section<'a> {
             retention.keep("results", &mut config.retention.results);
             retention.keep("events", &mut config.retention.events);
             retention.keep("metrics", &mut config.retention.metrics);
+            retention.set(
+                "deleted_agents",
+                &mut config.retention.deleted_agents,
+                between(HOUR, 20 * YEAR),
+            );
         });
         self.section("certificates", |certificates| {
             certificates.set(

@@ -65,6 +65,7 @@ api_listen: {api_listen}
 #   results: {{ age: 30d, bytes: 4GiB }}
 #   events:  {{ age: 90d, bytes: 1GiB }}
 #   metrics: {{ age: 2d, bytes: 4GiB }}
+#   deleted_agents: 365d         # how long their ids stay taken
 
 # How long certificates are good for.
 # certificates:

@@ -37,7 +37,7 @@ fn every_key_is_taken() {
          agent_listen: \"[::]:18443\"\napi_listen: 192.0.2.1:19443\nadvertise: [muster.example.com:8443]\n\
          database: postgres://muster@db/muster\nlink: { heartbeat: 10s }\n\
          limits: { connections: 5, connections_per_source: 4, handshakes: 3 }\n\
-         retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n\
+         retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n  deleted_agents: 30d\n\
          certificates: { agent: 24h, user: 7d, controller: 14d }\n\
          enrollment: { on_clone: fork }\nlogging: { level: debug, format: json }\n\
          api_certificate: { certificate: /srv/api.pem, key: /srv/api-key.pem }\n",

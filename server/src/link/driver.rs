@@ -85,24 +85,33 @@ struct Newcomer {
     answer: BoxFuture<'static, (String, Verdict)>,
 }
 
+/// What the connection of a link has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// Address.
+    pub remote: String,
+    /// Of the certificate.
+    pub serial: String,
+    pub not_after: Micros,
+}
+
 /// Runs one link to its end. `on_active` is called when the agent is admitted.
 pub async fn run(
     deps: Deps,
     agent: AgentId,
-    remote: String,
-    serial: String,
+    shown: Shown,
     inbound: Inbound,
     outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
     on_active: Box<dyn FnOnce() + Send>,
 ) {
-    let session = Session::new(agent, deps.config.clone(), clock::now());
+    let session = Session::new(agent, deps.config.clone(), shown.not_after, clock::now());
     let mut link = Link {
         policies: deps.policies.watch(),
         trust: deps.pki.watch(),
         deps,
         agent,
-        remote,
-        serial,
+        remote: shown.remote,
+        serial: shown.serial,
         newcomer: None,
         session_id: uuid::Uuid::new_v4().simple().to_string(),
         session,

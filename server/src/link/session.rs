@@ -202,6 +202,8 @@ struct Asked(Micros);
 pub struct Session {
     agent: AgentId,
     config: Config,
+    /// When the certificate ends that the link was made with. Who has renewed it makes another link.
+    expires: Micros,
     state: State,
     last_heard: Micros,
     ignored_frames: u64,
@@ -212,10 +214,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(agent: AgentId, config: Config, now: Micros) -> Self {
+    pub fn new(agent: AgentId, config: Config, expires: Micros, now: Micros) -> Self {
         Self {
             agent,
             config,
+            expires,
             state: State::Handshake,
             last_heard: now,
             ignored_frames: 0,
@@ -475,6 +478,9 @@ impl Session {
     fn tick(&mut self, now: Micros) -> Vec<Effect> {
         if now - self.last_heard >= 4 * self.config.heartbeat {
             return vec![Effect::Close(Close::Timeout)];
+        }
+        if now >= self.expires {
+            return vec![Effect::Close(Close::Expired)];
         }
         match &mut self.state {
             // Also when the clock was set back behind the last one.

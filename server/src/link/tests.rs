@@ -1,5 +1,7 @@
 //! The session of the controller's end, as tables of events and what follows from them.
 
+mod expiry;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Barrier, Mutex},
@@ -35,7 +37,7 @@ fn session() -> Session {
         controller_name: "c1".into(),
         on_clone: OnClone::Refuse,
     };
-    Session::new(agent(), config, 0)
+    Session::new(agent(), config, i64::MAX, 0)
 }
 
 fn frame(frame: connect_request::Frame) -> Event {

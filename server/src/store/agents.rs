@@ -225,12 +225,14 @@ impl Tx {
         self.execute(sql, args![id, until, revision]).await.map(|_| ())
     }
 
-    /// Whether a certificate may be issued now: the agent is trusted, and nothing has ended that since `epoch`. Keeps the row
-    /// until the commit, and closes the window of a readmission.
-    pub async fn agent_may_be_issued(&mut self, id: &str, epoch: i64) -> Result<bool, Error> {
+    /// Whether a certificate may be issued now to who has shown the one with this serial: the agent is trusted, nothing has
+    /// ended that since `epoch`, and that certificate is not revoked. Keeps the row until the commit, and closes the window
+    /// of a readmission.
+    pub async fn agent_may_be_issued(&mut self, id: &str, epoch: i64, shown: &str) -> Result<bool, Error> {
         let sql = "UPDATE agents SET readmit_until = 0 WHERE id = $1 AND epoch = $2 \
-                   AND status NOT IN ('revoked', 'expected')";
-        Ok(self.execute(sql, args![id, epoch]).await? == 1)
+                   AND status NOT IN ('revoked', 'expected') \
+                   AND NOT EXISTS (SELECT 1 FROM agent_certificates WHERE serial = $3 AND revoked_at > 0)";
+        Ok(self.execute(sql, args![id, epoch, shown]).await? == 1)
     }
 
     pub async fn agent_set_operator_labels(&mut self, id: &str, labels: &str, revision: i64) -> Result<(), Error> {
@@ -239,18 +241,28 @@ impl Tx {
     }
 }
 
+#[derive(FromRow)]
+struct Deleted {
+    id: String,
+}
+
 impl Db {
     pub async fn agent_list(&self) -> Result<Vec<AgentRow>, Error> {
         self.control_all("SELECT * FROM agents").await
     }
 
+    /// Forgets the agents that were deleted before `at`; their ids come back, and may be given out again.
+    pub async fn agent_trim_deleted(&self, at: i64) -> Result<Vec<String>, Error> {
+        let mut tx = self.begin_control().await?;
+        let sql = "DELETE FROM deleted_agents WHERE deleted_at < $1 RETURNING id";
+        let rows: Vec<Deleted> = tx.fetch_all(sql, args![at]).await?;
+        tx.commit().await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     /// Ids that stay taken though their agents are gone.
     pub async fn agent_list_deleted(&self) -> Result<Vec<String>, Error> {
-        #[derive(FromRow)]
-        struct Id {
-            id: String,
-        }
-        let rows: Vec<Id> = self.control_all("SELECT id FROM deleted_agents").await?;
+        let rows: Vec<Deleted> = self.control_all("SELECT id FROM deleted_agents").await?;
         Ok(rows.into_iter().map(|row| row.id).collect())
     }
 

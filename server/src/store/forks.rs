@@ -25,6 +25,15 @@ impl Tx {
             .map(|_| ())
     }
 
+    /// Whether who has shown the certificate with this serial may take over from this agent now; as `agent_may_be_issued`,
+    /// but for a certificate of somebody else, so that nothing of this agent changes.
+    pub async fn agent_may_fork(&mut self, parent: &str, epoch: i64, shown: &str) -> Result<bool, Error> {
+        let sql = "UPDATE agents SET epoch = epoch WHERE id = $1 AND epoch = $2 \
+                   AND status NOT IN ('revoked', 'expected') \
+                   AND NOT EXISTS (SELECT 1 FROM agent_certificates WHERE serial = $3 AND revoked_at > 0)";
+        Ok(self.execute(sql, args![parent, epoch, shown]).await? == 1)
+    }
+
     pub async fn agent_set_fork_until(&mut self, id: &str, until: i64, revision: i64) -> Result<(), Error> {
         let sql = "UPDATE agents SET fork_until = $2, revision = $3 WHERE id = $1";
         self.execute(sql, args![id, until, revision]).await.map(|_| ())

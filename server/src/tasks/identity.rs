@@ -43,6 +43,8 @@ pub struct Deps {
     pub telemetry: Telemetry,
     pub users: Arc<Users>,
     pub grace: Micros,
+    /// How long the ids of deleted agents stay taken.
+    pub keep_deleted: Micros,
 }
 
 /// What was told already.
@@ -103,6 +105,10 @@ async fn round(deps: &Deps, told: &mut Told, now: Micros) {
     let trimmed = async {
         deps.db.agent_certificate_trim(now - deps.grace - KEEP).await?;
         deps.users.trim(now - KEEP, now).await?;
+        deps.fleet
+            .agents
+            .forget_deleted(now.saturating_sub(deps.keep_deleted))
+            .await?;
         deps.db.token_trim(now - KEEP).await
     };
     if let Err(error) = trimmed.await {

@@ -63,6 +63,7 @@ async fn what_is_too_much_goes_and_no_more_than_that() {
         bytes,
     };
     let retention = Retention {
+        deleted_agents: Duration::from_secs(60),
         results: keep(90_000),
         events: keep(1),
         metrics: keep(1),
