@@ -6,7 +6,7 @@ pub mod app;
 mod backoff;
 pub mod checks;
 pub mod cli;
-mod clock;
+pub mod clock;
 pub mod collect;
 pub mod config;
 mod detached;

@@ -374,24 +374,21 @@ impl Driver<'_> {
                     }
                 }
             }
-            Effect::StartSpool => match link.state.next_spool_id(SystemTime::now()) {
+            Effect::StartSpool { above } => match link.state.next_spool_id_above(above, SystemTime::now()) {
                 Ok(id) => {
-                    tracing::info!(
-                        spool = id,
-                        "much waits in the queue; it is sent behind what is recorded now"
-                    );
+                    if above > 0 {
+                        tracing::warn!(
+                            above,
+                            spool = id,
+                            "the controller has results of a later spool: the state directory was put back; going on above it"
+                        );
+                    } else {
+                        tracing::info!(
+                            spool = id,
+                            "much waits in the queue; it is sent behind what is recorded now"
+                        );
+                    }
                     link.queue.lock().start_spool(&id);
-                }
-                Err(error) => tracing::error!(error = dial::causes(&error), "failed to start a new spool"),
-            },
-            Effect::Renumber { above } => match link.state.next_spool_id_above(above, SystemTime::now()) {
-                Ok(id) => {
-                    tracing::warn!(
-                        above,
-                        spool = id,
-                        "the controller has results of a later spool: the state directory was put back; going on above it"
-                    );
-                    link.queue.lock().renumber(&id);
                 }
                 Err(error) => tracing::error!(error = dial::causes(&error), "failed to start a new spool"),
             },

@@ -61,11 +61,11 @@ pub enum Effect {
     ApplyPolicies(v1::PolicySync),
     Configure(v1::AgentConfig),
     TrustBundle(v1::Signed),
-    /// Go on under a new spool: much waits in the present one, and what is recorded now shall not wait behind it.
-    StartSpool,
-    /// Number all that waits anew, under a spool of a higher generation than this: the controller knows results that a spool
-    /// of this start would come behind. The state directory is older than the agent, as after a snapshot was put back.
-    Renumber {
+    /// Go on under a new spool of a higher generation than this. Much waits in the present one, and what is recorded now shall
+    /// not wait behind it; or, above 0, the controller knows results that a spool of this start would come behind: the state
+    /// directory is older than the agent, as after a snapshot was put back. What waits keeps its numbers, since another
+    /// snapshot may hold it too.
+    StartSpool {
         above: u64,
     },
     Rejected {
@@ -303,9 +303,9 @@ impl Session {
         let is_behind = highest > 0 && generation(lanes.spool_id()).unwrap_or(0) <= highest;
         let mut effects = vec![Effect::Welcomed(Box::new(welcome))];
         if is_behind {
-            effects.push(Effect::Renumber { above: highest });
+            effects.push(Effect::StartSpool { above: highest });
         } else if Lanes::ALL.iter().any(|lane| lanes.lane(*lane).live_bytes() > BACKLOG) {
-            effects.push(Effect::StartSpool);
+            effects.push(Effect::StartSpool { above: 0 });
         }
         Ok(effects)
     }

@@ -39,7 +39,10 @@ const LIMITS: Limits = Limits {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Record { is_metric: bool, bytes: usize },
+    Record {
+        is_metric: bool,
+        bytes: usize,
+    },
     /// Frames go on their way, arrive, are stored and acknowledged: so many of each.
     AgentSends(usize),
     ControllerHears(usize),
@@ -149,7 +152,7 @@ fn controller_session() -> controller::Session {
         controller_name: "c1".into(),
         on_clone: OnClone::Refuse,
     };
-    controller::Session::new(AGENT.parse().expect("a UUID"), config, 0)
+    controller::Session::new(AGENT.parse().expect("a UUID"), config, i64::MAX, 0)
 }
 
 impl World {
@@ -233,7 +236,9 @@ impl World {
     fn agent_sends(&mut self, frames: usize) {
         for _ in 0..frames {
             let now = self.now();
-            let Some(frame) = self.agent.next_frame(&mut self.lanes, now) else { break };
+            let Some(frame) = self.agent.next_frame(&mut self.lanes, now) else {
+                break;
+            };
             self.up.push_back(frame);
         }
     }
@@ -298,7 +303,11 @@ impl World {
     fn commit(&mut self, jobs: usize) {
         for _ in 0..jobs {
             let Some(job) = self.jobs.pop_front() else { break };
-            let mark = self.database.marks.entry((job.lane, job.spool.to_string())).or_default();
+            let mark = self
+                .database
+                .marks
+                .entry((job.lane, job.spool.to_string()))
+                .or_default();
             let mut through_seq = 0;
             for (seq, record) in (job.first_seq..).zip(&job.records) {
                 through_seq = seq;
@@ -333,13 +342,9 @@ impl World {
             let effects = self.agent.handle(agent::Event::Received(frame), &mut self.lanes, now);
             for effect in effects {
                 match effect {
-                    agent::Effect::StartSpool => {
-                        let spool = self.next_spool(0);
-                        self.lanes.start_spool(&spool);
-                    }
-                    agent::Effect::Renumber { above } => {
+                    agent::Effect::StartSpool { above } => {
                         let spool = self.next_spool(above);
-                        self.lanes.renumber(&spool);
+                        self.lanes.start_spool(&spool);
                     }
                     _ => {}
                 }
@@ -374,7 +379,9 @@ impl World {
         let before = self.waiting();
         for lane in ["results", "metrics"] {
             let dir = self.disk.path().join("queue").join(AGENT).join(lane);
-            let newest = fs::read_dir(dir).expect("the lane").map(|entry| entry.expect("a file").path());
+            let newest = fs::read_dir(dir)
+                .expect("the lane")
+                .map(|entry| entry.expect("a file").path());
             let newest = newest.max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
             if let Some(path) = newest {
                 let file = fs::OpenOptions::new().write(true).open(path).expect("the file");
@@ -389,11 +396,14 @@ impl World {
     }
 
     fn put_back(&mut self) {
-        let Some((copy, generation)) = &self.snapshot else { return };
+        let Some((copy, generation)) = self.snapshot.take() else {
+            return;
+        };
         let before = self.waiting();
         fs::remove_dir_all(self.disk.path().join("queue")).expect("the disk is empty");
         copy_dir(copy.path(), self.disk.path());
-        self.generation = *generation;
+        self.generation = generation;
+        self.snapshot = Some((copy, generation));
         self.start_agent();
         let after = self.waiting();
         self.excused.extend(before.difference(&after));
@@ -404,7 +414,8 @@ impl World {
     fn restore(&mut self) {
         let Some(backup) = &self.backup else { return };
         let kept: BTreeSet<i64> = backup.stored.iter().copied().collect();
-        self.excused.extend(self.database.stored.iter().filter(|number| !kept.contains(number)));
+        self.excused
+            .extend(self.database.stored.iter().filter(|number| !kept.contains(number)));
         self.database = backup.clone();
         self.jobs.clear();
         self.connect();

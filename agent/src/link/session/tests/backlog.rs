@@ -28,8 +28,8 @@ fn much_that_waits_makes_a_link_begin_with_a_new_spool_and_little_does_not() {
         bench.next();
         bench.receive(In::Welcome(welcome()))
     };
-    assert!(!greeted(10).contains(&Effect::StartSpool));
-    assert!(greeted(100).contains(&Effect::StartSpool));
+    assert!(!greeted(10).contains(&Effect::StartSpool { above: 0 }));
+    assert!(greeted(100).contains(&Effect::StartSpool { above: 0 }));
 }
 
 #[test]

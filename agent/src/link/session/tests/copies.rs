@@ -42,7 +42,7 @@ fn a_spool_that_is_not_above_what_the_controller_knows_is_left() {
     };
     let starts = |effects: &[Effect]| {
         effects.iter().find_map(|effect| match effect {
-            Effect::Renumber { above } => Some(*above),
+            Effect::StartSpool { above } => Some(*above),
             _ => None,
         })
     };
@@ -54,7 +54,7 @@ fn a_spool_that_is_not_above_what_the_controller_knows_is_left() {
 }
 
 #[test]
-fn what_waits_goes_out_under_the_new_spool_and_nothing_is_lost() {
+fn what_waits_goes_out_under_the_spool_it_was_recorded_in() {
     let mut bench = Bench::new();
     bench.record(v1::Lane::Results, 10);
     bench.record(v1::Lane::Results, 10);
@@ -63,11 +63,15 @@ fn what_waits_goes_out_under_the_new_spool_and_nothing_is_lost() {
         highest_generation: 9,
         ..welcome()
     }));
-    bench.lanes.renumber("10-b");
+    bench.lanes.start_spool("10-b");
+    bench.record(v1::Lane::Results, 10);
     match &bench.all()[..] {
-        [Out::Records(records)] => {
-            assert_eq!((records.spool_id.as_str(), records.first_seq), ("10-b", 1));
-            assert_eq!(records.records.len(), 2);
+        [Out::Records(new), Out::Records(old)] => {
+            assert_eq!(
+                (new.spool_id.as_str(), new.first_seq, new.records.len()),
+                ("10-b", 1, 1)
+            );
+            assert_eq!((old.spool_id.as_str(), old.first_seq, old.records.len()), ("1-a", 1, 2));
         }
         other => panic!("{other:?}"),
     }
