@@ -16,7 +16,7 @@ use crate::clock;
 use crate::net::reachable;
 use crate::pki::{self, Credentials, Pki};
 use crate::store::{self, Db};
-use crate::users;
+use crate::users::{self, Before};
 
 /// Who makes operators here, as events call it.
 const BY: &str = "the controller's host";
@@ -45,6 +45,7 @@ pub struct AdminContext {
     certificates: String,
     key: Zeroizing<String>,
     pub not_after: SystemTime,
+    pub before: Before,
 }
 
 /// Issues a certificate for the operator `name`, an admin, and puts it on file. One of that name gets it beside those that are
@@ -56,10 +57,11 @@ pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: Syste
     })?;
     let stored = async {
         let mut tx = store.begin().await?;
-        users::put(&mut tx, name, &issued, BY, clock::from_system(now)).await?;
-        tx.commit().await
+        let before = users::put(&mut tx, name, &issued, BY, clock::from_system(now)).await?;
+        tx.commit().await?;
+        Ok(before)
     };
-    stored.await.map_err(|source| Error::Store {
+    let before = stored.await.map_err(|source| Error::Store {
         name: name.to_owned(),
         source,
     })?;
@@ -70,6 +72,7 @@ pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: Syste
         certificates: pem::encode_certificates(&pki.user_chain(issued.der)),
         key: key.to_pem(),
         not_after: issued.not_after,
+        before,
     })
 }
 

@@ -124,6 +124,9 @@ pub enum CaVerb {
 #[derive(Debug, Subcommand)]
 pub enum Admin {
     /// Make an operator, and the file with which musterctl acts as it
+    ///
+    /// Whether the controller runs or not. One of that name gets a further certificate; one who was revoked is an operator
+    /// again, with this certificate alone.
     Create {
         /// What the operator is called
         #[arg(value_parser = name)]

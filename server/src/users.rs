@@ -300,18 +300,30 @@ impl Users {
     }
 }
 
-/// Puts a certificate on file, and its user, who is new, or revoked until now, or neither.
+/// What a user was before a certificate was put on file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    Nobody,
+    Trusted,
+    Revoked,
+}
+
+/// Puts a certificate on file, and its user, whatever the user was before.
 pub async fn put(
     tx: &mut Tx,
     name: &str,
     issued: &muster_certs::ca::Issued,
     by: &str,
     now: Micros,
-) -> Result<(), store::Error> {
+) -> Result<Before, store::Error> {
     let not_after = clock::from_system(issued.not_after);
     // The row of the user first: its lock keeps a revocation and a new certificate apart.
     let is_new = tx.user_insert(name, ROLE, now).await?;
-    let is_back = !is_new && tx.user_reinstate(name).await?;
+    let before = match is_new {
+        true => Before::Nobody,
+        false if tx.user_reinstate(name).await? => Before::Revoked,
+        false => Before::Trusted,
+    };
     tx.user_certificate_insert(NewUserCertificate {
         serial: &issued.serial,
         user_name: name,
@@ -321,17 +333,17 @@ pub async fn put(
     })
     .await?;
     let until = clock::to_text(not_after);
-    let (reason, text) = match (is_new, is_back) {
-        (true, _) => ("USER_CREATED", format!("{by} has created user {name}")),
-        (_, true) => (
+    let (reason, text) = match before {
+        Before::Nobody => ("USER_CREATED", format!("{by} has created user {name}")),
+        Before::Revoked => (
             "USER_CREATED",
             format!("{by} has created user {name}, who was revoked before"),
         ),
-        _ if by == name => (
+        Before::Trusted if by == name => (
             "USER_RENEWED",
             format!("{by} has got another certificate, until {until}"),
         ),
-        _ => (
+        Before::Trusted => (
             "USER_RENEWED",
             format!("{by} has given user {name} a certificate until {until}"),
         ),
@@ -341,7 +353,8 @@ pub async fn put(
         .with("by", by)
         .with("serial", &issued.serial)
         .with("not_after", until);
-    tx.event_insert_all(&[event.into_row()]).await
+    tx.event_insert_all(&[event.into_row()]).await?;
+    Ok(before)
 }
 
 fn entry(row: UserCertificateRow) -> (String, Live) {

@@ -13,6 +13,7 @@ mod ids;
 mod methods;
 mod report;
 mod requests;
+mod rotated;
 mod standings;
 mod tls;
 mod tokens;

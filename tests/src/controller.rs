@@ -1,6 +1,8 @@
 //! A controller as in production: set up by `muster-server init`, run by `muster-server run`. Not the `dev` command, which
 //! is `dev.rs`.
 
+mod backup;
+
 use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::Value;
@@ -14,6 +16,8 @@ use crate::{
     postgres::Database,
     process,
 };
+
+pub use backup::Backup;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

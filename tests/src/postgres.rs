@@ -35,6 +35,22 @@ impl Database {
         Some(Self { server, name })
     }
 
+    /// The names of its tables.
+    pub fn tables(&self) -> String {
+        let sql = "SELECT string_agg(tablename, ' ') FROM pg_tables WHERE schemaname = 'public'";
+        let mut command = process::command("psql");
+        command.args([
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+            "--no-align",
+            "--command",
+            sql,
+            &self.url(),
+        ]);
+        Outcome::of(command).expect_code(0).stdout.trim().to_owned()
+    }
+
     pub fn url(&self) -> String {
         let (server, _) = self.server.rsplit_once('/').expect("the URL names a database");
         format!("{server}/{}", self.name)

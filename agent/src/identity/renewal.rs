@@ -2,14 +2,12 @@
 //! done in `renewer`.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use muster_certs::ca::BACKDATE;
+use tokio::sync::watch;
 
 use super::Identity;
 use crate::clock;
@@ -28,16 +26,29 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(60), Duration::from_s
 /// No attempt follows another faster than this, however short a certificate lives.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// What the offset of two clocks differs by from one time to the next while nobody sets them: the way of the message.
+const JITTER: Micros = 500_000;
+
 /// The controller's clock, as far from ours as it was when it was last told.
 #[derive(Debug, Clone, Default)]
-pub struct ControllerClock(Arc<AtomicI64>);
+pub struct ControllerClock(Arc<watch::Sender<Micros>>);
 
 impl ControllerClock {
     pub fn told(&self, controller: Micros, now: SystemTime) {
         // What is not told is 0.
         if controller > 0 {
-            self.0.store(controller - clock::unix_micros(now), Ordering::Relaxed);
+            let ahead = controller - clock::unix_micros(now);
+            self.0.send_if_modified(|known| {
+                let is_set = (ahead - *known).abs() > JITTER;
+                *known = ahead;
+                is_set
+            });
         }
+    }
+
+    /// Told when one of the clocks was set, or the controller's is known for the first time.
+    pub fn follow(&self) -> watch::Receiver<Micros> {
+        self.0.subscribe()
     }
 
     pub fn at(&self, now: SystemTime) -> Micros {
@@ -46,7 +57,7 @@ impl ControllerClock {
 
     /// How far it is before ours.
     pub fn ahead(&self) -> Micros {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
     }
 }
 
@@ -170,5 +181,24 @@ mod tests {
         assert_eq!(clock.at(at(7)), clock::unix_micros(at(8)));
         clock.told(0, now);
         assert_eq!(clock.ahead(), HOUR, "nothing was told");
+    }
+
+    #[test]
+    fn whoever_waits_by_the_clock_hears_of_it_when_it_was_set_and_not_of_each_message() {
+        let clock = ControllerClock::default();
+        let mut follower = clock.follow();
+        let now = at(5);
+        let told = |ahead: i64| clock.told(clock::unix_micros(now) + ahead, now);
+        told(HOUR);
+        assert!(follower.has_changed().unwrap_or(false), "it was not known before");
+        follower.mark_unchanged();
+        told(HOUR + JITTER);
+        assert!(
+            !follower.has_changed().unwrap_or(true),
+            "no more than the way of a message"
+        );
+        assert_eq!(clock.ahead(), HOUR + JITTER);
+        told(0);
+        assert!(follower.has_changed().unwrap_or(false), "it was set");
     }
 }

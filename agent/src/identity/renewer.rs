@@ -137,8 +137,10 @@ impl Renewer {
 
     /// Returns when the certificate shall be renewed.
     async fn until_due(&mut self, random: f64, renew_by: &mut watch::Receiver<i64>) {
+        let mut clock = self.holder.clock().follow();
         loop {
             let current = self.holder.current();
+            clock.mark_unchanged();
             let due = Life::of_identity(&current).due(random, *renew_by.borrow_and_update());
             let now = self.holder.clock().at(SystemTime::now());
             if now >= due {
@@ -150,6 +152,7 @@ impl Renewer {
                 () = sleep(wait) => {}
                 () = self.holder.was_refused() => return,
                 _ = renew_by.changed() => {}
+                _ = clock.changed() => {}
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::cli::{Installation, SYSTEM_CONFIG};
 use crate::config::{self, Config};
 use crate::pki::{self, Pki};
 use crate::store::{self, Db};
+use crate::users::Before;
 use crate::{admin, clock};
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,7 @@ pub struct Report {
     name: String,
     context: PathBuf,
     not_after: SystemTime,
+    before: Before,
 }
 
 /// Makes an operator, and writes the context file to `out`.
@@ -59,6 +61,7 @@ pub async fn create(
         name: operator.name,
         context,
         not_after: operator.not_after,
+        before: operator.before,
     })
 }
 
@@ -105,6 +108,11 @@ impl fmt::Display for Report {
         let context = self.context.display();
         let until = clock::to_text(clock::from_system(self.not_after));
         writeln!(f, "operator        {} in {context}, good until {until}", self.name)?;
+        match self.before {
+            Before::Nobody => {}
+            Before::Trusted => writeln!(f, "                beside the certificates that were there")?,
+            Before::Revoked => writeln!(f, "                who was revoked: with this certificate alone")?,
+        }
         writeln!(f)?;
         writeln!(f, "next:")?;
         writeln!(f, "  musterctl --config {context} agent list")
@@ -150,9 +158,10 @@ mod tests {
         create("oncall", &at(&dir), None, SystemTime::now()).await.unwrap();
         let error = create("oncall", &at(&dir), None, SystemTime::now()).await.unwrap_err();
         assert!(error.to_string().contains("--out"), "{error}");
-        create("oncall", &at(&dir), Some(&dir.join("again.yaml")), SystemTime::now())
+        let report = create("oncall", &at(&dir), Some(&dir.join("again.yaml")), SystemTime::now())
             .await
             .unwrap();
+        assert!(report.to_string().contains("beside"), "{report}");
     }
 
     #[tokio::test]

@@ -115,3 +115,93 @@ impl Agents {
         self.first_uses.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::NewAgent;
+
+    fn entry() -> Entry {
+        Entry::from(&NewAgent {
+            id: AgentId::random(),
+            name: "db-01",
+            agent_labels: "{}",
+            token_labels: "{}",
+            version: "",
+            now: 1,
+            revision: 1,
+        })
+    }
+
+    fn row(serial: &str, used_at: Micros) -> CertificateRow {
+        CertificateRow {
+            serial: serial.into(),
+            agent_id: String::new(),
+            not_after: 100,
+            created_at: 1,
+            public_key: format!("key of {serial}"),
+            ca: "ca".into(),
+            predecessor: String::new(),
+            used_at,
+            superseded_at: 0,
+            revoked_at: 0,
+            revoke_reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn of_the_live_certificates_on_file_the_newest_that_was_used_counts_and_the_one_after_it() {
+        // Serials with the times of their first use, in the order in which they were issued; what counts, and what waits.
+        type Case = (&'static [(&'static str, Micros)], &'static str, Option<&'static str>);
+        let cases: [Case; 6] = [
+            (&[("a", 0)], "a", None),
+            (&[("a", 5)], "a", None),
+            (&[("a", 5), ("b", 0)], "a", Some("b")),
+            // A crash before the end of the older one was written.
+            (&[("a", 5), ("b", 6)], "b", None),
+            // An agent that asked twice, and used neither.
+            (&[("a", 5), ("b", 0), ("c", 0)], "a", Some("c")),
+            (&[("a", 0), ("b", 0)], "a", Some("b")),
+        ];
+        for (rows, current, next) in cases {
+            let mut entry = entry();
+            for (serial, used_at) in rows {
+                entry.take_certificate(&row(serial, *used_at));
+            }
+            assert_eq!(entry.certificate.serial, current, "{rows:?}");
+            assert_eq!(entry.next.as_ref().map(|next| next.serial.as_str()), next, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_found_by_its_serial_and_none_by_an_empty_one() {
+        let mut entry = entry();
+        assert!(entry.certificate_of("").is_none(), "it has none");
+        entry.take_certificate(&row("a", 5));
+        entry.take_certificate(&row("b", 0));
+        for (serial, key) in [
+            ("a", Some("key of a")),
+            ("b", Some("key of b")),
+            ("c", None),
+            ("", None),
+        ] {
+            let found = entry.certificate_of(serial).map(|it| it.public_key.as_str());
+            assert_eq!(found, key, "{serial:?}");
+        }
+    }
+
+    #[test]
+    fn neither_an_expected_nor_a_revoked_agent_is_trusted() {
+        for (status, is_trusted) in [
+            (AgentStatus::Pending, true),
+            (AgentStatus::Online, true),
+            (AgentStatus::Late, true),
+            (AgentStatus::Offline, true),
+            (AgentStatus::Expected, false),
+            (AgentStatus::Revoked, false),
+        ] {
+            let entry = Entry { status, ..entry() };
+            assert_eq!(entry.is_trusted(), is_trusted, "{status:?}");
+        }
+    }
+}

@@ -364,7 +364,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  a CA that was prepared since then is lost; agents that trust nothing else need a token"
+            "  a CA that was prepared since then is lost, and one that was retired since then is trusted again"
         )?;
         writeln!(f, "  the history of metrics was not in the backup")?;
         if let Some(files) = &config.api_certificate {

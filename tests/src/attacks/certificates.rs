@@ -12,6 +12,7 @@ use super::{
     dialer::Call,
     forge::{CERTIFIES, Credentials, Draft, SEQUENCE, Signer, tlv},
     report::Category,
+    rotated,
     standings::{self, Standing},
 };
 
@@ -36,6 +37,7 @@ pub async fn attack(ground: &Ground, category: &mut Category) {
         at_both(ground, category, &format!("the name {shown:?}"), &credentials, accepted).await;
     }
     renewals(ground, category).await;
+    rotated::attack(category).await;
 }
 
 /// At the listener for which its name would be meant; at the other one it is refused as well, there perhaps by its kind.

@@ -29,6 +29,7 @@ fn an_admin_lists_services_by_reflection_and_calls_them() {
         "PolicyService",
         "StateService",
         "TokenService",
+        "UserService",
         "MetricService",
     ] {
         assert!(

@@ -71,3 +71,14 @@ async fn opens_a_connection(controller: &Controller, setup: &Setup) -> Result<()
     client.get_trust_bundle(GetTrustBundleRequest {}).await?;
     Ok(())
 }
+
+/// Nobody was taken for a copy of itself, nor for what a snapshot brought back.
+fn assert_no_copies(controller: &Controller) {
+    for event in controller.ctl().items(&["event", "list"]).expect("events") {
+        let reason = event["reason"].as_str().unwrap_or_default();
+        assert!(
+            !reason.starts_with("AGENT_CLONE") && reason != "AGENT_SNAPSHOT_RESTORED",
+            "{event}"
+        );
+    }
+}

@@ -375,7 +375,8 @@ fn the_last_operator_stays_and_the_host_lets_everybody_in_again() {
         .ctl_as("oncall.yaml")
         .ok(&["user", "revoke", "tester", "--reason", "left"]);
     controller.ctl().run(&["agent", "list"]).expect_code(4);
-    controller.create_admin("tester", "tester-2.yaml").expect_code(0);
+    let again = controller.create_admin("tester", "tester-2.yaml").expect_code(0);
+    assert!(again.stdout.contains("who was revoked"), "{again}");
     controller.ctl_as("tester-2.yaml").ok(&["agent", "list"]);
     controller.ctl().run(&["agent", "list"]).expect_code(4);
 }

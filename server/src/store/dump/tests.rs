@@ -55,3 +55,116 @@ async fn a_backup_knows_every_table_and_column_that_there_is() {
         .collect();
     assert_eq!(known, there, "add it to store/dump/tables.rs");
 }
+
+/// Values at the edges of every kind, and none at all.
+fn rows(table: &Table) -> Vec<Vec<Value>> {
+    let value = |kind: Kind, n: usize| match (kind, n) {
+        (Kind::Text, 0) => Value::Text(String::new()),
+        (Kind::Text, 1) => Value::Text("a \"quoted\" \\ line\nand \u{1f980} \u{7f}".to_owned()),
+        (Kind::Text, _) => Value::Text("n".repeat(70_000)),
+        (Kind::Int, 0) => Value::Int(i64::MIN),
+        (Kind::Int, 1) => Value::Int(0),
+        (Kind::Int, _) => Value::Int(i64::MAX),
+        (Kind::Bool, n) => Value::Bool(n == 1),
+        (Kind::Bytes, 0) => Value::Bytes(Vec::new()),
+        (Kind::Bytes, 1) => Value::Bytes((0..=255).collect()),
+        // The one column that may be NULL.
+        (Kind::Bytes, _) if table.name == "agent_certificates" => Value::Null,
+        (Kind::Bytes, _) => Value::Bytes(vec![0xff; 70_000]),
+    };
+    (0..3)
+        .map(|n| table.columns.iter().map(|column| value(column.kind, n)).collect())
+        .collect()
+}
+
+async fn all_rows(source: &Source) -> BTreeMap<&'static str, Vec<Vec<Value>>> {
+    let mut snapshot = Snapshot::open(source).await.unwrap();
+    let mut found = BTreeMap::new();
+    for table in &TABLES {
+        let mut rows = Vec::new();
+        snapshot
+            .each_row(table, |row| {
+                rows.push(row);
+                Ok::<_, DumpError>(())
+            })
+            .await
+            .unwrap();
+        found.insert(table.name, rows);
+    }
+    snapshot.close().await.unwrap();
+    found
+}
+
+async fn fill(source: &Source) {
+    let mut filling = Filling::begin(source, schema()).await.unwrap();
+    for table in &TABLES {
+        filling.insert(table, table.columns, &rows(table)).await.unwrap();
+    }
+    filling.migrate().await.unwrap();
+    filling.commit().await.unwrap();
+}
+
+/// What goes in comes out, and a second filling is refused.
+async fn goes_round(source: &Source) {
+    fill(source).await;
+    let found = all_rows(source).await;
+    for table in &TABLES {
+        assert_eq!(found[table.name], rows(table), "{}", table.name);
+    }
+    let error = Filling::begin(source, schema()).await.unwrap_err();
+    assert!(matches!(error, DumpError::Occupied(_)), "{error}");
+}
+
+#[tokio::test]
+async fn every_kind_of_value_goes_in_and_out_of_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    goes_round(&Source::Sqlite(folder.path().to_owned())).await;
+}
+
+/// A PostgreSQL that the tests may use, if there is one.
+#[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
+fn postgres_url() -> Option<String> {
+    let url = std::env::var("MUSTER_TEST_POSTGRES_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
+    if url.is_none() {
+        eprintln!("SKIPPED: rows in and out of PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
+    }
+    url
+}
+
+#[tokio::test]
+async fn every_kind_of_value_goes_in_and_out_of_postgresql() {
+    let Some(server) = postgres_url() else { return };
+    let name = format!("muster_dump_{}", std::process::id());
+    let mut admin = PgConnection::connect(&server).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let source = Source::Postgres(format!("{base}/{name}"));
+    // What is left undone is not even tables.
+    Filling::begin(&source, schema()).await.unwrap().abandon().await;
+    assert!(matches!(Snapshot::open(&source).await, Err(DumpError::Missing(_))));
+    goes_round(&source).await;
+    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+    sqlx::query(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_another_release_is_not_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::Sqlite(folder.path().to_owned());
+    assert!(matches!(Snapshot::open(&source).await, Err(DumpError::Missing(_))));
+    let db = Db::open(&source).await.unwrap();
+    db.close().await;
+    Snapshot::open(&source).await.unwrap().close().await.unwrap();
+    let mut filling = Filling::begin(&source, schema()).await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES (9999, '', TRUE, '', 0)";
+    filling.execute(newer.to_owned()).await.unwrap();
+    filling.commit().await.unwrap();
+    let error = Snapshot::open(&source).await.unwrap_err();
+    assert!(matches!(error, DumpError::OtherRelease { found: 9999, .. }), "{error}");
+}

@@ -3,6 +3,7 @@
 use muster_tests::{
     Controller, ServerYaml,
     agent::Setup,
+    peer::{self, Link, Peer},
     poll::{self, SECOND},
 };
 
@@ -73,6 +74,47 @@ fn old_tokens_absent_agents_and_operators_files_outlast_a_rotation() {
         );
     }
     // All of this was done with the file of an operator that knows the first root alone.
+}
+
+#[test]
+fn agents_that_cannot_follow_a_rotation_are_named_and_can_be_left_behind() {
+    let controller = Controller::start();
+    let enroll = |name: &str, arguments: &[&str]| {
+        let machine = Peer::new(name);
+        let answer = machine.enroll(&controller, &controller.token(arguments).secret);
+        let answer = answer.expect("it enrolls");
+        (answer.agent_id, machine.identity(answer.certificates))
+    };
+    // Neither ever says what it trusts, as agents did before there were trust bundles.
+    let (lost, lost_identity) = enroll("lost", &[]);
+    step(&controller, &["prepare"]);
+    step(&controller, &["activate"]);
+    let (late, late_identity) = enroll("late", &[]);
+    let said = refused(&controller, &["retire"]).says(&["lost", &lost, "late", &late, "--leave-behind"]);
+    said.explains();
+    // What came with the certificate of the new CA was its root, and who uses the one has the other.
+    peer::use_certificate(&controller, &late_identity).expect("its certificate counts");
+    let said = refused(&controller, &["retire"]).says(&["lost", &lost]);
+    assert!(!said.stderr.contains(&late), "{said}");
+    refused(&controller, &["retire", "--leave-behind", "nobody"]).says(&["nobody"]);
+
+    let link = Link::connect(&controller, &lost_identity).expect("until then it has its link");
+    let after = step(&controller, &["retire", "--leave-behind", "lost"]);
+    assert!(ca(&after, "RETIRED").is_some(), "{after}");
+    let ended = link.end().expect("a reason");
+    assert_eq!(peer::reason(&ended), "CERTIFICATE_REVOKED", "{ended}");
+    Link::connect(&controller, &lost_identity).expect_err("its CA is trusted no longer");
+    peer::use_certificate(&controller, &late_identity).expect("the other one is as it was");
+    let events = controller.ctl().events("CA_RETIRED").expect("events");
+    assert!(
+        events[0].to_string().contains("leaving 1 of its agents behind"),
+        "{events:?}"
+    );
+
+    let back = Peer::new("lost");
+    let token = controller.token(&["--agent-id", &lost]).secret;
+    let answer = back.enroll_as(&controller, &token, &lost).expect("it comes back");
+    Link::connect(&controller, &back.identity(answer.certificates)).expect("a link");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fs, thread};
 
+use muster_certs::identity_file::IdentityFile;
 use muster_tests::{
     Agent, Controller, Process, ServerYaml,
     agent::Setup,
@@ -16,10 +17,49 @@ use crate::clones;
 const PATIENCE: std::time::Duration = SECOND.saturating_mul(90);
 
 /// All that is done from the start to the fork, by the files and the connections of it; the link of the new agent comes last.
-const POINTS: [(&str, usize); 3] = [("fsync", 10), ("fchmod", 5), ("connect", 3)];
+const POINTS: [(&str, usize); 3] = [("fsync", 12), ("fchmod", 6), ("connect", 3)];
 /// What is removed of a fork, and of what was before it.
 const REMOVALS: (&str, usize) = ("unlink,unlinkat", 4);
 const REMOVED: [&str; 3] = ["state/fork-id", "state/fork.key.pem", "state/identity.next.pem"];
+
+/// How far a fork has come on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    NotBegun,
+    HasId,
+    HasKey,
+    HasIdentity,
+    /// And the file that names the machine says so.
+    IsNamed,
+}
+
+impl Stage {
+    const ALL: [Stage; 5] = [
+        Stage::NotBegun,
+        Stage::HasId,
+        Stage::HasKey,
+        Stage::HasIdentity,
+        Stage::IsNamed,
+    ];
+}
+
+fn stage_of(copy: &Setup) -> Stage {
+    let text = |name: &str| fs::read_to_string(copy.path(name)).unwrap_or_default();
+    let id = text("state/fork-id");
+    if id.is_empty() {
+        return Stage::NotBegun;
+    }
+    let identity = IdentityFile::load(&copy.path("state/identity.pem")).expect("an identity");
+    if text("agent-id") == id {
+        Stage::IsNamed
+    } else if identity.identity().to_string().contains(id.trim()) {
+        Stage::HasIdentity
+    } else if copy.path("state/fork.key.pem").exists() {
+        Stage::HasKey
+    } else {
+        Stage::HasId
+    }
+}
 
 #[test]
 fn a_copy_killed_at_any_step_of_its_fork_becomes_one_agent_of_its_own() {
@@ -30,7 +70,7 @@ fn a_copy_killed_at_any_step_of_its_fork_becomes_one_agent_of_its_own() {
     };
     let original = clones::original(&controller, "original");
     let session = clones::session(&controller, "original");
-    let agents: Vec<Agent> = thread::scope(|scope| {
+    let (agents, stages): (Vec<Agent>, BTreeSet<Stage>) = thread::scope(|scope| {
         let mut points = Vec::new();
         for (call, count) in POINTS {
             for nth in 1..=count {
@@ -46,8 +86,9 @@ fn a_copy_killed_at_any_step_of_its_fork_becomes_one_agent_of_its_own() {
             let run = strace.kill_at_path(&copy.command(&["run"]), calls, nth, &paths);
             points.push(scope.spawn(move || killed_and_back(copy, run)));
         }
-        points.into_iter().map(|it| it.join().expect("no panic")).collect()
+        points.into_iter().map(|it| it.join().expect("no panic")).unzip()
     });
+    assert!(stages.iter().eq(&Stage::ALL), "{stages:?}");
 
     let all = poll::until("all of them are online", PATIENCE, || {
         let all = controller.ctl().items(&["agent", "list"])?;
@@ -76,12 +117,13 @@ fn a_copy_killed_at_any_step_of_its_fork_becomes_one_agent_of_its_own() {
     clones::is_undisturbed(&controller, "original", &session).expect("the original is well");
 }
 
-/// Runs until it is killed, and again until it is an agent.
-fn killed_and_back(copy: Setup, run: std::process::Command) -> Agent {
+/// Runs until it is killed, and again until it is an agent. With how far it had come.
+fn killed_and_back(copy: Setup, run: std::process::Command) -> (Agent, Stage) {
     let of_the_copy = fs::read_to_string(copy.path("agent-id")).expect("an id");
     let mut process = Process::start("copy under strace", run, copy.path("killed.log"));
     let status = process.wait(PATIENCE);
     assert_eq!(status.code(), None, "it was not killed:\n{}", process.output());
+    let stage = stage_of(&copy);
     let agent = copy.start();
     poll::until("it is an agent of its own", PATIENCE, || {
         let status = agent.status()?;
@@ -91,5 +133,5 @@ fn killed_and_back(copy: Setup, run: std::process::Command) -> Agent {
             false => Err(format!("{status}\n{}", agent.log())),
         }
     });
-    agent
+    (agent, stage)
 }

@@ -12,6 +12,8 @@ use muster_tests::{
 };
 use serde_json::Value;
 
+use super::assert_no_copies;
+
 const PATIENCE: std::time::Duration = SECOND.saturating_mul(90);
 
 /// What a start and the first renewal do, and the beginning of the second: the files of the new identity, and the
@@ -165,13 +167,7 @@ fn assert_well(controller: &Controller, agents: Vec<Agent>) {
             assert!(!name.to_string_lossy().ends_with(".tmp"), "{name:?}");
         }
     }
-    for event in ctl.items(&["event", "list"]).expect("events") {
-        let reason = event["reason"].as_str().unwrap_or_default();
-        assert!(
-            !reason.starts_with("AGENT_CLONE") && reason != "AGENT_SNAPSHOT_RESTORED",
-            "{event}"
-        );
-    }
+    assert_no_copies(controller);
 }
 
 fn enrolled(controller: &Controller, name: &str) -> Setup {
