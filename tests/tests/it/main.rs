@@ -3,6 +3,7 @@
 mod agent_metrics;
 mod api;
 mod attacks;
+mod backup;
 mod bad_input;
 mod bootstrap;
 mod by_hand;
