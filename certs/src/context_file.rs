@@ -155,11 +155,7 @@ mod tests {
             ..ENTRY
         };
         let file = render("", None, &[odd]);
-        assert!(
-            file.contains("name: \"a\\\"\\\\\\u001bé\\U0001f980\"\n"),
-            "{}",
-            *file
-        );
+        assert!(file.contains("name: \"a\\\"\\\\\\u001bé\\U0001f980\"\n"), "{}", *file);
         assert!(file.contains("ca: \" indented\\n\"\n"), "{}", *file);
     }
 }
