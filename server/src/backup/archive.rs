@@ -35,6 +35,9 @@ const BLOCK: usize = 512;
 /// Behind the last part.
 const MAX_TAIL: usize = 1 << 20;
 
+/// A part: its name and its bytes, which may be a key.
+pub type Named = (String, Zeroizing<Vec<u8>>);
+
 /// A backup that is being written.
 pub struct Writer {
     goal: PathBuf,
@@ -210,7 +213,7 @@ impl Reader {
 
     /// The name and the bytes of the next part, not larger than `max` says of the name; none: that was the last, and the file
     /// ends as it was written.
-    pub fn next(&mut self, max: impl FnOnce(&str) -> u64) -> Result<Option<(String, Zeroizing<Vec<u8>>)>, Error> {
+    pub fn next(&mut self, max: impl FnOnce(&str) -> u64) -> Result<Option<Named>, Error> {
         let mut block = [0; BLOCK];
         self.fill(&mut block)?;
         if block.iter().all(|byte| *byte == 0) {

@@ -7,11 +7,10 @@ use std::{
 };
 
 use muster_certs::file;
-use zeroize::Zeroizing;
 
 use super::{
     Error,
-    archive::Writer,
+    archive::{Named, Writer},
     format::{self, CONFIGURATION, FORMAT, HEADER, Header, MANIFEST, MAX_FILE, Manifest, PART},
     passphrase::Passphrase,
     read, rows,
@@ -72,7 +71,7 @@ async fn write(
     snapshot: &mut Snapshot,
     config: &Config,
     configuration: &str,
-    keys: &[(String, Zeroizing<Vec<u8>>)],
+    keys: &[Named],
 ) -> Result<Manifest, Error> {
     let columns = |table: &dump::Table| table.columns.iter().map(|column| column.name.to_owned()).collect();
     let header = Header {
@@ -138,7 +137,7 @@ fn configuration(installation: &Installation, config: &Config) -> Result<String,
 }
 
 /// Every file below the folder of the keys that belongs to them.
-fn keys(pki: &Path) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>, Error> {
+fn keys(pki: &Path) -> Result<Vec<Named>, Error> {
     let mut names = Vec::new();
     for entry in fs::read_dir(pki).map_err(read(pki))? {
         let entry = entry.map_err(read(pki))?;

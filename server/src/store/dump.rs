@@ -5,7 +5,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, str::FromStr as _};
 
 use futures_util::TryStreamExt as _;
 use sqlx::{
@@ -14,7 +14,6 @@ use sqlx::{
     postgres::{PgConnectOptions, PgConnection},
     sqlite::{SqliteConnectOptions, SqliteConnection},
 };
-use std::str::FromStr as _;
 
 pub use tables::{Column, Kind, TABLES, Table, table};
 use tables::{HISTORY, LEFT_OUT, SEEDED};
@@ -299,8 +298,8 @@ impl Filling {
     async fn execute(&mut self, sql: String) -> Result<(), DumpError> {
         let sql = AssertSqlSafe(sql);
         match &mut self.tx {
-            Tx::Sqlite(tx) => drop(sqlx::query(sql).execute(&mut **tx).await?),
-            Tx::Postgres(tx) => drop(sqlx::query(sql).execute(&mut **tx).await?),
+            Tx::Sqlite(tx) => sqlx::query(sql).execute(&mut **tx).await.map(|_| ())?,
+            Tx::Postgres(tx) => sqlx::query(sql).execute(&mut **tx).await.map(|_| ())?,
         }
         Ok(())
     }
