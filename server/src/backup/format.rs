@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest;
+use muster_proto::digest;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Micros;
@@ -54,7 +54,8 @@ pub struct Manifest {
 pub struct Part {
     pub name: String,
     pub bytes: u64,
-    pub sha256: String,
+    /// `sha256:<hex>`.
+    pub hash: String,
 }
 
 /// What a part is, by its name.
@@ -70,11 +71,10 @@ pub enum Kind<'a> {
 
 impl Part {
     pub fn of(name: &str, bytes: &[u8]) -> Self {
-        let hash = digest::digest(&digest::SHA256, bytes);
         Self {
             name: name.to_owned(),
             bytes: bytes.len() as u64,
-            sha256: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            hash: digest::of_bytes(bytes),
         }
     }
 }

@@ -2,19 +2,21 @@
 //! what was handed out between the backup and its restore nobody here knows, and the rules for that are `Tx::epoch_begin`,
 //! `renewal::rules` and what is said to whoever restores.
 
+mod report;
+
 use std::{
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
 use muster_certs::file;
 use muster_proto::v1::{EventSeverity, PolicyPayload};
 use prost::Message as _;
+pub use report::Report;
 
 use super::{
     Error, configuration,
     contents::{Contents, Item},
-    format::Header,
     passphrase::Passphrase,
     verify, written,
 };
@@ -34,20 +36,6 @@ const MARKER: &str = "restore.incomplete";
 const KEYS: &str = "pki.incomplete";
 /// What `musterctl token get` says of the tokens that are void now.
 const VOID: &str = "a backup was restored: whether this token was used since then is not known";
-
-/// What was restored.
-#[derive(Debug)]
-pub struct Report {
-    header: Header,
-    config: Config,
-    config_path: PathBuf,
-    /// Whether the configuration came with the backup.
-    is_new_config: bool,
-    rows: u64,
-    tokens: u64,
-    policies: usize,
-    restored_at: Micros,
-}
 
 /// Where it goes.
 struct Target {
@@ -320,75 +308,4 @@ async fn sign_again(tx: &mut store::Tx, pki: &Pki, revision: i64, now: Micros) -
         tx.policy_put(&row).await?;
     }
     Ok(count)
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (config, header) = (&self.config, &self.header);
-        let taken = clock::to_text(header.taken_at);
-        writeln!(f, "restored        {} of {}", header.controller, header.trust_domain)?;
-        writeln!(
-            f,
-            "backup          of {taken}, by release {}; now epoch {} at {}",
-            header.muster,
-            header.epoch + 1,
-            clock::to_text(self.restored_at)
-        )?;
-        match &config.database {
-            Database::Sqlite => writeln!(f, "database        SQLite in {}", config.data_dir.display())?,
-            Database::Postgres(_) => writeln!(f, "database        PostgreSQL")?,
-        }
-        writeln!(f, "rows            {}", self.rows)?;
-        writeln!(f, "keys            {}", config.pki_dir().display())?;
-        let origin = if self.is_new_config {
-            "of the backup"
-        } else {
-            "was there"
-        };
-        writeln!(f, "configuration   {} ({origin})", self.config_path.display())?;
-        writeln!(f, "tokens          {} void; make new ones", self.tokens)?;
-        writeln!(f, "policies        {} signed again", self.policies)?;
-        writeln!(f)?;
-        writeln!(f, "not known here  what happened since {taken}:")?;
-        writeln!(
-            f,
-            "  certificates that were revoked since then count again; revoke them once more"
-        )?;
-        writeln!(
-            f,
-            "  agents that enrolled since then need a token: musterctl event list --reason AGENT_NOT_ON_FILE"
-        )?;
-        writeln!(
-            f,
-            "  operators that were made since then need new files: muster-server admin create NAME"
-        )?;
-        writeln!(
-            f,
-            "  a CA that was prepared since then is lost, and one that was retired since then is trusted again"
-        )?;
-        writeln!(f, "  the history of metrics was not in the backup")?;
-        if let Some(files) = &config.api_certificate {
-            writeln!(f)?;
-            writeln!(
-                f,
-                "not in a backup {} and {}, which api_certificate names",
-                files.certificate.display(),
-                files.key.display()
-            )?;
-        }
-        writeln!(f)?;
-        writeln!(f, "next:")?;
-        writeln!(
-            f,
-            "  see to it that the old controller does not run, and never does again: the two would not know of each other"
-        )?;
-        if !config.advertise.is_empty() {
-            writeln!(
-                f,
-                "  let these names lead to this machine: {}",
-                config.advertise.join(" ")
-            )?;
-        }
-        writeln!(f, "  muster-server run --config {}", self.config_path.display())
-    }
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{tables::LEFT_OUT, *};
 use crate::store::Db;
 
 #[derive(FromRow)]
