@@ -7,7 +7,10 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
+
+use rustix::process::Signal;
 
 use crate::{
     Process,
@@ -19,6 +22,37 @@ use crate::{
 pub struct Strace {
     program: PathBuf,
     dir: PathBuf,
+}
+
+/// A process that is followed from its start, and does not outlive its owner: an strace that is killed would leave it running.
+#[derive(Debug)]
+pub struct Followed(Process);
+
+impl Followed {
+    /// Starts what [`Strace::kill`] gave.
+    pub fn start(name: &str, command: Command, log: PathBuf) -> Self {
+        Self(Process::start(name, command, log))
+    }
+
+    /// Waits for it to be killed.
+    ///
+    /// # Panics
+    /// When it ends in another way, or not at all.
+    #[track_caller]
+    pub fn wait(&mut self, patience: Duration) {
+        let status = self.0.wait(patience);
+        assert_eq!(status.signal(), Some(9), "{status}\n{}", self.0.output());
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if self.0.is_running() {
+            self.0.signal(Signal::TERM);
+            let gone = || if self.0.is_running() { Err("it runs") } else { Ok(()) };
+            let _ = poll::attempt(10 * SECOND, gone);
+        }
+    }
 }
 
 impl Strace {

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, fs, thread};
 
 use muster_certs::identity_file::IdentityFile;
 use muster_tests::{
-    Agent, Controller, Process, ServerYaml,
+    Agent, Controller, ServerYaml,
     agent::Setup,
     poll::{self, SECOND},
-    strace::Strace,
+    strace::{Followed, Strace},
 };
 use serde_json::json;
 
@@ -120,9 +120,8 @@ fn a_copy_killed_at_any_step_of_its_fork_becomes_one_agent_of_its_own() {
 /// Runs until it is killed, and again until it is an agent. With how far it had come.
 fn killed_and_back(copy: Setup, run: std::process::Command) -> (Agent, Stage) {
     let of_the_copy = fs::read_to_string(copy.path("agent-id")).expect("an id");
-    let mut process = Process::start("copy under strace", run, copy.path("killed.log"));
-    let status = process.wait(PATIENCE);
-    assert_eq!(status.code(), None, "it was not killed:\n{}", process.output());
+    let mut process = Followed::start("copy under strace", run, copy.path("killed.log"));
+    process.wait(PATIENCE);
     let stage = stage_of(&copy);
     let agent = copy.start();
     poll::until("it is an agent of its own", PATIENCE, || {

@@ -4,11 +4,11 @@
 use std::{collections::BTreeSet, fs, thread};
 
 use muster_tests::{
-    Agent, Controller, Process, Proxy, ServerYaml,
+    Agent, Controller, Proxy, ServerYaml,
     agent::Setup,
     poll::{self, SECOND},
     proxy::Fault,
-    strace::Strace,
+    strace::{Followed, Strace},
 };
 use serde_json::Value;
 
@@ -178,9 +178,8 @@ fn enrolled(controller: &Controller, name: &str) -> Setup {
 
 /// Runs until it is killed, and again until it has renewed its certificate. With what it found of the renewal.
 fn killed_and_back(setup: Setup, run: std::process::Command) -> (Agent, Next) {
-    let mut process = Process::start("agent under strace", run, setup.path("killed.log"));
-    let status = process.wait(PATIENCE);
-    assert_eq!(status.code(), None, "it was not killed:\n{}", process.output());
+    let mut process = Followed::start("agent under strace", run, setup.path("killed.log"));
+    process.wait(PATIENCE);
     let left = next_of(&setup);
     let agent = setup.start();
     poll::until("it is connected and has renewed", PATIENCE, || {
