@@ -46,6 +46,10 @@ fn put_state(from: &Path, to: &Path) {
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).expect("the mode is set");
     for entry in fs::read_dir(from).expect("a state directory") {
         let entry = entry.expect("an entry");
+        if entry.path().is_dir() {
+            put_state(&entry.path(), &to.join(entry.file_name()));
+            continue;
+        }
         // Gone again while this looks: a file that was written anew.
         if fs::copy(entry.path(), to.join(entry.file_name())).is_err() {
             assert!(!entry.path().exists(), "{} is not copied", entry.path().display());
