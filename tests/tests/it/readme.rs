@@ -20,6 +20,11 @@ fn the_five_minutes_of_the_readme_go_as_written() {
         .join("\necho ---\n")
         // Which a person ends by Ctrl-C.
         .replace("musterctl state watch\n", "")
+        // A person is not so quick that the agent is stopped before it has said a word.
+        .replace(
+            "/second/log &\n",
+            "/second/log &\ntimeout 60 sh -c 'until musterctl agent list | grep \"second *online\"; do sleep 0.2; done'\n",
+        )
         // What is refused is to be seen, and to go on after.
         .replace("| musterctl apply -f -", "| musterctl apply -f - || true")
         .replace("127.0.0.1:8443", agents.as_str().expect("an address"))
