@@ -53,7 +53,9 @@ fn the_definition_of_the_command_line_is_sound() {
 
 #[test]
 fn singular_and_plural_are_the_same() {
-    for noun in ["agent", "agents", "state", "states", "policy", "policies", "user", "users"] {
+    for noun in [
+        "agent", "agents", "state", "states", "policy", "policies", "user", "users",
+    ] {
         assert!(parse(["musterctl", noun, "list"]).is_ok(), "{noun}");
     }
     for noun in ["metric", "metrics"] {

@@ -169,9 +169,7 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
         ],
         ErrorReason::UserRevoked => one("let the user in again: musterctl user create NAME --reinstate"),
         ErrorReason::LastAdmin => one("make another one first: musterctl user create NAME"),
-        ErrorReason::CertificateRequired
-        | ErrorReason::CertificateUnknown
-        | ErrorReason::CertificateRevoked => vec![
+        ErrorReason::CertificateRequired | ErrorReason::CertificateUnknown | ErrorReason::CertificateRevoked => vec![
             "on the controller's host, as its owner: muster-server admin create NAME".to_owned(),
             "then use the file it writes: musterctl --config FILE".to_owned(),
         ],

@@ -124,13 +124,14 @@ async fn every_kind_of_value_goes_in_and_out_of_sqlite() {
 /// A PostgreSQL that the tests may use, if there is one.
 #[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
 fn postgres_url() -> Option<String> {
-    let url = std::env::var("MUSTER_TEST_POSTGRES_URL")
-        .ok()
-        .filter(|url| !url.is_empty());
-    if url.is_none() {
-        eprintln!("SKIPPED: rows in and out of PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
+    match std::env::var("MUSTER_TEST_POSTGRES_URL") {
+        // PostgreSQL has its turn elsewhere.
+        Ok(url) => Some(url).filter(|url| !url.is_empty()),
+        Err(_) => {
+            eprintln!("SKIPPED: rows in and out of PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
+            None
+        }
     }
-    url
 }
 
 #[tokio::test]
