@@ -115,7 +115,14 @@ fn read(dir: &Path) -> io::Result<(Vec<Spool>, Vec<Loss>)> {
     for ((_, id), paths) in files {
         let mut segments: VecDeque<Segment> = VecDeque::new();
         for (first_seq, path) in paths {
-            let (segment, torn) = Segment::open(path.clone(), first_seq)?;
+            let (segment, torn) = match Segment::open(path.clone(), first_seq) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    // The others are not to wait for it.
+                    tracing::error!(path = %path.display(), %error, "a file of the queue cannot be read; it is left alone");
+                    continue;
+                }
+            };
             if let Some(torn) = torn {
                 tracing::warn!(path = %path.display(), bytes = torn.bytes, "the end of a file was torn; it is cut off");
             }

@@ -192,9 +192,7 @@ impl Lane {
             });
         }
         self.acknowledged += found.ack(through, if is_live { YOUNG } else { 0 });
-        if !is_live && found.is_empty() {
-            self.forget(index);
-        }
+        self.forget_empty(index);
         Ok(())
     }
 
@@ -224,8 +222,9 @@ impl Lane {
         }
     }
 
+    /// What it takes, of its limit and of the disk: a file of one record takes a block.
     pub fn bytes(&self) -> usize {
-        self.spools.iter().map(Spool::bytes).sum()
+        self.spools.iter().map(Spool::footprint).sum()
     }
 
     /// What the lane may hold from now on.
@@ -251,19 +250,16 @@ impl Lane {
         self.losses.push((loss, why));
     }
 
-    /// Files that were written to, and the directory if there are new ones in it: what a power failure must not take.
+    /// Files that were written to since the last time, and the directory if there are new ones in it: what a power failure must
+    /// not take.
     pub fn written(&mut self) -> Vec<Arc<File>> {
-        let mut files: Vec<_> = self
-            .live()
-            .segments()
-            .rev()
-            .filter_map(Segment::open_file)
-            .take(2)
-            .collect();
+        let segments = self.spools.iter_mut().flat_map(|spool| spool.segments_mut());
+        let mut files: Vec<_> = segments.filter_map(Segment::take_unsynced).collect();
         if let Home::Disk { dir, is_new, .. } = &mut self.home
-            && std::mem::take(is_new)
-            && let Ok(dir) = File::open(dir)
+            && *is_new
+            && let Ok(dir) = File::open(&*dir)
         {
+            *is_new = false;
             files.push(Arc::new(dir));
         }
         files
@@ -291,12 +287,9 @@ impl Lane {
         }
         for spool in &mut self.spools {
             let id = spool.id().clone();
-            for segment in spool.segments_mut().filter(|segment| segment.is_volatile()) {
-                let path = dir.join(file_name(&id, segment.first_seq));
-                if let Err(error) = segment.settle(path) {
-                    *broken = Some(error.to_string());
-                    return false;
-                }
+            if let Err(error) = spool.settle(|first_seq| dir.join(file_name(&id, first_seq))) {
+                *broken = Some(error.to_string());
+                return false;
             }
         }
         *is_new = true;
@@ -348,6 +341,7 @@ impl Lane {
                 if let Some(loss) = self.spools[index].drop_oldest_volatile() {
                     self.lost(loss, Why::Full);
                 }
+                self.forget_empty(index);
             }
         }
     }
@@ -356,9 +350,16 @@ impl Lane {
         if let Some(loss) = self.spools[index].drop_oldest() {
             self.lost(loss, why);
         }
-        if index + 1 < self.spools.len() && self.spools[index].is_empty() {
+        self.forget_empty(index);
+    }
+
+    /// One from before of which nothing is left would stand before the others for ever. True: it did.
+    fn forget_empty(&mut self, index: usize) -> bool {
+        let is_done = index + 1 < self.spools.len() && self.spools[index].is_empty();
+        if is_done {
             self.forget(index);
         }
+        is_done
     }
 
     fn forget(&mut self, index: usize) {
@@ -382,6 +383,9 @@ impl Lane {
                     tracing::error!(spool, %error, "records of the queue cannot be read; they are given up");
                     let loss = self.spools[index].drop_after(seq)?;
                     self.lost(loss, Why::Unreadable);
+                    if self.forget_empty(index) {
+                        return None;
+                    }
                 }
             }
         }

@@ -43,8 +43,10 @@ struct SegmentFile {
     path: PathBuf,
     /// None: closed.
     file: Option<Arc<File>>,
-    /// All frames are in it.
-    is_whole: bool,
+    /// Bytes of the frames that are in it, from the first on.
+    whole: usize,
+    /// Something in it may not have reached the disk itself.
+    is_unsynced: bool,
 }
 
 /// A file of which a part could not be used.
@@ -78,9 +80,11 @@ impl Segment {
     /// One that an earlier process has written. What follows its last whole frame is cut off.
     pub fn open(path: PathBuf, first_seq: u64) -> io::Result<(Self, Option<Torn>)> {
         let (content, torn) = Content::read(&path)?;
-        if let Some(torn) = torn {
-            let file = OpenOptions::new().write(true).open(&path)?;
-            file.set_len(file.metadata()?.len().saturating_sub(torn.bytes))?;
+        // A disk that takes nothing keeps nobody from reading what is whole.
+        if let Some(torn) = torn
+            && let Err(error) = cut_off(&path, torn)
+        {
+            tracing::warn!(path = %path.display(), %error, "the torn end of a file could not be cut off");
         }
         let segment = Self {
             first_seq,
@@ -92,7 +96,8 @@ impl Segment {
             file: Some(SegmentFile {
                 path,
                 file: None,
-                is_whole: true,
+                whole: content.bytes.len(),
+                is_unsynced: false,
             }),
         };
         Ok((segment, torn))
@@ -119,7 +124,7 @@ impl Segment {
         }
         self.newest_at = at;
         match &mut self.file {
-            Some(file) if file.is_whole => file.write(&content.bytes[start..], start),
+            Some(file) if file.whole == start => file.write(&content.bytes[start..], start),
             _ => Ok(()),
         }
     }
@@ -143,32 +148,47 @@ impl Segment {
         start.map_or(0, |start| start.copied().unwrap_or(self.bytes))
     }
 
-    /// Leaves the frames to the file.
+    /// Leaves the frames to the file, which is closed as soon as it is synced.
     pub fn unload(&mut self) {
         if let Some(file) = &mut self.file
-            && file.is_whole
+            && file.whole == self.bytes
         {
-            file.file = None;
+            if !file.is_unsynced {
+                file.file = None;
+            }
             self.content = None;
         }
     }
 
     /// Whether memory alone has some of it.
     pub fn is_volatile(&self) -> bool {
-        self.file.as_ref().is_none_or(|file| !file.is_whole)
+        self.file.as_ref().is_none_or(|file| file.whole < self.bytes)
     }
 
     /// Writes to disk what memory alone has. `path` is for one that has no file yet.
     pub fn settle(&mut self, path: PathBuf) -> io::Result<()> {
         let content = self.content.get_or_insert_default();
+        if let Some(file) = &mut self.file {
+            match file.complete(&content.bytes) {
+                // Somebody has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                settled => return settled,
+            }
+        }
         let path = self.file.take().map_or(path, |file| file.path);
         self.file = Some(SegmentFile::create(path, &content.bytes)?);
         Ok(())
     }
 
-    /// The file, if it has been written to and is open.
-    pub fn open_file(&self) -> Option<Arc<File>> {
-        self.file.as_ref()?.file.clone()
+    /// The file, if it was written to since it was given out last: whoever takes it syncs it.
+    pub fn take_unsynced(&mut self) -> Option<Arc<File>> {
+        let file = self.file.as_mut().filter(|file| file.is_unsynced)?;
+        file.is_unsynced = false;
+        if self.content.is_some() {
+            file.file.clone()
+        } else {
+            file.file.take()
+        }
     }
 
     /// Best effort: what stays is sent again, and known to the controller.
@@ -252,8 +272,20 @@ impl SegmentFile {
         Ok(Self {
             path,
             file: Some(Arc::new(file)),
-            is_whole: true,
+            whole: frames.len(),
+            is_unsynced: true,
         })
+    }
+
+    /// Writes what it lacks of `frames`. What it has is not touched: a disk that fails once more must not cost that.
+    fn complete(&mut self, frames: &[u8]) -> io::Result<()> {
+        // Opened again, in case that the disk has been replaced.
+        self.file = None;
+        let length = (MAGIC.len() + self.whole) as u64;
+        if self.open()?.metadata()?.len() < length {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.write(frames.get(self.whole..).unwrap_or_default(), self.whole)
     }
 
     /// `start`: where the frame begins among the frames.
@@ -265,7 +297,10 @@ impl SegmentFile {
                 let _ = file.set_len(offset);
             })
         });
-        self.is_whole = written.is_ok();
+        if written.is_ok() {
+            self.whole = start + frame.len();
+            self.is_unsynced = true;
+        }
         written
     }
 
@@ -277,6 +312,11 @@ impl SegmentFile {
         self.file = Some(file.clone());
         Ok(file)
     }
+}
+
+fn cut_off(path: &Path, torn: Torn) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(file.metadata()?.len().saturating_sub(torn.bytes))
 }
 
 #[cfg(test)]
@@ -347,6 +387,47 @@ mod tests {
         assert!(!segment.is_volatile());
         let (on_disk, _) = Segment::open(path, 5).expect("it opens");
         assert_eq!(on_disk.count, 3);
+    }
+
+    #[test]
+    fn settling_writes_what_the_file_lacks_and_all_of_it_where_the_file_is_gone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        let mut segment = filled(&path, &[b"one"]);
+        let fail = |segment: &mut Segment, record: &[u8]| {
+            if let Some(file) = &mut segment.file {
+                file.file = Some(Arc::new(File::open(&path).expect("the file")));
+            }
+            segment.append(20, record).expect_err("it takes nothing");
+        };
+        fail(&mut segment, b"two");
+        // Whoever writes the first frame once more takes this back.
+        let file = OpenOptions::new().write(true).open(&path).expect("the file");
+        file.write_all_at(b"O", 8 + 16).expect("written");
+        segment.settle(path.clone()).expect("it is written");
+        let bytes = fs::read(&path).expect("the file");
+        assert_eq!((bytes.len(), &bytes[24..27]), (8 + 38, &b"One"[..]));
+
+        fail(&mut segment, b"three");
+        fs::remove_file(&path).expect("removed");
+        segment.settle(path.clone()).expect("it is written");
+        assert_eq!(Segment::open(path, 5).expect("it opens").0.count, 3);
+    }
+
+    #[test]
+    fn a_file_is_given_out_to_be_synced_once_for_what_was_written_also_when_it_is_full() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        let mut segment = filled(&path, &[b"one"]);
+        assert!(segment.take_unsynced().is_some());
+        assert!(segment.take_unsynced().is_none(), "nothing was written since");
+        segment.append(20, b"two").expect("it is written");
+        segment.unload();
+        let file = segment.take_unsynced().expect("it was not synced when it was full");
+        assert_eq!(Arc::strong_count(&file), 1, "nobody else holds it open");
+        assert!(segment.take_unsynced().is_none());
+        let (mut segment, _) = Segment::open(path, 5).expect("it opens");
+        assert!(segment.take_unsynced().is_none(), "what an earlier process has written");
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The records of one lane under one spool id, in order: segments, of which the last grows. Sequence numbers start at 1 and
 //! are never given twice.
 
-use std::{collections::VecDeque, io, path::Path, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use muster_proto::v1;
 use prost::Message as _;
@@ -10,6 +15,9 @@ use super::segment::Segment;
 
 /// What a record costs in a frame of the link beside itself: its tag and its length.
 const RECORD_OVERHEAD: usize = 4;
+
+/// What a file takes of the disk at least.
+const BLOCK: usize = 4096;
 
 #[derive(Debug)]
 pub struct Spool {
@@ -83,6 +91,11 @@ impl Spool {
     /// Of all segments, whole.
     pub fn bytes(&self) -> usize {
         self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// What they take of the disk.
+    pub fn footprint(&self) -> usize {
+        self.segments.iter().map(|segment| segment.bytes.max(BLOCK)).sum()
     }
 
     pub fn volatile_bytes(&self) -> usize {
@@ -250,8 +263,18 @@ impl Spool {
         self.segments.iter_mut()
     }
 
-    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
-        self.segments.iter()
+    /// Writes to disk what memory alone has. `path` is the file of the segment that begins with a number.
+    pub fn settle(&mut self, path: impl Fn(u64) -> PathBuf) -> io::Result<()> {
+        let full = self.segments.len().saturating_sub(1);
+        for (index, segment) in self.segments.iter_mut().enumerate() {
+            if segment.is_volatile() {
+                segment.settle(path(segment.first_seq))?;
+                if index < full {
+                    segment.unload();
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Nothing waits in it.
@@ -315,6 +338,8 @@ pub fn file_name(spool: &str, first_seq: u64) -> String {
 pub fn parse_file_name(path: &Path) -> Option<(&str, u64)> {
     let (spool, first_seq) = path.file_name()?.to_str()?.strip_suffix(".seg")?.split_once('.')?;
     let is_number = first_seq.len() == 20 && first_seq.bytes().all(|byte| byte.is_ascii_digit());
-    let first_seq = first_seq.parse().ok().filter(|seq| is_number && *seq > 0)?;
+    // The controller counts no further, and nobody comes so far.
+    let is_possible = |seq: &u64| (1..1 << 62).contains(seq);
+    let first_seq = first_seq.parse().ok().filter(|seq| is_number && is_possible(seq))?;
     super::generation(spool).map(|_| (spool, first_seq))
 }

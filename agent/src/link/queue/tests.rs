@@ -255,6 +255,76 @@ fn a_missing_file_is_a_gap_and_a_strange_one_is_left_alone() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_does_not_hold_up_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), "1-a").push(v1::Lane::Results, &numbered(1), 1);
+    // No file, so that nobody can read it, not even root.
+    let unreadable = dir.path().join("queue/agent/results").join(spool::file_name("2-b", 1));
+    std::fs::create_dir(&unreadable).unwrap();
+    let mut lanes = open(dir.path(), "3-c");
+    let found = waiting(lanes.lane_mut(v1::Lane::Results));
+    assert_eq!(found, [("1-a".to_owned(), 1, numbered(1))]);
+    assert!(unreadable.exists());
+}
+
+#[test]
+fn a_spool_that_can_no_longer_be_read_does_not_stand_before_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    for (spool, number) in [("1-a", 1), ("2-b", 2)] {
+        open(dir.path(), spool).push(v1::Lane::Results, &numbered(number), 1);
+    }
+    let mut lanes = open(dir.path(), "3-c");
+    let file = dir.path().join("queue/agent/results").join(spool::file_name("1-a", 1));
+    std::fs::write(file, "something else").unwrap();
+    let lane = lanes.lane_mut(v1::Lane::Results);
+    assert_eq!(lane.next_size("1-a", 0), None);
+    let spools: Vec<_> = lane.spools().map(|spool| spool.id().to_string()).collect();
+    assert_eq!(spools, ["3-c", "2-b"]);
+    assert_eq!(lane.depth(1).dropped, 1);
+}
+
+#[test]
+fn every_file_that_was_written_to_is_synced_also_when_it_is_full_or_of_a_spool_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lanes = open(dir.path(), "1-a");
+    for _ in 0..10 {
+        lanes.push(v1::Lane::Metrics, &record(1000), 1);
+    }
+    lanes.start_spool("2-b");
+    lanes.push(v1::Lane::Metrics, &record(1000), 1);
+    let files = std::fs::read_dir(dir.path().join("queue/agent/metrics"))
+        .unwrap()
+        .count();
+    assert!(files > 3, "{files}");
+    let written = |lanes: &mut Lanes| lanes.lane_mut(v1::Lane::Metrics).written().len();
+    assert_eq!(written(&mut lanes), files + 1, "and the directory");
+    assert_eq!(written(&mut lanes), 0, "nothing since");
+    lanes.push(v1::Lane::Metrics, &record(1000), 1);
+    assert_eq!(written(&mut lanes), 1);
+}
+
+#[test]
+fn however_often_an_agent_starts_its_files_take_no_more_of_the_disk_than_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let lane = v1::Lane::Metrics;
+    for start in 1..=40 {
+        open(dir.path(), &format!("{start}-a")).push(lane, &numbered(start), start);
+    }
+    let files = std::fs::read_dir(dir.path().join("queue/agent/metrics"))
+        .unwrap()
+        .count();
+    assert!(files <= LIMITS.bytes / 4096, "{files}");
+    let found = waiting(open(dir.path(), "41-a").lane_mut(lane));
+    assert_eq!(found.last().map(|(_, _, record)| record.time_unix_micros), Some(40));
+}
+
+#[test]
+fn a_number_that_nobody_comes_to_is_in_no_name_of_a_file() {
+    let number = |seq: u64| spool::parse_file_name(Path::new(&spool::file_name("1-a", seq))).map(|(_, seq)| seq);
+    assert_eq!([0, 1, u64::MAX].map(number), [None, Some(1), None]);
+}
+
+#[test]
 fn a_directory_that_takes_nothing_leaves_the_queue_in_memory_until_it_does() {
     let dir = tempfile::tempdir().unwrap();
     let mut lanes = open(dir.path(), "1-a");
