@@ -165,6 +165,12 @@ impl Lanes {
         }
     }
 
+    /// Of all spools but the one that grows; 0: there are none.
+    pub fn highest_generation_before(&self) -> u64 {
+        let spools = Self::ALL.into_iter().flat_map(|lane| self.lane(lane).spools().skip(1));
+        spools.filter_map(|spool| generation(spool.id())).max().unwrap_or(0)
+    }
+
     pub fn lane(&self, lane: v1::Lane) -> &Lane {
         match lane {
             v1::Lane::Metrics => &self.metrics,

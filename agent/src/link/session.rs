@@ -299,7 +299,9 @@ impl Session {
             bodies_bytes: 0,
             leave_by: None,
         });
+        // Of those that Hello named the controller says nothing: it may have states of them all the same.
         let highest = u64::try_from(welcome.highest_generation).unwrap_or(0);
+        let highest = highest.max(lanes.highest_generation_before());
         let is_behind = highest > 0 && generation(lanes.spool_id()).unwrap_or(0) <= highest;
         let mut effects = vec![Effect::Welcomed(Box::new(welcome))];
         if is_behind {

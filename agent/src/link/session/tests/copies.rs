@@ -54,6 +54,21 @@ fn a_spool_that_is_not_above_what_the_controller_knows_is_left() {
 }
 
 #[test]
+fn a_spool_that_is_not_above_those_before_it_is_left_too() {
+    // As after a start at which no generation could be written, so that the clock was the one of its spool.
+    let mut bench = Bench::new();
+    bench.lanes = Lanes::in_memory("1800000000-a", Limits::default());
+    bench.record(v1::Lane::Results, 10);
+    bench.lanes.start_spool("7-b");
+    bench.next();
+    let effects = bench.receive(In::Welcome(welcome()));
+    assert!(
+        effects.contains(&Effect::StartSpool { above: 1_800_000_000 }),
+        "{effects:?}"
+    );
+}
+
+#[test]
 fn what_waits_goes_out_under_the_spool_it_was_recorded_in() {
     let mut bench = Bench::new();
     bench.record(v1::Lane::Results, 10);
