@@ -148,10 +148,10 @@ impl StateDir {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
-        // Only for the message of a second agent.
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(failed)?;
+        // Only for the message of a second agent: a full disk keeps nobody from starting.
+        if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+            tracing::warn!(path = %path.display(), %error, "a second agent would not be told which one holds this");
+        }
         for path in self.files() {
             if let Err(error) = file::remove_leftovers(&path) {
                 tracing::warn!(path = %self.path.display(), %error, "half-written files could not be removed");
@@ -199,7 +199,8 @@ impl StateDir {
 
 fn clock_generation(now: SystemTime) -> u64 {
     now.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(1, |since| since.as_secs())
+        // 0 is no generation: of a machine that knows no time yet.
+        .map_or(1, |since| since.as_secs().max(1))
 }
 
 fn spool_id(generation: u64) -> String {
@@ -242,6 +243,14 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_on_a_full_disk_is_a_lock() {
+        let (_dir, state) = state_dir();
+        // Takes no byte, as a file on a full disk.
+        std::os::unix::fs::symlink("/dev/full", state.path().join("agent.lock")).unwrap();
+        state.lock().unwrap();
+    }
+
+    #[test]
     fn what_a_killed_agent_left_half_written_is_gone_for_who_has_the_lock() {
         let (_dir, state) = state_dir();
         let left = state.path().join(".identity.next.pem.0123456789abcdef.tmp");
@@ -274,6 +283,11 @@ mod tests {
         let (_dir, state) = state_dir();
         let id = |above| generation(&state.next_spool_id_above(above, SystemTime::UNIX_EPOCH).unwrap());
         assert_eq!([id(0), id(40), id(7), id(0)], [1, 41, 42, 43]);
+    }
+
+    #[test]
+    fn a_machine_that_knows_no_time_has_a_spool_that_the_controller_takes() {
+        assert_eq!(generation(&StateDir::spool_id_by_clock(SystemTime::UNIX_EPOCH)), 1);
     }
 
     #[test]
