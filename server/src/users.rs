@@ -236,11 +236,17 @@ impl Users {
         self.get(name).await
     }
 
-    /// Forgets what ended before `at`, and in memory what has ended by now.
+    /// Forgets what ended before `at`, and in memory what has ended by now: with its connections, since no revocation would
+    /// find them any longer.
     pub async fn trim(&self, at: Micros, now: Micros) -> Result<(), store::Error> {
-        self.db.user_certificate_trim(at).await?;
-        self.write().retain(|_, live| live.not_after > now);
-        Ok(())
+        self.write().retain(|_, live| {
+            let is_good = live.not_after > now;
+            if !is_good {
+                live.ended.cancel();
+            }
+            is_good
+        });
+        self.db.user_certificate_trim(at).await.map(|_| ())
     }
 
     /// The lock over a change. Nothing is done for somebody who was revoked after the call had been let in.

@@ -54,8 +54,12 @@ impl Tx {
         Ok(self.execute(sql, args![name, role, now]).await? == 1)
     }
 
-    /// False: there is no such user, or it is not revoked.
+    /// False: there is no such user, or it is not revoked. Waits for a revocation that is under way; none begins before this
+    /// transaction has ended.
     pub async fn user_reinstate(&mut self, name: &str) -> Result<bool, Error> {
+        // On PostgreSQL an insert that meets the row, and an update that would not change it as it was, wait for nobody.
+        self.execute("UPDATE users SET role = role WHERE name = $1", args![name])
+            .await?;
         let sql = "UPDATE users SET revoked_at = 0 WHERE name = $1 AND revoked_at > 0";
         Ok(self.execute(sql, args![name]).await? == 1)
     }
@@ -117,5 +121,77 @@ impl Db {
         let removed = tx.execute(sql, args![at]).await?;
         tx.commit().await?;
         Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+    use super::*;
+    use crate::store::Source;
+
+    /// A PostgreSQL that the tests may use, if there is one.
+    #[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
+    fn postgres_url() -> Option<String> {
+        let url = std::env::var("MUSTER_TEST_POSTGRES_URL").ok();
+        if url.is_none() {
+            eprintln!("SKIPPED: revocation of a user on PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
+        }
+        url.filter(|url| !url.is_empty())
+    }
+
+    #[derive(FromRow)]
+    struct Count {
+        n: i64,
+    }
+
+    /// Resolves when another transaction of this database waits for a lock.
+    async fn somebody_waits(db: &Db) {
+        let sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waits = async {
+            while db.control.fetch_all::<Count>(sql, args![]).await.unwrap()[0].n == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waits).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_user_is_reinstated_after_a_revocation_that_is_under_way_on_postgresql() {
+        let Some(server) = postgres_url() else { return };
+        let name = format!("muster_users_{}", std::process::id());
+        let mut admin = PgConnection::connect(&server).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let (base, _) = server.rsplit_once('/').unwrap();
+        let db = Db::open(&Source::Postgres(format!("{base}/{name}"))).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        assert!(tx.user_insert("alice", "admin", 1).await.unwrap());
+        tx.commit().await.unwrap();
+
+        let mut revocation = db.begin().await.unwrap();
+        assert!(revocation.user_revoke("alice", 2).await.unwrap());
+        let reinstated = async {
+            let mut tx = db.begin().await.unwrap();
+            let is_new = tx.user_insert("alice", "admin", 3).await.unwrap();
+            let was_revoked = tx.user_reinstate("alice").await.unwrap();
+            tx.commit().await.unwrap();
+            (is_new, was_revoked)
+        };
+        tokio::pin!(reinstated);
+        tokio::select! {
+            early = reinstated.as_mut() => panic!("it did not wait: {early:?}"),
+            () = somebody_waits(&db) => revocation.commit().await.unwrap(),
+        }
+        assert_eq!(reinstated.await, (false, true));
+        assert_eq!(db.user_get("alice").await.unwrap().unwrap().revoked_at, 0);
+        db.close().await;
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
     }
 }

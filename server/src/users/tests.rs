@@ -286,14 +286,16 @@ async fn only_the_key_of_a_request_counts_and_it_has_to_be_proved() {
 }
 
 #[tokio::test]
-async fn what_ended_long_ago_is_forgotten() {
+async fn what_has_ended_is_forgotten_with_its_connections() {
     let rig = Rig::new().await;
     let alice = serial(&rig.create("alice").await.unwrap());
     let end = rig.users.get("alice").await.unwrap().certificates[0].not_after;
+    let token = rig.live("alice", &alice).await.unwrap();
     rig.users.trim(end, end - 1).await.unwrap();
-    assert!(rig.users.known("alice", &alice).is_some());
+    assert!(rig.users.known("alice", &alice).is_some() && !token.is_cancelled());
     rig.users.trim(end + 1, end + 1).await.unwrap();
     assert!(rig.users.known("alice", &alice).is_none());
+    assert!(token.is_cancelled(), "nobody could end its connections any longer");
     assert!(rig.users.get("alice").await.unwrap().certificates.is_empty());
 }
 
