@@ -38,16 +38,23 @@ impl Tx {
 }
 
 impl Db {
+    /// Those that were used last come last.
     pub async fn mark_list(&self, lane: Lane) -> Result<Vec<MarkRow>, Error> {
         match lane {
             Lane::Metrics => {
                 self.history
-                    .fetch_all("SELECT agent_id, spool_id, seq FROM metric_marks", args![])
+                    .fetch_all(
+                        "SELECT agent_id, spool_id, seq FROM metric_marks ORDER BY used_at, seq",
+                        args![],
+                    )
                     .await
             }
             Lane::Results | Lane::Unspecified => {
                 self.control
-                    .fetch_all("SELECT agent_id, spool_id, seq FROM result_marks", args![])
+                    .fetch_all(
+                        "SELECT agent_id, spool_id, seq FROM result_marks ORDER BY used_at, seq",
+                        args![],
+                    )
                     .await
             }
         }

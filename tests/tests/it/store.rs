@@ -435,6 +435,27 @@ async fn marks_are_kept_by_spool_in_each_lane() {
 }
 
 #[tokio::test]
+async fn marks_are_listed_in_the_order_of_their_use() {
+    let fresh = fresh().await;
+    for lane in [Lane::Results, Lane::Metrics] {
+        // The first is used again after the others.
+        for (used_at, n) in [(1, 1), (2, 2), (3, 3), (4, 1)] {
+            let mark = MarkRow {
+                agent_id: "a".into(),
+                spool_id: format!("{n}-x"),
+                seq: n,
+            };
+            let mut tx = fresh.db.begin_lane(lane).await.expect("begin");
+            tx.mark_put_all(lane, &[mark], used_at).await.expect("put");
+            tx.commit().await.expect("commit");
+        }
+        let marks = fresh.db.mark_list(lane).await.expect("marks");
+        let order: Vec<i64> = marks.iter().map(|mark| mark.seq).collect();
+        assert_eq!(order, [2, 3, 1], "{lane:?}");
+    }
+}
+
+#[tokio::test]
 async fn of_an_agent_that_claims_to_start_without_end_the_last_marks_are_kept() {
     let fresh = fresh().await;
     for lane in [Lane::Results, Lane::Metrics] {
