@@ -173,13 +173,16 @@ fn open_queue(directory: &Directory, state: &StateDir, identity: &Identity, conf
         bytes: usize::try_from(config.queue.of(lane)).unwrap_or(usize::MAX),
         ..Limits::default()
     };
-    let opened = match state.next_spool_id(now) {
-        Ok(id) => directory
-            .open(&agent, &id, limits)
-            .map_err(|error| (id, causes(&error))),
-        Err(error) => Err((StateDir::spool_id_by_clock(now), causes(&error))),
-    };
-    opened.unwrap_or_else(|(id, error)| {
+    // What waits can be read from a disk that takes nothing.
+    let id = state.next_spool_id(now).unwrap_or_else(|error| {
+        tracing::error!(
+            error = causes(&error),
+            "the starts of the agent cannot be counted; the clock does it"
+        );
+        StateDir::spool_id_by_clock(now)
+    });
+    directory.open(&agent, &id, limits).unwrap_or_else(|error| {
+        let error = causes(&error);
         tracing::error!(error, "the queue cannot be on disk; it is in memory until it can");
         directory.open_broken(&agent, &id, limits, &io::Error::other(error))
     })

@@ -69,6 +69,29 @@ fn results_of_an_outage_survive_kills_of_the_agent_and_are_stored_once() {
 }
 
 #[test]
+fn what_waits_is_sent_by_an_agent_that_starts_where_nothing_can_be_written() {
+    let mut controller = Controller::start();
+    counting::apply(&controller, FILE);
+    let mut agent = controller.agent("host").start();
+    runs(&controller, 2);
+    controller.stop();
+    runs(&controller, 6);
+    agent.stop();
+    // The count of its starts cannot be written.
+    let generation = agent.setup().path("state/generation");
+    fs::remove_file(&generation).expect("removed");
+    fs::create_dir(&generation).expect("a directory");
+    agent.run();
+    controller.run();
+    delivered(&agent);
+    agent.stop();
+    let stored = counting::stored(&controller, &agent.id().expect("an id"));
+    let made = counting::runs(&controller, FILE);
+    let missing = made - stored.len() as u64;
+    assert!(missing <= 2, "{missing} of {made} are missing: {stored:?}");
+}
+
+#[test]
 fn a_record_survives_whatever_kills_its_process_right_after_it() {
     let mut command = process::clean_command(binaries::path("spool-kills"), std::path::Path::new("/"));
     command.arg("60");
