@@ -19,10 +19,13 @@ use crate::{admin, clock};
 
 /// There while an attempt is not finished.
 const MARKER: &str = "init.incomplete";
+/// The same of a restore.
+pub(crate) const RESTORE_MARKER: &str = "restore.incomplete";
 const ADMIN_CONTEXT: &str = "admin.yaml";
 pub(crate) const URL_FILE: &str = "database-url";
-/// What an attempt makes in the data directory; whoever finds the marker may remove these.
-pub(crate) const PARTS: [&str; 10] = [
+/// What an attempt of this kind or of a restore makes in the data directory; whoever finds its own marker may remove these. The
+/// markers come last: while anything else is there, one of them is.
+pub(crate) const PARTS: [&str; 12] = [
     "pki",
     "pki.incomplete",
     "control.db",
@@ -33,6 +36,8 @@ pub(crate) const PARTS: [&str; 10] = [
     "history.db-shm",
     ADMIN_CONTEXT,
     URL_FILE,
+    MARKER,
+    RESTORE_MARKER,
 ];
 
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +89,7 @@ pub async fn run(options: &cli::Init, now: SystemTime) -> Result<Report, Error> 
     }
     let marker = data_dir.join(MARKER);
     if exists(&marker) {
-        remove_parts(&data_dir)?;
+        remove_parts(&data_dir, PARTS)?;
     }
     if let Some(part) = PARTS.iter().map(|part| data_dir.join(part)).find(|part| exists(part)) {
         return Err(Error::Exists(part));
@@ -111,13 +116,11 @@ pub async fn run(options: &cli::Init, now: SystemTime) -> Result<Report, Error> 
     let made = make(&config, &config_path, options, own_ca.as_ref(), now).await;
     if made.is_err() {
         // The first error is the one to show; what cannot be removed now, the marker leaves to the next attempt.
-        let _ = remove_parts(&data_dir).and_then(|()| fs::remove_file(&marker).map_err(failed(&marker)));
+        let _ = remove_parts(&data_dir, PARTS);
         if is_new {
             let _ = fs::remove_dir(&data_dir);
         }
-        return made;
     }
-    fs::remove_file(&marker).map_err(failed(&marker))?;
     made
 }
 
@@ -161,6 +164,10 @@ async fn make(
     if let Some(parent) = config_path.parent() {
         fs::create_dir_all(parent).map_err(failed(parent))?;
     }
+    // From here on it is a controller's, which no later attempt may take for leftovers.
+    let marker = config.data_dir.join(MARKER);
+    fs::remove_file(&marker).map_err(failed(&marker))?;
+    sync(&config.data_dir)?;
     file::write_public(config_path, text.as_bytes())?;
     Ok(Report {
         config: config_path.to_owned(),
@@ -190,8 +197,8 @@ pub(crate) fn give_to_owner(data_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-pub(crate) fn remove_parts(data_dir: &Path) -> Result<(), Error> {
-    for path in PARTS.iter().map(|part| data_dir.join(part)) {
+pub(crate) fn remove_parts(data_dir: &Path, parts: impl IntoIterator<Item = &'static str>) -> Result<(), Error> {
+    for path in parts.into_iter().map(|part| data_dir.join(part)) {
         let removed = match fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_dir() => fs::remove_dir_all(&path),
             Ok(_) => fs::remove_file(&path),
@@ -200,6 +207,13 @@ pub(crate) fn remove_parts(data_dir: &Path) -> Result<(), Error> {
         removed.map_err(failed(&path))?;
     }
     Ok(())
+}
+
+/// What was made, renamed or removed in a folder stays so, whatever happens to the machine.
+pub(crate) fn sync(folder: &Path) -> Result<(), Error> {
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed(folder))
 }
 
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {

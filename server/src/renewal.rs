@@ -3,16 +3,21 @@
 
 mod lost;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use muster_certs::{csr, tls::Standing};
-use muster_proto::{ids::AgentId, v1::EventSeverity};
+use muster_proto::{
+    ids::AgentId,
+    v1::{AgentStatus, EventSeverity},
+};
 
 pub use rules::{Facts, Refusal, Special};
 
 use crate::{
-    agents::{Agents, Certificate, OnClone},
+    agents::{Agents, Certificate, Entry, OnClone},
     clock::{self, Micros},
     clones::{self, Party},
     events::{self, Event},
@@ -94,7 +99,9 @@ impl Renewer {
         let key = csr::verify(&request.csr)?;
         let public_key = key.fingerprint();
         let id = request.agent;
-        if self.agents.get(id).is_none() {
+        // One that is merely expected has never been here, as far as this database knows.
+        let is_expected = |entry: &Entry| entry.status == AgentStatus::Expected;
+        if self.agents.with(id, is_expected).unwrap_or(true) {
             return Err(self.not_on_file(&request, now).await);
         }
         // Another process that holds the agent's link, and answers, is the agent. One that has lost it a moment ago may be.

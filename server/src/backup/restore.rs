@@ -30,8 +30,6 @@ use crate::{
     store::{self, Restored, dump::Filling, lease},
 };
 
-/// There while an attempt is not finished.
-const MARKER: &str = "restore.incomplete";
 /// Becomes `pki` when all the rest is done.
 const KEYS: &str = "pki.incomplete";
 /// What `musterctl token get` says of the tokens that are void now.
@@ -64,11 +62,12 @@ pub(super) async fn restore(options: &cli::Restore, passphrase: &Passphrase, now
     }
     let target = target(options, &backup)?;
     let data_dir = target.config.data_dir.clone();
-    let marker = data_dir.join(MARKER);
+    let marker = data_dir.join(init::RESTORE_MARKER);
+    let is_new_config = target.text.is_some();
     if init::exists(&marker) {
-        init::remove_parts(&data_dir).map_err(Error::DataDir)?;
+        init::remove_parts(&data_dir, parts(is_new_config)).map_err(Error::DataDir)?;
     }
-    check_empty(&data_dir)?;
+    check_empty(&data_dir, is_new_config)?;
     let is_new = !init::exists(&data_dir);
     if is_new {
         if let Some(parent) = data_dir.parent() {
@@ -85,9 +84,7 @@ pub(super) async fn restore(options: &cli::Restore, passphrase: &Passphrase, now
     let made = make(options, passphrase, &backup, target, now).await;
     if made.is_err() && init::exists(&marker) {
         // The first error is the one to show; what cannot be removed now, the marker leaves to the next attempt.
-        if init::remove_parts(&data_dir).is_ok() {
-            let _ = fs::remove_file(&marker);
-        }
+        let _ = init::remove_parts(&data_dir, parts(is_new_config));
         if is_new {
             let _ = fs::remove_dir(&data_dir);
         }
@@ -95,11 +92,17 @@ pub(super) async fn restore(options: &cli::Restore, passphrase: &Passphrase, now
     made
 }
 
+/// What an attempt makes in the data directory. Where a configuration is already, the file with the URL of the database is its.
+fn parts(is_new_config: bool) -> impl Iterator<Item = &'static str> {
+    let parts = init::PARTS.into_iter();
+    parts.filter(move |part| is_new_config || *part != init::URL_FILE)
+}
+
 /// What an attempt has left that was killed half-way is no obstacle.
-fn check_empty(data_dir: &Path) -> Result<(), Error> {
-    let mut parts = init::PARTS.iter().map(|part| data_dir.join(part));
+fn check_empty(data_dir: &Path, is_new_config: bool) -> Result<(), Error> {
+    let mut parts = parts(is_new_config).map(|part| data_dir.join(part));
     match parts.find(|part| init::exists(part)) {
-        Some(part) if !init::exists(&data_dir.join(MARKER)) => Err(Error::Exists(part)),
+        Some(part) if !init::exists(&data_dir.join(init::RESTORE_MARKER)) => Err(Error::Exists(part)),
         _ => Ok(()),
     }
 }
@@ -110,7 +113,7 @@ fn target(options: &cli::Restore, backup: &verify::Report) -> Result<Target, Err
     let absolute = |path: &Path| init::absolute(path).map_err(Error::DataDir);
     let config_path = absolute(&options.config_path())?;
     if let Some(data_dir) = &options.data_dir {
-        check_empty(&absolute(data_dir)?)?;
+        check_empty(&absolute(data_dir)?, true)?;
     }
     if init::exists(&config_path) {
         if options.data_dir.is_some() || options.database.is_some() {
@@ -151,6 +154,13 @@ fn target(options: &cli::Restore, backup: &verify::Report) -> Result<Target, Err
         &name,
         &configuration::moved(&backup.configuration, &data_dir, &Database::Sqlite, None),
     )?;
+    if config.data_dir != data_dir {
+        return Err(Error::Target(format!(
+            "server.yaml of the backup says where `data_dir` is in a way that cannot be changed to {}; write a server.yaml, and \
+             name it with --config",
+            data_dir.display()
+        )));
+    }
     config.database = database;
     let text = configuration::moved(&backup.configuration, &data_dir, &config.database, url_file.as_deref());
     Ok(Target {
@@ -172,13 +182,17 @@ async fn make(
 ) -> Result<Report, Error> {
     let config = target.config;
     let source = config.source();
-    if let store::Source::Postgres(url) = &source {
-        let mut holder = lease::Holder::connect(url).await?;
-        if !holder.try_take().await? {
-            return Err(Error::InUse);
+    // Held until all is there: a controller that is started meanwhile waits for that.
+    let _lease = match &source {
+        store::Source::Postgres(url) => {
+            let mut holder = lease::Holder::connect(url).await?;
+            if !holder.try_take().await? {
+                return Err(Error::InUse);
+            }
+            Some(holder)
         }
-        holder.close().await?;
-    }
+        store::Source::Sqlite(_) => None,
+    };
     let keys = config.data_dir.join(KEYS);
     file::create_private_dir(&keys)?;
     let mut filling = Filling::begin(&source, backup.header.schema).await?;
@@ -201,10 +215,11 @@ async fn make(
     }
     filling.commit().await?;
     // From here on it is a controller's, which no later attempt may take for leftovers.
-    let marker = config.data_dir.join(MARKER);
+    let marker = config.data_dir.join(init::RESTORE_MARKER);
     fs::remove_file(&marker).map_err(written(&marker))?;
     let pki = config.pki_dir();
     fs::rename(&keys, &pki).map_err(written(&pki))?;
+    init::sync(&config.data_dir).map_err(Error::DataDir)?;
     init::give_to_owner(&config.data_dir).map_err(Error::DataDir)?;
     if let Some(text) = &target.text {
         file::write_public(&target.config_path, text.as_bytes())?;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path, path::PathBuf, time::SystemTime};
 
 use clap::Parser as _;
+use muster_certs::file;
 use proptest::prelude::*;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     cli::{Cli, Verb},
-    clock,
+    clock, init,
     pki::Pki,
     store::{Db, Source, dump},
 };
@@ -83,8 +84,13 @@ impl Recipe {
 
 /// Restores it into SQLite.
 async fn restored(backup: &Path, data_dir: &Path) -> Result<restore::Report, Error> {
-    let words = ["muster-server", "restore", backup.to_str().unwrap(), "--data-dir"];
-    let cli = Cli::parse_from([&words[..], &[data_dir.to_str().unwrap()]].concat());
+    restored_to(backup, "--data-dir", data_dir).await
+}
+
+/// The same to where this option says.
+async fn restored_to(backup: &Path, option: &str, place: &Path) -> Result<restore::Report, Error> {
+    let backup = backup.to_str().unwrap();
+    let cli = Cli::parse_from(["muster-server", "restore", backup, option, place.to_str().unwrap()]);
     let Verb::Restore(mut options) = cli.verb else {
         panic!("not restore")
     };
@@ -152,6 +158,36 @@ async fn a_restored_controller_tells_agents_of_a_trust_bundle_above_any_that_the
     assert!(pki.trust_bundle_version() >= before, "{}", pki.trust_bundle_version());
 }
 
+#[tokio::test]
+async fn the_database_url_of_a_configuration_that_is_there_is_no_leftover() {
+    let (folder, backup, target) = places();
+    recipe(folder.path()).write(&backup);
+    file::create_private_dir(&target).unwrap();
+    let url_file = target.join(init::URL_FILE);
+    file::write_secret(&url_file, b"postgres://muster@db/muster").unwrap();
+    // Also for an attempt that starts over.
+    file::write_secret(&target.join(init::RESTORE_MARKER), b"").unwrap();
+    let configuration = folder.path().join("server.yaml");
+    let text = format!(
+        "name: c1\ntrust_domain: example.muster\ndata_dir: {}\n",
+        target.display()
+    );
+    fs::write(&configuration, &text).unwrap();
+    restored_to(&backup, "--config", &configuration).await.unwrap();
+    assert!(url_file.exists() && target.join("pki").exists());
+    assert_eq!(fs::read_to_string(&configuration).unwrap(), text);
+}
+
+#[tokio::test]
+async fn what_an_init_that_was_cut_off_has_left_is_no_place_for_a_restore() {
+    let (folder, backup, target) = places();
+    recipe(folder.path()).write(&backup);
+    file::create_private_dir(&target).unwrap();
+    fs::write(target.join("init.incomplete"), "").unwrap();
+    let error = restored(&backup, &target).await.unwrap_err();
+    assert!(error.to_string().contains("init.incomplete exists already"), "{error}");
+}
+
 /// Refused with an error that says this, by whoever reads it, and nothing is made.
 async fn refused(change: impl FnOnce(&mut Recipe), says: &str) {
     let (folder, backup, target) = places();
@@ -178,6 +214,11 @@ async fn what_does_not_add_up_is_refused() {
     .await;
     refused(|recipe| recipe.header.taken_at += 2 * clock::DAY, "set the clock").await;
     refused(|recipe| drop(recipe.parts.remove(0)), "server.yaml is missing").await;
+    let elsewhere = |recipe: &mut Recipe| {
+        let text = b"name: c1\ntrust_domain: example.muster\n\"data_dir\": /old\n";
+        recipe.parts[0].1 = text.to_vec();
+    };
+    refused(elsewhere, "cannot be changed").await;
     let stranger = |recipe: &mut Recipe| {
         recipe.header.tables.insert("secrets".into(), vec!["id".into()]);
         recipe.rows.insert("secrets".into(), 1);

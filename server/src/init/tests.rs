@@ -123,6 +123,20 @@ async fn an_init_that_was_killed_half_way_is_started_over() {
 }
 
 #[tokio::test]
+async fn a_place_where_a_restore_was_cut_off_is_no_place_for_a_new_controller() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("muster");
+    file::create_private_dir(&dir).unwrap();
+    file::write_secret(&dir.join(RESTORE_MARKER), b"").unwrap();
+    // The next restore would take it for leftovers.
+    let error = run(&options(dir.clone()), SystemTime::now()).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Exists(path) if *path == dir.join(RESTORE_MARKER)),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_data_directory_that_others_may_read_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("muster");

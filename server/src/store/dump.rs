@@ -39,7 +39,9 @@ pub enum DumpError {
         "the database is of another release (schema {found}, this one's is {known}); use the muster-server that runs on it"
     )]
     OtherRelease { found: i64, known: i64 },
-    #[error("the database is not empty: {0} has rows")]
+    #[error(
+        "the database is not empty: {0} has rows; name another one, or empty it if a restore that was cut off has filled it"
+    )]
     Occupied(&'static str),
     #[error(
         "the database holds the empty tables of another release (schema {found}, the backup's is {wanted}); give one without tables"
@@ -158,7 +160,7 @@ impl Snapshot {
         Ok(Self(connection))
     }
 
-    /// The number that `meta` has under a key; 0: none.
+    /// How many times this database was restored.
     pub async fn epoch(&mut self) -> Result<i64, DumpError> {
         let sql = "SELECT value AS name FROM meta WHERE key = 'epoch'";
         let row: Option<Name> = match &mut self.0 {
