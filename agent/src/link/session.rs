@@ -268,6 +268,11 @@ impl Session {
                 Ok(vec![Effect::ApplyPolicies(sync)])
             }
             (_, In::TrustBundle(bundle)) => Ok(vec![Effect::TrustBundle(bundle)]),
+            // Not among the capabilities.
+            (_, In::Drain(_)) => {
+                self.unknown_frames += 1;
+                Ok(Vec::new())
+            }
         }
     }
 

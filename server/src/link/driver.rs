@@ -456,6 +456,7 @@ fn to_config(entry: &Entry, pki: &Pki) -> AgentConfig {
         labels: entry.authoritative_labels(),
         revision: entry.revision,
         renew_after_unix_micros: renew_after(entry, pki),
+        endpoints: Vec::new(),
     }
 }
 

@@ -341,12 +341,9 @@ impl World {
             let now = self.now();
             let effects = self.agent.handle(agent::Event::Received(frame), &mut self.lanes, now);
             for effect in effects {
-                match effect {
-                    agent::Effect::StartSpool { above } => {
-                        let spool = self.next_spool(above);
-                        self.lanes.start_spool(&spool);
-                    }
-                    _ => {}
+                if let agent::Effect::StartSpool { above } = effect {
+                    let spool = self.next_spool(above);
+                    self.lanes.start_spool(&spool);
                 }
             }
             match self.agent.closed() {
