@@ -1,5 +1,8 @@
 //! The I/O of one link: reads frames, feeds the session, does what it says. Owns everything of its link; ends with it.
 
+mod agent_config;
+mod door;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{
@@ -9,29 +12,27 @@ use futures_util::{
 };
 use muster_proto::{
     ids::AgentId,
-    v1::{AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
+    v1::{AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use self::door::{Newcomer, answered};
 use super::{
     Close, Config, Links, Registered,
-    probe::{Probe, Verdict},
-    session::{Admission, Admitted, Effect, Event, Session},
+    probe::Probe,
+    session::{Effect, Event, Session},
 };
 use crate::{
-    agents::{Agents, Connection, Entry},
-    clock::{self, MINUTE, Micros},
-    clones::{self, Decision, Live, Party},
+    agents::Agents,
+    clock::{self, Micros},
+    clones::Party,
     ingest::{self, Done, Job, SpoolId},
     pki::Pki,
     policies::{Compiled, Policies},
     telemetry::Telemetry,
 };
-
-/// After a change of the CA, within which all agents renew; a tenth of a certificate's life when that is less.
-const RENEW_WITHIN: Micros = 10 * MINUTE;
 
 /// What a link works with.
 #[derive(Clone, Debug)]
@@ -75,14 +76,6 @@ struct Link {
     on_active: Option<Box<dyn FnOnce() + Send>>,
     /// Why it ends; when it breaks down, as if the stream had ended.
     close: Close,
-}
-
-/// An agent that has said Hello while another session of it may be live.
-struct Newcomer {
-    admission: Admission,
-    party: Party,
-    /// What the session of this id says to a probe.
-    answer: BoxFuture<'static, (String, Verdict)>,
 }
 
 /// What the connection of a link has shown.
@@ -283,139 +276,12 @@ impl Link {
         }
     }
 
-    /// The live session has said something to its probe, or nothing.
-    fn decide(&mut self, (session_id, verdict): (String, Verdict)) -> Option<Event> {
-        let Newcomer { admission, party, .. } = self.newcomer.take()?;
-        self.consider(admission, party, Some((session_id, verdict)))
-    }
-
-    /// Whether the agent may come in; none: another session of it is asked first.
-    fn consider(
-        &mut self,
-        admission: Admission,
-        party: Party,
-        mut verdict: Option<(String, Verdict)>,
-    ) -> Option<Event> {
-        let absence = self.deps.links.absence();
-        loop {
-            let now = clock::now();
-            let live = self.deps.links.live(self.agent);
-            let live_party = live.as_ref().map(|live| &*live.party);
-            let probe = match (&live, verdict.take()) {
-                // What another session has said is of no use.
-                (Some(live), Some((session_id, verdict))) if session_id == live.session_id => match verdict {
-                    Verdict::Answered => clones::Probe::Answered,
-                    Verdict::Silent | Verdict::Ended => clones::Probe::Silent,
-                },
-                _ => clones::Probe::Open,
-            };
-            let on_file = live_party.map(|party| Live { party, probe });
-            let Some(decision) = self.deps.agents.judge(self.agent, on_file, &party, absence, now) else {
-                return Some(Event::Unknown);
-            };
-            match decision {
-                Decision::Probe => {
-                    let live = live?;
-                    let answer = self.deps.links.question(live.clone(), &party);
-                    self.newcomer = Some(Newcomer {
-                        admission,
-                        party,
-                        answer: answer.map(move |verdict| (live.session_id, verdict)).boxed(),
-                    });
-                    return None;
-                }
-                Decision::Refuse => {
-                    let configured = self.deps.config.on_clone;
-                    let refusal = self
-                        .deps
-                        .agents
-                        .clone_refused(self.agent, live_party, &party, configured, now);
-                    self.deps.telemetry.clone_seen("refused");
-                    return Some(refusal.map_or(Event::Unknown, |refusal| Event::Refused(Box::new(refusal))));
-                }
-                Decision::Admit | Decision::Displace => {
-                    let expected = live.as_ref().map(|live| live.session_id.as_str());
-                    if self.register(&admission, &party, expected, now) {
-                        self.deps
-                            .agents
-                            .machine_admitted(self.agent, decision, live_party, &party, now);
-                        if decision == Decision::Displace {
-                            self.deps.telemetry.clone_seen("displaced");
-                        }
-                        // Trust may have ended since the door let it in; whoever ends it from here on finds the link.
-                        let serial = &party.serial;
-                        let counts = |entry: &Entry| entry.is_trusted() && entry.certificate_of(serial).is_some();
-                        if self.deps.agents.with(self.agent, counts) != Some(true) {
-                            return Some(Event::Cut(Close::Revoked));
-                        }
-                        return Some(match self.admit(admission) {
-                            Some(admitted) => Event::Admitted(Box::new(admitted)),
-                            None => Event::Unknown,
-                        });
-                    }
-                }
-            }
-        }
-    }
-
-    /// False when another newcomer was faster.
-    fn register(&mut self, admission: &Admission, party: &Party, expected: Option<&str>, now: Micros) -> bool {
-        let connection = Connection {
-            session_id: self.session_id.clone(),
-            connected_at: now,
-            remote: self.remote.clone(),
-            report: None,
-        };
-        let hello = admission.hello.clone();
-        let connected = || self.deps.agents.connected(self.agent, connection, hello, now);
-        let links = &self.deps.links;
-        self.registered = links.register(self.agent, &self.session_id, party.clone(), expected, connected);
-        if self.registered.is_some() {
-            self.deps.telemetry.link_opened();
-        }
-        self.registered.is_some()
-    }
-
-    /// It is registered: what is read after that cannot miss a change.
-    fn admit(&mut self, admission: Admission) -> Option<Admitted> {
-        let named: Vec<SpoolId> = admission.spools.iter().map(|(spool, _)| spool.clone()).collect();
-        let highest_generation = self.deps.ingest.highest_generation(self.agent, &named);
-        let acked = admission
-            .spools
-            .into_iter()
-            .map(|(spool, lane)| AckedSpool {
-                through_seq: self.deps.ingest.mark(self.agent, lane, &spool),
-                spool_id: spool.to_string(),
-                lane: lane as i32,
-            })
-            .collect();
-        let (config, policies) = self.current()?;
-        let (facts_digest, policy_status_digest) = self.deps.agents.with(self.agent, |entry| {
-            (entry.facts_digest.clone(), entry.policy_status.digest.clone())
-        })?;
-        if let Some(on_active) = self.on_active.take() {
-            on_active();
-        }
-        info!(agent.id = %self.agent, session.id = self.session_id, remote = self.remote, "agent connected");
-        let session_id = self.session_id.clone();
-        Some(Admitted {
-            session_id,
-            acked,
-            facts_digest,
-            policy_status_digest,
-            config,
-            policies,
-            highest_generation,
-            trust_bundle: self.deps.pki.trust_bundle_version(),
-        })
-    }
-
     /// What the inventory and the policies say of the agent now.
     fn current(&mut self) -> Option<(AgentConfig, Arc<crate::policies::PolicySet>)> {
         let compiled = self.policies.borrow_and_update().clone();
         let pki = self.deps.pki.clone();
         self.deps.agents.with(self.agent, |entry| {
-            (to_config(entry, &pki), compiled.set_for(|key| entry.value(key)))
+            (agent_config::of(entry, &pki), compiled.set_for(|key| entry.value(key)))
         })
     }
 
@@ -450,30 +316,6 @@ impl Drop for Link {
     }
 }
 
-fn to_config(entry: &Entry, pki: &Pki) -> AgentConfig {
-    AgentConfig {
-        name: entry.name.clone(),
-        labels: entry.authoritative_labels(),
-        revision: entry.revision,
-        renew_after_unix_micros: renew_after(entry, pki),
-        endpoints: Vec::new(),
-    }
-}
-
-/// When an agent shall renew that still has a certificate of the CA before: soon after the change, but not all at once.
-fn renew_after(entry: &Entry, pki: &Pki) -> i64 {
-    let authorities = pki.authorities();
-    let active = &authorities.active().entry;
-    let certificate = &entry.certificate;
-    if certificate.ca == active.id || certificate.ca.is_empty() || active.activated_at == 0 {
-        return 0;
-    }
-    let life = (certificate.not_after - certificate.issued_at).max(0);
-    let spread = (life / 10).clamp(1, RENEW_WITHIN);
-    let place = entry.id.uuid().as_u128() % spread.unsigned_abs() as u128;
-    active.activated_at + i64::try_from(place).unwrap_or_default()
-}
-
 fn to_event((lane, spool, bytes, done): (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)) -> Event {
     match done {
         Ok(done) => Event::Committed {
@@ -496,13 +338,6 @@ async fn until(token: Option<CancellationToken>) {
 async fn asked(probe: Option<Arc<Probe>>) {
     match probe {
         Some(probe) => probe.asked().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn answered(newcomer: &mut Option<Newcomer>) -> (String, Verdict) {
-    match newcomer {
-        Some(newcomer) => (&mut newcomer.answer).await,
         None => std::future::pending().await,
     }
 }

@@ -1,49 +1,38 @@
 //! The session of one link, sans-IO: `(state, event, now) → effects`. Handshake → Active → Closed. It knows neither sockets
 //! nor the store; what it wants done it says.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod hello;
+mod intake;
+mod words;
+
+use std::sync::Arc;
 
 use muster_proto::{
     ids::AgentId,
-    label,
     v1::{
-        self, AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane, LaneWindow, connect_request,
-        connect_response::Frame,
+        self, AgentConfig, ConnectRequest, ConnectResponse, Lane, LaneWindow, connect_request, connect_response::Frame,
     },
 };
 use prost::Message as _;
 
+use self::intake::{Intake, WINDOW_BYTES};
+pub use self::words::{Admission, Admitted, Close, Effect, Event};
 use super::policy_sync;
 use crate::{
-    agents::{Hello, OnClone, Report, liveness},
+    agents::{OnClone, Report},
     clock::Micros,
-    clones::Refusal,
     ingest::{Done, SpoolId},
     policies::PolicySet,
-    tokens,
 };
 
 /// Capability of agents that answer a heartbeat at once when it asks for that.
 const ANSWER_NOW: &str = "answer-now";
 const TRUST_BUNDLE: &str = "trust-bundle";
-/// The only version of the protocol there is.
-const PROTOCOL_VERSION: u32 = 1;
-/// Bytes of records that an agent may have unacknowledged in a lane.
-const WINDOW_BYTES: u64 = 1 << 20;
-const MAX_SPOOLS: usize = 64;
 const MAX_FACTS: usize = 1_000;
-const MAX_WARNINGS: usize = 32;
-const MAX_CAPABILITIES: usize = 64;
-const MAX_WARNING: usize = 1_024;
-/// Of an agent's version; digests are "sha256:<hex>".
-const MAX_VERSION: usize = 64;
+/// Digests are "sha256:<hex>".
 const MAX_DIGEST: usize = 128;
 /// Encoded; lists of agents hold the facts of each.
 const MAX_FACTS_BYTES: usize = 64 << 10;
-/// Records of one frame; an agent's frame of 64 KiB holds far fewer.
-const MAX_RECORDS: usize = 8_192;
-/// What a record counts in the window beside its bytes: an empty one is two bytes on the wire and hundreds in memory.
-const RECORD_COST: u64 = 32;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -51,125 +40,6 @@ pub struct Config {
     pub controller_name: String,
     /// What happens to copies, unless the token or an operator says otherwise.
     pub on_clone: OnClone,
-}
-
-#[derive(Debug)]
-pub enum Event {
-    Frame(Box<ConnectRequest>),
-    /// The register has taken the session; what it needs for `Welcome`.
-    Admitted(Box<Admitted>),
-    /// Records were committed.
-    Committed {
-        lane: Lane,
-        spool: SpoolId,
-        bytes: u64,
-        done: Done,
-    },
-    /// Records could not be stored: without an acknowledgement the link has to begin anew.
-    StoreFailed,
-    /// The set the agent shall have, when it may have changed.
-    Policies(Arc<PolicySet>),
-    /// What the inventory says of the agent, when it may have changed.
-    Inventory(AgentConfig),
-    /// The version of the trust bundle there is, when it may have changed.
-    TrustBundle(i64),
-    Tick,
-    /// A frame came that is no frame, or is too large for one; nothing can come after it.
-    Unreadable(String),
-    /// The stream has ended.
-    Ended,
-    /// The agent is not on file any longer.
-    Unknown,
-    /// Another machine is this agent.
-    Refused(Box<Refusal>),
-    /// Somebody wants to know whether the agent is still there.
-    Probe,
-    Replaced,
-    /// Somebody has ended the link, and says why.
-    Cut(Close),
-    ShuttingDown,
-}
-
-#[derive(Debug)]
-pub struct Admitted {
-    pub session_id: String,
-    pub acked: Vec<AckedSpool>,
-    pub facts_digest: String,
-    pub policy_status_digest: String,
-    pub config: AgentConfig,
-    pub policies: Arc<PolicySet>,
-    /// Of the agent's other spools; 0: there are none.
-    pub highest_generation: i64,
-    /// Version of the trust bundle there is.
-    pub trust_bundle: i64,
-}
-
-#[derive(Debug)]
-pub enum Effect {
-    Send(ConnectResponse),
-    /// Register the agent and answer with `Event::Admitted`.
-    Admit(Box<Admission>),
-    Ingest {
-        lane: Lane,
-        spool: SpoolId,
-        first_seq: u64,
-        records: Vec<v1::Record>,
-        bytes: u64,
-    },
-    Facts(v1::Facts),
-    PolicyStatus(v1::PolicyStatus),
-    Report(Report),
-    /// The agent has been heard of.
-    Seen,
-    PolicySyncSent,
-    /// Send the trust bundle as it is now.
-    SendTrustBundle,
-    /// The agent has taken over this version.
-    TrustBundleHeld(i64),
-    /// The agent has answered a probe.
-    Answered,
-    Close(Close),
-}
-
-#[derive(Debug)]
-pub struct Admission {
-    pub hello: Hello,
-    /// The spools it has unacknowledged records in, and their lanes.
-    pub spools: Vec<(SpoolId, Lane)>,
-    pub fingerprint: Option<v1::Fingerprint>,
-}
-
-/// Why a link ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Close {
-    Clone(Box<Refusal>),
-    Goodbye,
-    Ended,
-    /// Nothing was heard for four heartbeats, or nothing could be sent.
-    Timeout,
-    Replaced,
-    /// The trust in the agent, or in its certificate, has ended.
-    Revoked,
-    /// The certificate has expired, and the agent has not renewed it.
-    Expired,
-    ShuttingDown,
-    StoreFailed,
-    Version {
-        wanted: u32,
-    },
-    Protocol(String),
-}
-
-impl Close {
-    /// The reason of the agent's status.
-    pub fn status_reason(&self) -> &'static str {
-        match self {
-            Self::Goodbye => liveness::GOODBYE,
-            Self::Timeout => liveness::TIMEOUT,
-            Self::Expired => liveness::EXPIRED,
-            _ => liveness::EOF,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -189,7 +59,7 @@ struct Active {
     /// The set that was sent last; none until the first.
     policies: Option<Arc<PolicySet>>,
     config: AgentConfig,
-    unacked: BTreeMap<i32, u64>,
+    intake: Intake,
     last_sent: Micros,
     probe: Option<Asked>,
 }
@@ -299,7 +169,7 @@ impl Session {
         match frame {
             Frame::Hello(_) => {}
             Frame::Heartbeat(heartbeat) => effects.push(Effect::Report(report(heartbeat, now))),
-            Frame::Records(records) => effects.extend(active.records(records)),
+            Frame::Records(records) => effects.extend(active.intake.records(records)),
             Frame::PolicyStatus(status) if status.digest.len() > MAX_DIGEST => {
                 return protocol("the digest of the policy status is not one");
             }
@@ -321,49 +191,20 @@ impl Session {
     }
 
     fn hello(&mut self, hello: v1::Hello) -> Vec<Effect> {
-        if hello.protocol_version != PROTOCOL_VERSION {
-            return vec![Effect::Close(Close::Version {
-                wanted: hello.protocol_version,
-            })];
-        }
-        if hello.agent_id.parse() != Ok(self.agent) {
-            return protocol("the agent id of Hello is not that of the certificate");
-        }
-        if hello.spools.len() > MAX_SPOOLS || hello.warnings.len() > MAX_WARNINGS {
-            return protocol("Hello has too many spools or warnings");
-        }
-        if hello.capabilities.len() > MAX_CAPABILITIES {
-            return protocol("Hello has too many capabilities");
-        }
-        let has_version = hello.agent_version.len() <= MAX_VERSION && label::value_is_valid(&hello.agent_version);
-        if !tokens::label_violations("labels", &hello.labels).is_empty() || !has_version {
-            return protocol("the labels or the version of Hello are not valid");
-        }
-        let mut spools = Vec::new();
-        for spool in &hello.spools {
-            match spool.spool_id.parse::<SpoolId>() {
-                Ok(id) => spools.push((id, spool.lane())),
-                Err(error) => return protocol(&error.to_string()),
-            }
-        }
         self.answers_now = hello.capabilities.iter().any(|known| known == ANSWER_NOW);
         let knows_bundles = hello.capabilities.iter().any(|known| known == TRUST_BUNDLE);
         self.bundle = knows_bundles.then_some(hello.trust_bundle_version);
-        let fingerprint = hello.fingerprint;
-        self.state = State::Admitting {
-            held_digest: hello.policy_set_digest,
-            early: Vec::new(),
-        };
-        let hello = Hello {
-            version: hello.agent_version,
-            labels: hello.labels,
-            warnings: hello.warnings.into_iter().map(|text| cut(text, MAX_WARNING)).collect(),
-        };
-        vec![Effect::Admit(Box::new(Admission {
-            hello,
-            spools,
-            fingerprint,
-        }))]
+        let held_digest = hello.policy_set_digest.clone();
+        match hello::check(hello, self.agent) {
+            Ok(admission) => {
+                self.state = State::Admitting {
+                    held_digest,
+                    early: Vec::new(),
+                };
+                vec![Effect::Admit(Box::new(admission))]
+            }
+            Err(close) => vec![Effect::Close(close)],
+        }
     }
 
     fn admitted(&mut self, admitted: Admitted, now: Micros) -> Vec<Effect> {
@@ -395,7 +236,7 @@ impl Session {
         self.state = State::Active(Active {
             policies: is_held.then(|| admitted.policies.clone()),
             config: admitted.config,
-            unacked: BTreeMap::new(),
+            intake: Intake::default(),
             last_sent: now,
             probe: None,
         });
@@ -412,8 +253,7 @@ impl Session {
         let State::Active(active) = &mut self.state else {
             return Vec::new();
         };
-        let unacked = active.unacked.entry(lane as i32).or_default();
-        *unacked = unacked.saturating_sub(bytes);
+        active.intake.committed(lane, bytes);
         vec![send(Frame::Ack(v1::Ack {
             lane: lane as i32,
             spool_id: spool.to_string(),
@@ -511,39 +351,6 @@ impl Active {
         }
         is_answer
     }
-
-    fn records(&mut self, records: v1::Records) -> Vec<Effect> {
-        let lane = records.lane();
-        if !matches!(lane, Lane::Results | Lane::Metrics) {
-            return protocol("records of a lane that does not exist");
-        }
-        let Ok(spool) = records.spool_id.parse::<SpoolId>() else {
-            return protocol("records without a valid spool id");
-        };
-        if records.records.is_empty() {
-            return Vec::new();
-        }
-        if records.first_seq == 0 || records.first_seq.checked_add(records.records.len() as u64).is_none() {
-            return protocol("sequence numbers are from 1 to 2^64 - 1");
-        }
-        if records.records.len() > MAX_RECORDS {
-            return protocol(&format!("more than {MAX_RECORDS} records in one frame"));
-        }
-        let bytes = records.encoded_len() as u64 + RECORD_COST * records.records.len() as u64;
-        let unacked = self.unacked.entry(lane as i32).or_default();
-        // A frame may lie over the edge of the window, but not windows of them.
-        if *unacked > 2 * WINDOW_BYTES {
-            return protocol("more records than the window allows");
-        }
-        *unacked += bytes;
-        vec![Effect::Ingest {
-            lane,
-            spool,
-            first_seq: records.first_seq,
-            records: records.records,
-            bytes,
-        }]
-    }
 }
 
 fn report(heartbeat: v1::Heartbeat, now: Micros) -> Report {
@@ -562,12 +369,6 @@ fn report(heartbeat: v1::Heartbeat, now: Micros) -> Report {
         skew,
         lanes,
     }
-}
-
-/// At most `max` bytes of a text.
-fn cut(mut text: String, max: usize) -> String {
-    text.truncate(text.floor_char_boundary(max));
-    text
 }
 
 fn send(frame: Frame) -> Effect {

@@ -1,0 +1,131 @@
+//! The words of a session: what happens to it, what it wants done, and why it ends. Decides nothing.
+
+use std::sync::Arc;
+
+use muster_proto::v1::{self, AckedSpool, AgentConfig, ConnectRequest, ConnectResponse, Lane};
+
+use crate::{
+    agents::{Hello, Report, liveness},
+    clones::Refusal,
+    ingest::{Done, SpoolId},
+    policies::PolicySet,
+};
+
+#[derive(Debug)]
+pub enum Event {
+    Frame(Box<ConnectRequest>),
+    /// The register has taken the session; what it needs for `Welcome`.
+    Admitted(Box<Admitted>),
+    /// Records were committed.
+    Committed {
+        lane: Lane,
+        spool: SpoolId,
+        bytes: u64,
+        done: Done,
+    },
+    /// Records could not be stored: without an acknowledgement the link has to begin anew.
+    StoreFailed,
+    /// The set the agent shall have, when it may have changed.
+    Policies(Arc<PolicySet>),
+    /// What the inventory says of the agent, when it may have changed.
+    Inventory(AgentConfig),
+    /// The version of the trust bundle there is, when it may have changed.
+    TrustBundle(i64),
+    Tick,
+    /// A frame came that is no frame, or is too large for one; nothing can come after it.
+    Unreadable(String),
+    /// The stream has ended.
+    Ended,
+    /// The agent is not on file any longer.
+    Unknown,
+    /// Another machine is this agent.
+    Refused(Box<Refusal>),
+    /// Somebody wants to know whether the agent is still there.
+    Probe,
+    Replaced,
+    /// Somebody has ended the link, and says why.
+    Cut(Close),
+    ShuttingDown,
+}
+
+#[derive(Debug)]
+pub struct Admitted {
+    pub session_id: String,
+    pub acked: Vec<AckedSpool>,
+    pub facts_digest: String,
+    pub policy_status_digest: String,
+    pub config: AgentConfig,
+    pub policies: Arc<PolicySet>,
+    /// Of the agent's other spools; 0: there are none.
+    pub highest_generation: i64,
+    /// Version of the trust bundle there is.
+    pub trust_bundle: i64,
+}
+
+#[derive(Debug)]
+pub enum Effect {
+    Send(ConnectResponse),
+    /// Register the agent and answer with `Event::Admitted`.
+    Admit(Box<Admission>),
+    Ingest {
+        lane: Lane,
+        spool: SpoolId,
+        first_seq: u64,
+        records: Vec<v1::Record>,
+        bytes: u64,
+    },
+    Facts(v1::Facts),
+    PolicyStatus(v1::PolicyStatus),
+    Report(Report),
+    /// The agent has been heard of.
+    Seen,
+    PolicySyncSent,
+    /// Send the trust bundle as it is now.
+    SendTrustBundle,
+    /// The agent has taken over this version.
+    TrustBundleHeld(i64),
+    /// The agent has answered a probe.
+    Answered,
+    Close(Close),
+}
+
+#[derive(Debug)]
+pub struct Admission {
+    pub hello: Hello,
+    /// The spools it has unacknowledged records in, and their lanes.
+    pub spools: Vec<(SpoolId, Lane)>,
+    pub fingerprint: Option<v1::Fingerprint>,
+}
+
+/// Why a link ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Close {
+    Clone(Box<Refusal>),
+    Goodbye,
+    Ended,
+    /// Nothing was heard for four heartbeats, or nothing could be sent.
+    Timeout,
+    Replaced,
+    /// The trust in the agent, or in its certificate, has ended.
+    Revoked,
+    /// The certificate has expired, and the agent has not renewed it.
+    Expired,
+    ShuttingDown,
+    StoreFailed,
+    Version {
+        wanted: u32,
+    },
+    Protocol(String),
+}
+
+impl Close {
+    /// The reason of the agent's status.
+    pub fn status_reason(&self) -> &'static str {
+        match self {
+            Self::Goodbye => liveness::GOODBYE,
+            Self::Timeout => liveness::TIMEOUT,
+            Self::Expired => liveness::EXPIRED,
+            _ => liveness::EOF,
+        }
+    }
+}
