@@ -18,6 +18,7 @@ use crate::{
     changes::Changes,
     clock,
     config::Config,
+    disk::Disk,
     enroll::Enroller,
     fleet::Fleet,
     forks::Forks,
@@ -107,9 +108,20 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let Some(lease) = lease::acquire(&config.source(), shutdown).await? else {
         return Ok(None);
     };
-    let db = Db::open(&config.source()).await?;
     let telemetry = Telemetry::new();
     let started_at = clock::now();
+    let disk = Disk::default();
+    let disk_keeper = tasks::disk::Keeper::start(
+        tasks::disk::Deps {
+            disk: disk.clone(),
+            data_dir: config.data_dir.clone(),
+            limits: config.disk.limits,
+            ballast: config.disk.ballast,
+            telemetry: telemetry.clone(),
+        },
+        started_at,
+    );
+    let db = Db::open(&config.source()).await?;
 
     let changes = Changes::new(db.clone()).await?;
     let agents = Arc::new(Agents::load(db.clone(), changes.clone(), started_at).await?);
@@ -121,6 +133,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         agents: agents.clone(),
         states: states.clone(),
         telemetry: telemetry.clone(),
+        disk: disk.clone(),
     })
     .await?;
     let links = Arc::new(Links::new(config.link.heartbeat));
@@ -183,6 +196,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
             ingest: ingest_handle,
             links,
             telemetry: telemetry.clone(),
+            disk: disk.clone(),
             shutdown: serving.clone(),
         },
         telemetry: telemetry.clone(),
@@ -241,7 +255,13 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         keep_deleted: clock::from_duration(config.retention.deleted_agents),
     };
     backgrounds.spawn(tasks::identity::run(identity, background.clone()));
-    backgrounds.spawn(tasks::retention::run(db, config.retention.clone(), background.clone()));
+    backgrounds.spawn(disk_keeper.run(db.clone(), background.clone()));
+    backgrounds.spawn(tasks::retention::run(
+        db,
+        config.retention.clone(),
+        disk.follow(),
+        background.clone(),
+    ));
     let stop = background.clone();
     backgrounds.spawn(async move { states.run_reconcile(stop).await });
     let stop = background.clone();

@@ -14,6 +14,7 @@ use std::time::Duration;
 use muster_certs::identity::TrustDomain;
 
 use crate::agents::OnClone;
+use crate::disk;
 use crate::net;
 use crate::pki::Lifetimes;
 use crate::store;
@@ -38,6 +39,7 @@ pub struct Config {
     pub database: Database,
     pub link: Link,
     pub limits: Limits,
+    pub disk: Disk,
     pub retention: Retention,
     pub certificates: Lifetimes,
     pub enrollment: Enrollment,
@@ -68,6 +70,15 @@ pub struct Limits {
     pub connections: usize,
     pub connections_per_source: usize,
     pub handshakes: usize,
+}
+
+/// What happens when the file system of the data directory fills.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Disk {
+    /// What is free below which less is taken of agents.
+    pub limits: disk::Limits,
+    /// Bytes that are set aside for operators' changes, at most a hundredth of the file system; 0: none.
+    pub ballast: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +176,10 @@ impl Config {
                 connections: 4096,
                 connections_per_source: 1024,
                 handshakes: 256,
+            },
+            disk: Disk {
+                limits: disk::Limits::default(),
+                ballast: 64 << 20,
             },
             retention: Retention {
                 results: Keep {

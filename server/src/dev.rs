@@ -110,6 +110,8 @@ async fn run_in(place: &Place, options: &cli::Dev, shutdown: CancellationToken) 
     let mut config = Config::new(NAME, trust_domain()?, dir.to_owned());
     config.agent_listen = options.agent_listen;
     config.api_listen = options.api_listen;
+    // Often in memory, and for a first look.
+    config.disk.ballast = 0;
     if !config.pki_dir().exists() {
         Pki::create(&config.pki_dir(), &config.trust_domain, SystemTime::now())?;
     }

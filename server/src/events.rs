@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::{
     clock::Micros,
-    store::{Db, EventRow},
+    store::{self, Db, EventRow},
 };
 
 /// Bytes of a message; what goes into it may come from a peer.
@@ -51,6 +51,10 @@ impl Event {
         self
     }
 
+    pub fn message(&self) -> &str {
+        &self.row.message
+    }
+
     pub fn into_row(self) -> EventRow {
         EventRow {
             metadata: serde_json::Value::Object(self.metadata).to_string(),
@@ -61,17 +65,20 @@ impl Event {
 
 /// Stores events that stand for themselves. They are worth a warning when they are lost, and no failure of what they tell of.
 pub async fn record(db: &Db, events: Vec<Event>) {
-    let rows: Vec<EventRow> = events.into_iter().map(Event::into_row).collect();
-    let stored = async {
-        let mut tx = db.begin().await?;
-        tx.event_insert_all(&rows).await?;
-        tx.commit().await
-    };
-    if let Err(error) = stored.await {
+    let reasons: Vec<String> = events.iter().map(|event| event.row.reason.clone()).collect();
+    if let Err(error) = store(db, events).await {
         warn!(
             error = &error as &dyn std::error::Error,
-            reasons = ?rows.iter().map(|row| row.reason.as_str()).collect::<Vec<_>>(),
+            ?reasons,
             "failed to store events"
         );
     }
+}
+
+/// The same for whoever tries again.
+pub async fn store(db: &Db, events: Vec<Event>) -> Result<(), store::Error> {
+    let rows: Vec<EventRow> = events.into_iter().map(Event::into_row).collect();
+    let mut tx = db.begin().await?;
+    tx.event_insert_all(&rows).await?;
+    tx.commit().await
 }

@@ -8,7 +8,7 @@ mod validate;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use muster_proto::{
@@ -26,6 +26,7 @@ use crate::{
     agents::{Agents, Entry},
     changes::Changes,
     clock::{self, Micros},
+    disk::Disk,
     states::States,
     store::{self, Db, MarkRow},
     telemetry::{Fate, Telemetry},
@@ -50,11 +51,34 @@ pub struct Job {
     pub received_at: Micros,
     /// Encoded size, against the limits of a commit.
     pub bytes: usize,
-    /// Of the link that the job came by: cancelled when one of its jobs is lost. Those behind it are not stored either, since
-    /// their mark would speak for it.
-    pub lost: CancellationToken,
+    /// Shared with the jobs of its lane that came by the same link: set when one of them is lost. Those behind it are not stored
+    /// either, since their mark would speak for it.
+    pub lost: Lost,
     /// Dropped without an answer when the database fails: nothing is acknowledged then.
     pub done: oneshot::Sender<Done>,
+}
+
+/// Whether a job was lost, and why. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<OnceLock<Why>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The disk has no room; the agent is to send it again when it has.
+    NoRoom,
+    /// The database was at fault.
+    Failed,
+}
+
+impl Lost {
+    pub fn why(&self) -> Option<Why> {
+        self.0.get().copied()
+    }
+
+    /// The first reason stands.
+    fn set(&self, why: Why) {
+        let _ = self.0.set(why);
+    }
 }
 
 /// What became of a job that is committed.
@@ -156,6 +180,7 @@ pub struct Deps {
     pub agents: Arc<Agents>,
     pub states: Arc<States>,
     pub telemetry: Telemetry,
+    pub disk: Disk,
 }
 
 #[derive(Debug)]
@@ -247,11 +272,16 @@ impl Worker {
 
     /// One commit for all jobs; when the data of one is refused, one commit each, so that it holds up nobody else.
     async fn commit_all(&self, jobs: Vec<Job>) {
+        if !self.deps.disk.lane_open(self.lane) {
+            // Their senders are dropped with them.
+            jobs.iter().for_each(|job| job.lost.set(Why::NoRoom));
+            return;
+        }
         // What an agent sent before it was revoked or deleted, and could not store in time, is not stored afterwards.
         let is_trusted = |job: &Job| self.deps.agents.with(job.agent, Entry::is_trusted) == Some(true);
         let jobs = jobs
             .into_iter()
-            .filter(|job| !job.lost.is_cancelled() && is_trusted(job));
+            .filter(|job| job.lost.why().is_none() && is_trusted(job));
         let (mut work, senders): (Vec<plan::Work>, Vec<oneshot::Sender<Done>>) =
             jobs.map(|job| plan::Work::new(self.lane, job)).unzip();
         if work.is_empty() {
@@ -261,7 +291,7 @@ impl Worker {
             Ok(()) => {}
             Err(error) if error.is_about_data() => {
                 for work in &mut work {
-                    if !work.lost.is_cancelled() {
+                    if work.lost.why().is_none() {
                         self.commit_alone(work).await;
                     }
                 }
@@ -368,8 +398,12 @@ impl Worker {
     }
 
     fn failed(&self, work: &[plan::Work], error: &store::Error) {
+        let why = if error.is_full() { Why::NoRoom } else { Why::Failed };
+        if why == Why::NoRoom {
+            self.deps.disk.failed();
+        }
         for work in work {
-            work.lost.cancel();
+            work.lost.set(why);
         }
         warn!(
             lane = lane_name(self.lane),

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod clones;
 pub mod config;
 pub mod dev;
+pub mod disk;
 pub mod enroll;
 pub mod events;
 pub mod fleet;

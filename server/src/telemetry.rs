@@ -1,6 +1,8 @@
 //! The controller's own metrics, as it shows them at `/metrics`: one registry, and a cheap handle with a verb for each
 //! thing that is counted. Not the metrics of the fleet, those are records of agents; nothing here is stored.
 
+mod disk;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +59,7 @@ struct Metrics {
     renewals: Counters<1>,
     clones: Counters<1>,
     api_requests: Counters<2>,
+    disk: disk::Gauges,
 }
 
 impl Telemetry {
@@ -158,6 +161,7 @@ impl Telemetry {
         );
         let api_requests = Counters::<2>::default();
         registry.register("api_requests", "Calls by method and status code", api_requests.clone());
+        let disk = disk::Gauges::register(&mut registry);
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "What is running", build);
 
@@ -182,6 +186,7 @@ impl Telemetry {
             renewals,
             clones,
             api_requests,
+            disk,
         }))
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    Ctl, Process, agent, binaries,
+    Ctl, Process, SmallDisk, agent, binaries,
     ctl::Outcome,
     poll::{self, SECOND},
     ports,
@@ -61,7 +61,17 @@ impl Controller {
 
     /// The same by `muster-server init` with these further arguments.
     pub fn set_up_by(settings: &str, arguments: &[&str]) -> Self {
+        Self::set_up_in(tempfile::tempdir().expect("a directory"), settings, arguments)
+    }
+
+    /// One that does not run yet, whose data directory is a small disk; see [`SmallDisk::at`] for its options.
+    pub fn set_up_on(options: &str, settings: &str) -> (Self, SmallDisk) {
         let dir = tempfile::tempdir().expect("a directory");
+        let disk = SmallDisk::at(&dir.path().join("data"), options);
+        (Self::set_up_in(dir, settings, &[]), disk)
+    }
+
+    fn set_up_in(dir: TempDir, settings: &str, arguments: &[&str]) -> Self {
         let database = Database::create();
         let controller = Self {
             process: None,

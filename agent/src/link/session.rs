@@ -18,7 +18,7 @@ mod latest;
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// What this agent does beyond version 1.
-pub const CAPABILITIES: &[&str] = &["answer-now", "trust-bundle"];
+pub const CAPABILITIES: &[&str] = &["answer-now", "trust-bundle", "resend"];
 
 /// From Hello to Welcome.
 const HANDSHAKE: Duration = Duration::from_secs(15);
@@ -322,12 +322,18 @@ impl Session {
         let Some(flow) = self.flow(lane) else {
             return Ok(Vec::new());
         };
+        if ack.spool_id.is_empty() {
+            flow.window = ack.window_bytes;
+            flow.given_up(ack.resends);
+            return Ok(Vec::new());
+        }
         // Of a spool that nobody here knows: nothing to do.
         if !flow.knows(&ack.spool_id) && !lanes.lane(lane).has(&ack.spool_id) {
             return Ok(Vec::new());
         }
         flow.acked(&ack.spool_id, ack.through_seq);
         flow.window = ack.window_bytes;
+        flow.given_up(ack.resends);
         lanes
             .lane_mut(lane)
             .ack(&ack.spool_id, ack.through_seq)

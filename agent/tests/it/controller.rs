@@ -360,6 +360,7 @@ impl Shared {
                     through_seq,
                     rejected: vec![],
                     window_bytes,
+                    resends: 0,
                 });
             }
             Some(In::Facts(facts)) => seen.facts.push(facts),

@@ -168,6 +168,11 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
             "or keep them, to come back with a token: musterctl ca retire --yes --leave-behind AGENT".to_owned(),
         ],
         ErrorReason::UserRevoked => one("let the user in again: musterctl user create NAME --reinstate"),
+        ErrorReason::DiskFull => vec![
+            "try again in a few seconds: room that was set aside for this is given up when the disk is full".to_owned(),
+            "make room; what uses it says, on the controller's host: muster-server doctor".to_owned(),
+            "or keep less: retention in server.yaml, then restart the controller".to_owned(),
+        ],
         ErrorReason::LastAdmin => one("make another one first: musterctl user create NAME"),
         ErrorReason::CertificateRequired | ErrorReason::CertificateUnknown | ErrorReason::CertificateRevoked => vec![
             "on the controller's host, as its owner: muster-server admin create NAME".to_owned(),

@@ -85,6 +85,13 @@ pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
 fn of_store(error: &store::Error) -> Problem {
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
     error!(error = error as &dyn std::error::Error, cause, "the database failed");
+    if error.is_full() {
+        return Problem::new(
+            Code::ResourceExhausted,
+            ErrorReason::DiskFull,
+            "the controller's disk has no room for this, and nothing was changed",
+        );
+    }
     Problem::new(
         Code::Unavailable,
         ErrorReason::Unavailable,

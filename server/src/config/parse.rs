@@ -8,6 +8,7 @@ use std::time::Duration;
 use muster_certs::identity::TrustDomain;
 use muster_proto::document::{self, Node, Value};
 use muster_proto::duration;
+use muster_proto::threshold::Amount;
 
 use crate::agents::OnClone;
 
@@ -153,6 +154,22 @@ impl<'a> Section<'a> {
             );
             limits.set("handshakes", &mut config.limits.handshakes, count);
         });
+        self.section("disk", |disk| {
+            disk.set("refuse_metrics_below", &mut config.disk.limits.metrics, free);
+            disk.set("refuse_results_below", &mut config.disk.limits.results, free);
+            disk.set("ballast", &mut config.disk.ballast, ballast);
+            let is_above = match (config.disk.limits.results, config.disk.limits.metrics) {
+                (Amount::Percent(results), Amount::Percent(metrics)) => results > metrics,
+                (Amount::Bytes(results), Amount::Bytes(metrics)) => results > metrics,
+                // Which is more, depends on the disk.
+                _ => false,
+            };
+            if is_above {
+                let text =
+                    "disk.refuse_results_below must not be above disk.refuse_metrics_below: metrics are refused first";
+                disk.reader.mistake(disk.line, text.to_owned());
+            }
+        });
         self.section("retention", |retention| {
             retention.keep("results", &mut config.retention.results);
             retention.keep("events", &mut config.retention.events);
@@ -284,6 +301,21 @@ fn count(node: &Node) -> Result<usize, String> {
     match node.value {
         Value::Int(n) if (1..=1_000_000).contains(&n) => Ok(n as usize),
         _ => Err("must be a whole number from 1 to 1000000".to_owned()),
+    }
+}
+
+/// What has to be free of a disk.
+fn free(node: &Node) -> Result<Amount, String> {
+    match text(node)?.parse::<Amount>().map_err(|error| error.to_string())? {
+        Amount::Percent(percent) if !(0.0..=90.0).contains(&percent) => Err("must be from 0% to 90%".to_owned()),
+        amount => Ok(amount),
+    }
+}
+
+fn ballast(node: &Node) -> Result<u64, String> {
+    match text(node)? {
+        "none" => Ok(0),
+        size => value::bytes(size).map_err(|problem| format!("{problem}, or `none`")),
     }
 }
 

@@ -60,6 +60,13 @@ api_listen: {api_listen}
 #   connections_per_source: 1024
 #   handshakes: 256
 
+# When the file system of data_dir fills: less than this free, and metrics stay with the agents, then everything does. Percent or
+# bytes. The ballast is a file that is given up for operators' changes on a full disk; at most 1% of the file system, or none.
+# disk:
+#   refuse_metrics_below: 10%
+#   refuse_results_below: 5%
+#   ballast: 64MiB
+
 # What is older goes, and what is more than that.
 # retention:
 #   results: {{ age: 30d, bytes: 4GiB }}

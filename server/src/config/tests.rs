@@ -171,6 +171,28 @@ fn a_password_in_a_url_is_noticed_wherever_it_stands() {
 }
 
 #[test]
+fn what_a_full_disk_means_is_a_part_of_it_or_a_size_and_metrics_go_first() {
+    use muster_proto::threshold::Amount;
+    let config = parse(&format!(
+        "{MINIMAL}disk: {{ refuse_metrics_below: 2GiB, refuse_results_below: 0.5%, ballast: none }}\n"
+    ))
+    .unwrap();
+    assert_eq!(config.disk.limits.metrics, Amount::Bytes(2 << 30));
+    assert_eq!(config.disk.limits.results, Amount::Percent(0.5));
+    assert_eq!(config.disk.ballast, 0);
+    for (wrong, why) in [
+        ("disk: { refuse_metrics_below: 95% }", "from 0% to 90%"),
+        ("disk: { refuse_metrics_below: 2 }", "must be a text"),
+        ("disk: { refuse_results_below: 20% }", "metrics are refused first"),
+        ("disk: { ballast: much }", "or `none`"),
+        ("disk: { balast: 1MiB }", "did you mean `ballast`"),
+    ] {
+        let text = mistake(wrong);
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[test]
 fn what_is_rendered_is_what_is_read_back() {
     let mut config = Config::new("c1", "example.muster".parse().unwrap(), "/srv/odd \"name\"".into());
     config.advertise = vec!["muster.example.com:8443".to_owned()];

@@ -10,9 +10,8 @@ use muster_proto::{
 };
 use prost::Message as _;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
-use super::{Done, Job, SpoolId, lane_name, validate};
+use super::{Done, Job, Lost, SpoolId, lane_name, validate};
 use crate::{
     clock::{self, Micros},
     policies::PolicySet,
@@ -30,7 +29,7 @@ pub struct Work {
     pub through_seq: u64,
     received_at: Micros,
     /// See `Job`.
-    pub lost: CancellationToken,
+    pub lost: Lost,
     /// Set by `finish`.
     pub done: Option<Done>,
 }

@@ -3,7 +3,7 @@
 mod agent_config;
 mod door;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -28,7 +28,8 @@ use crate::{
     agents::Agents,
     clock::{self, Micros},
     clones::Party,
-    ingest::{self, Done, Job, SpoolId},
+    disk::{Disk, Level},
+    ingest::{self, Job, Lost, Why},
     pki::Pki,
     policies::{Compiled, Policies},
     telemetry::Telemetry,
@@ -44,6 +45,7 @@ pub struct Deps {
     pub ingest: ingest::Handle,
     pub links: Arc<Links>,
     pub telemetry: Telemetry,
+    pub disk: Disk,
     pub shutdown: CancellationToken,
 }
 
@@ -52,7 +54,7 @@ pub struct Deps {
 pub type Inbound = BoxStream<'static, Result<ConnectRequest, Option<String>>>;
 
 /// The answer to one frame of records, when it is committed.
-type Pending = BoxFuture<'static, (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)>;
+type Pending = BoxFuture<'static, Event>;
 
 struct Link {
     deps: Deps,
@@ -71,8 +73,10 @@ struct Link {
     /// Acknowledgements go out in order within a lane.
     results: FuturesOrdered<Pending>,
     metrics: FuturesOrdered<Pending>,
-    /// Records of this link could not be stored.
-    lost: CancellationToken,
+    /// Whether records of this link could not be stored, by lane, and for how many times that the lane was sent again.
+    lost: BTreeMap<Lane, (u32, Lost)>,
+    /// How full the disk is.
+    room: watch::Receiver<Level>,
     on_active: Option<Box<dyn FnOnce() + Send>>,
     /// Why it ends; when it breaks down, as if the stream had ended.
     close: Close,
@@ -101,6 +105,7 @@ pub async fn run(
     let mut link = Link {
         policies: deps.policies.watch(),
         trust: deps.pki.watch(),
+        room: deps.disk.follow(),
         deps,
         agent,
         remote: shown.remote,
@@ -112,7 +117,7 @@ pub async fn run(
         registered: None,
         results: FuturesOrdered::new(),
         metrics: FuturesOrdered::new(),
-        lost: CancellationToken::new(),
+        lost: BTreeMap::new(),
         on_active: Some(on_active),
         close: Close::Ended,
     };
@@ -125,6 +130,7 @@ impl Link {
         // A fraction of the heartbeat, so that it goes out on time.
         let mut ticks = tokio::time::interval(heartbeat / 4);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.room.mark_changed();
         loop {
             let changed = self.registered.as_ref().map(|registered| registered.changed.clone());
             let replaced = self.registered.as_ref().map(|registered| registered.replaced.clone());
@@ -138,8 +144,9 @@ impl Link {
                     Some(event) => event,
                     None => continue,
                 },
-                Some(committed) = self.results.next() => to_event(committed),
-                Some(committed) = self.metrics.next() => to_event(committed),
+                Ok(()) = self.room.changed() => Event::Room(*self.room.borrow_and_update()),
+                Some(answer) = self.results.next() => answer,
+                Some(answer) = self.metrics.next() => answer,
                 Ok(()) = self.trust.changed(), if self.registered.is_some() => {
                     if let Some((config, _)) = self.current()
                         && let Some(close) = self.step(Event::Inventory(config)).await
@@ -200,9 +207,11 @@ impl Link {
                         first_seq,
                         records,
                         bytes,
+                        resends,
                     } => {
                         let (done, wait) = oneshot::channel();
                         let received_at = clock::now();
+                        let lost = self.lost(lane, resends);
                         let job = Job {
                             agent: self.agent,
                             spool: spool.clone(),
@@ -210,7 +219,7 @@ impl Link {
                             records,
                             received_at,
                             bytes: bytes as usize,
-                            lost: self.lost.clone(),
+                            lost: lost.clone(),
                             done,
                         };
                         if !self.submit(lane, job).await {
@@ -220,7 +229,16 @@ impl Link {
                         let pending = wait.map(move |done| {
                             let took = Duration::from_micros((clock::now() - received_at).max(0) as u64);
                             telemetry.ack_latency(ingest::lane_name(lane), took);
-                            (lane, spool, bytes, done)
+                            match (done, lost.why()) {
+                                (Ok(done), _) => Event::Committed {
+                                    lane,
+                                    spool,
+                                    bytes,
+                                    done,
+                                },
+                                (Err(_), Some(Why::NoRoom)) => Event::NotTaken { lane, bytes, resends },
+                                (Err(_), _) => Event::StoreFailed,
+                            }
                         });
                         let queue = if lane == Lane::Metrics {
                             &mut self.metrics
@@ -269,6 +287,15 @@ impl Link {
         }
     }
 
+    /// What tells whether records were lost that those of this lane come behind.
+    fn lost(&mut self, lane: Lane, resends: u32) -> Lost {
+        let of_lane = self.lost.entry(lane).or_default();
+        if of_lane.0 != resends {
+            *of_lane = (resends, Lost::default());
+        }
+        of_lane.1.clone()
+    }
+
     fn ended_by_another(&self) -> Event {
         match self.registered.as_ref().and_then(|registered| registered.cut.get()) {
             Some(why) => Event::Cut(why.clone()),
@@ -313,18 +340,6 @@ impl Drop for Link {
         }
         // The receiver may be gone, and a peer that does not read is not waited for.
         let _ = self.outbound.try_send(Err(self.close.clone()));
-    }
-}
-
-fn to_event((lane, spool, bytes, done): (Lane, SpoolId, u64, Result<Done, oneshot::error::RecvError>)) -> Event {
-    match done {
-        Ok(done) => Event::Committed {
-            lane,
-            spool,
-            bytes,
-            done,
-        },
-        Err(_) => Event::StoreFailed,
     }
 }
 

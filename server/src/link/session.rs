@@ -9,25 +9,25 @@ use std::sync::Arc;
 
 use muster_proto::{
     ids::AgentId,
-    v1::{
-        self, AgentConfig, ConnectRequest, ConnectResponse, Lane, LaneWindow, connect_request, connect_response::Frame,
-    },
+    v1::{self, AgentConfig, ConnectRequest, ConnectResponse, connect_request, connect_response::Frame},
 };
 use prost::Message as _;
 
-use self::intake::{Intake, WINDOW_BYTES};
+use self::intake::Intake;
 pub use self::words::{Admission, Admitted, Close, Effect, Event};
 use super::policy_sync;
 use crate::{
     agents::{OnClone, Report},
     clock::Micros,
-    ingest::{Done, SpoolId},
+    disk::Level,
     policies::PolicySet,
 };
 
 /// Capability of agents that answer a heartbeat at once when it asks for that.
 const ANSWER_NOW: &str = "answer-now";
 const TRUST_BUNDLE: &str = "trust-bundle";
+/// Of agents that send again what an Ack says was given up.
+const RESEND: &str = "resend";
 const MAX_FACTS: usize = 1_000;
 /// Digests are "sha256:<hex>".
 const MAX_DIGEST: usize = 128;
@@ -81,6 +81,10 @@ pub struct Session {
     bundle: Option<i64>,
     /// The agent has the capability "answer-now".
     answers_now: bool,
+    /// The agent has the capability "resend".
+    resends: bool,
+    /// How full the disk is.
+    room: Level,
 }
 
 impl Session {
@@ -94,6 +98,8 @@ impl Session {
             ignored_frames: 0,
             bundle: None,
             answers_now: false,
+            resends: false,
+            room: Level::Ample,
         }
     }
 
@@ -117,7 +123,12 @@ impl Session {
                 spool,
                 bytes,
                 done,
-            } => self.committed(lane, &spool, bytes, done),
+            } => self.intake(|intake| intake.committed(lane, &spool, bytes, done)),
+            Event::NotTaken { lane, bytes, resends } => self.intake(|intake| intake.not_taken(lane, bytes, resends)),
+            Event::Room(level) => {
+                self.room = level;
+                self.intake(|intake| intake.room(level))
+            }
             Event::StoreFailed => vec![Effect::Close(Close::StoreFailed)],
             Event::Policies(policies) => self.policies(policies),
             Event::Inventory(config) => self.inventory(config),
@@ -192,6 +203,7 @@ impl Session {
 
     fn hello(&mut self, hello: v1::Hello) -> Vec<Effect> {
         self.answers_now = hello.capabilities.iter().any(|known| known == ANSWER_NOW);
+        self.resends = hello.capabilities.iter().any(|known| known == RESEND);
         let knows_bundles = hello.capabilities.iter().any(|known| known == TRUST_BUNDLE);
         self.bundle = knows_bundles.then_some(hello.trust_bundle_version);
         let held_digest = hello.policy_set_digest.clone();
@@ -211,15 +223,12 @@ impl Session {
         let State::Admitting { held_digest, early } = std::mem::replace(&mut self.state, State::Closed) else {
             return Vec::new();
         };
-        let window = |lane: Lane| LaneWindow {
-            lane: lane as i32,
-            window_bytes: WINDOW_BYTES,
-        };
+        let intake = Intake::new(self.room, self.resends);
         let welcome = v1::Welcome {
             session_id: admitted.session_id,
             heartbeat_interval_micros: self.config.heartbeat,
             acked: admitted.acked,
-            windows: vec![window(Lane::Results), window(Lane::Metrics)],
+            windows: intake.windows(),
             capabilities: Vec::new(),
             facts_digest: admitted.facts_digest,
             policy_status_digest: admitted.policy_status_digest,
@@ -236,7 +245,7 @@ impl Session {
         self.state = State::Active(Active {
             policies: is_held.then(|| admitted.policies.clone()),
             config: admitted.config,
-            intake: Intake::default(),
+            intake,
             last_sent: now,
             probe: None,
         });
@@ -249,18 +258,11 @@ impl Session {
         effects
     }
 
-    fn committed(&mut self, lane: Lane, spool: &SpoolId, bytes: u64, done: Done) -> Vec<Effect> {
-        let State::Active(active) = &mut self.state else {
-            return Vec::new();
-        };
-        active.intake.committed(lane, bytes);
-        vec![send(Frame::Ack(v1::Ack {
-            lane: lane as i32,
-            spool_id: spool.to_string(),
-            through_seq: done.through_seq,
-            rejected: done.rejected,
-            window_bytes: WINDOW_BYTES,
-        }))]
+    fn intake(&mut self, on: impl FnOnce(&mut Intake) -> Vec<Effect>) -> Vec<Effect> {
+        match &mut self.state {
+            State::Active(active) => on(&mut active.intake),
+            _ => Vec::new(),
+        }
     }
 
     fn policies(&mut self, policies: Arc<PolicySet>) -> Vec<Effect> {

@@ -2,6 +2,7 @@
 
 mod expiry;
 mod probes;
+mod room;
 
 use std::{
     collections::BTreeMap,
@@ -87,6 +88,7 @@ fn records(first_seq: u64, count: usize) -> connect_request::Frame {
         spool_id: "1-abc".into(),
         first_seq,
         records: vec![record; count],
+        resends: 0,
     })
 }
 
@@ -251,6 +253,7 @@ fn an_agent_that_ignores_its_window_is_cut() {
             spool_id: "1-abc".into(),
             first_seq: frames,
             records: vec![big.clone()],
+            resends: 0,
         };
         let effects = session.handle(frame(connect_request::Frame::Records(records)), 1);
         if let Some(close) = closes(&effects) {

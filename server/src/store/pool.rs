@@ -54,6 +54,20 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Whether the disk of the database has no room.
+    pub fn is_full(&self) -> bool {
+        let Self::Query(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        match error.code().as_deref() {
+            // PostgreSQL: disk_full.
+            Some("53100") => true,
+            // SQLite: SQLITE_FULL; SQLITE_IOERR_SHMSIZE, when the index of the WAL cannot grow.
+            Some(code) => code.parse::<i32>().is_ok_and(|code| code & 0xff == 13 || code == 4874),
+            None => false,
+        }
+    }
 }
 
 /// One bound parameter.
@@ -267,10 +281,20 @@ impl Pool {
         })
     }
 
-    /// Gives freed pages of SQLite back to the file system; PostgreSQL does so by itself.
-    pub(super) async fn release_free_pages(&self) -> Result<(), Error> {
+    /// Gives some freed pages of SQLite back to the file system, and says whether there are more; PostgreSQL does so by itself.
+    pub(super) async fn release_free_pages(&self) -> Result<bool, Error> {
+        let Self::Sqlite { write, .. } = self else {
+            return Ok(false);
+        };
+        sqlx::query("PRAGMA incremental_vacuum(2000)").execute(write).await?;
+        let left: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(write).await?;
+        Ok(left > 0)
+    }
+
+    /// Moves all that is in the log of SQLite to its place, and the log takes no room then; PostgreSQL does so by itself.
+    pub(super) async fn release_log(&self) -> Result<(), Error> {
         if let Self::Sqlite { write, .. } = self {
-            sqlx::query("PRAGMA incremental_vacuum(2000)").execute(write).await?;
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(write).await?;
         }
         Ok(())
     }

@@ -111,10 +111,16 @@ impl Db {
         Ok(removed)
     }
 
-    /// Gives the space of removed rows back.
-    pub async fn history_release(&self) -> Result<(), Error> {
-        self.control.release_free_pages().await?;
-        self.history.release_free_pages().await
+    /// Gives space of removed rows back, some at a time; true: there is more.
+    pub async fn history_release(&self) -> Result<bool, Error> {
+        let control = self.control.release_free_pages().await?;
+        Ok(self.history.release_free_pages().await? || control)
+    }
+
+    /// Gives back what the logs of the database take beyond what is in them.
+    pub async fn history_release_log(&self) -> Result<(), Error> {
+        self.control.release_log().await?;
+        self.history.release_log().await
     }
 
     fn history_pool(&self, history: History) -> &Pool {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     clock::{self, DAY, Micros},
     config::{Keep, Retention},
+    disk::Level,
     store::{self, Db, History},
 };
 
@@ -23,15 +24,21 @@ const MAX_MARKS: i64 = 64;
 /// Steps of one kind in one round, so that a round is bounded; the next goes on.
 const STEPS: usize = 200;
 
-pub async fn run(db: Db, retention: Retention, shutdown: CancellationToken) {
+/// Steps in which space is given back in one round while the disk is not well.
+const RELEASES: usize = 100;
+
+/// A disk that gets fuller is a reason to look at once, and to give back all that is free.
+pub async fn run(db: Db, retention: Retention, mut disk: watch::Receiver<Level>, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
+            Ok(()) = disk.changed() => {}
         }
-        if let Err(error) = round(&db, &retention, clock::now(), &shutdown).await {
+        let level = *disk.borrow_and_update();
+        if let Err(error) = round(&db, &retention, level, clock::now(), &shutdown).await {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "failed to remove old history; trying again"
@@ -44,6 +51,7 @@ pub async fn run(db: Db, retention: Retention, shutdown: CancellationToken) {
 pub async fn round(
     db: &Db,
     retention: &Retention,
+    disk: Level,
     now: Micros,
     shutdown: &CancellationToken,
 ) -> Result<(), store::Error> {
@@ -59,7 +67,15 @@ pub async fn round(
     db.changes_trim_to(MAX_CHANGES).await?;
     db.mark_trim(now - MARKS).await?;
     db.mark_trim_to(MAX_MARKS).await?;
-    db.history_release().await
+    if disk == Level::Ample {
+        return db.history_release().await.map(|_| ());
+    }
+    for _ in 0..RELEASES {
+        if shutdown.is_cancelled() || !db.history_release().await? {
+            break;
+        }
+    }
+    db.history_release_log().await
 }
 
 async fn trim(

@@ -116,6 +116,7 @@ impl Sender {
                     spool_id: SPOOL.to_owned(),
                     first_seq: self.sent,
                     records: vec![result(self.version, self.sent)],
+                    resends: 0,
                 };
                 self.link
                     .send(Frame::Records(records))

@@ -9,6 +9,7 @@ use muster_proto::{
 use muster_server::{
     agents::Agents,
     changes::Changes,
+    disk::Disk,
     ingest::{self, Done, Handle, Ingest, Job},
     pki::Pki,
     policies::Policies,
@@ -31,7 +32,7 @@ struct Part {
     states: Arc<States>,
     handle: Handle,
     /// Of the one link that all records come by.
-    lost: CancellationToken,
+    lost: ingest::Lost,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -53,6 +54,7 @@ impl Part {
             agents: agents.clone(),
             states: states.clone(),
             telemetry: Telemetry::new(),
+            disk: Disk::default(),
         };
         let (ingest, handle) = Ingest::load(deps).await.expect("ingest");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -64,7 +66,7 @@ impl Part {
             policies,
             states,
             handle,
-            lost: CancellationToken::new(),
+            lost: ingest::Lost::default(),
             stop,
             tasks,
         }

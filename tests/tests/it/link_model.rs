@@ -285,6 +285,7 @@ impl World {
                     first_seq,
                     records,
                     bytes,
+                    ..
                 } => self.jobs.push_back(Job {
                     lane,
                     spool,

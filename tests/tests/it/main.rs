@@ -14,6 +14,7 @@ mod clones;
 mod counting;
 mod crash_points;
 mod deploy;
+mod disk;
 mod durability;
 mod enrolling;
 mod freshness;

@@ -15,6 +15,8 @@ const BATCH_BYTES: usize = 64 * 1024 - 256;
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub window: u64,
+    /// How often the controller has given up what was on its way.
+    resends: u32,
     /// Of each spool, the last sequence number that was sent, or found acknowledged, on this connection.
     through: BTreeMap<Arc<str>, u64>,
     /// The frames not yet acknowledged.
@@ -65,6 +67,7 @@ impl Flow {
                 spool_id: spool.to_string(),
                 first_seq: batch.first_seq,
                 records: batch.records,
+                resends: self.resends,
             }));
         }
         None
@@ -72,6 +75,16 @@ impl Flow {
 
     pub fn acked(&mut self, spool: &str, through: u64) {
         self.in_flight.retain(|it| &*it.spool != spool || it.last_seq > through);
+    }
+
+    /// The controller had no room for what was on its way: all that is not acknowledged is sent again, as soon as the window
+    /// is open.
+    pub fn given_up(&mut self, resends: u32) {
+        if resends > self.resends {
+            self.resends = resends;
+            self.in_flight.clear();
+            self.through.clear();
+        }
     }
 
     /// Whether records of this spool went out on this connection.

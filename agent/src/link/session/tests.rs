@@ -7,6 +7,7 @@ use super::*;
 
 mod backlog;
 mod copies;
+mod room;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -108,6 +109,7 @@ fn ack(lane: v1::Lane, through_seq: u64, window_bytes: u64) -> In {
         through_seq,
         rejected: Vec::new(),
         window_bytes,
+        resends: 0,
     })
 }
 
@@ -301,6 +303,7 @@ fn rejected_records_leave_the_queue_and_are_counted_and_named() {
         through_seq: 1,
         rejected,
         window_bytes: 1,
+        resends: 0,
     }));
     assert_eq!(
         effects,

@@ -7,6 +7,7 @@ use muster_proto::v1::{self, AckedSpool, AgentConfig, ConnectRequest, ConnectRes
 use crate::{
     agents::{Hello, Report, liveness},
     clones::Refusal,
+    disk::Level,
     ingest::{Done, SpoolId},
     policies::PolicySet,
 };
@@ -23,6 +24,14 @@ pub enum Event {
         bytes: u64,
         done: Done,
     },
+    /// There was no room for records on the disk; see `Effect::Ingest` for `resends`.
+    NotTaken {
+        lane: Lane,
+        bytes: u64,
+        resends: u32,
+    },
+    /// How full the disk is, when it may have changed.
+    Room(Level),
     /// Records could not be stored: without an acknowledgement the link has to begin anew.
     StoreFailed,
     /// The set the agent shall have, when it may have changed.
@@ -73,6 +82,8 @@ pub enum Effect {
         first_seq: u64,
         records: Vec<v1::Record>,
         bytes: u64,
+        /// How often the lane was sent again before. Records of one number are stored in their order or not at all.
+        resends: u32,
     },
     Facts(v1::Facts),
     PolicyStatus(v1::PolicyStatus),

@@ -41,6 +41,7 @@ fn records(spool: &str, first_seq: u64, records: Vec<Record>) -> Frame {
         spool_id: spool.to_owned(),
         first_seq,
         records,
+        resends: 0,
     })
 }
 
@@ -161,6 +162,7 @@ fn a_frame_that_breaks_the_protocol_ends_the_link_with_the_reason() {
             spool_id: "1-a".into(),
             first_seq: 1,
             records: vec![event("x")],
+            resends: 0,
         })
     };
     let frames = [
@@ -341,6 +343,7 @@ fn times_and_numbers_from_nowhere_are_lies_about_oneself_only() {
             time_unix_micros,
             body: Some(Body::Metrics(batch)),
         }],
+        resends: 0,
     }))
     .expect("it goes out");
     let ack = loop {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use muster_proto::v1::Lane;
 use muster_server::{
     config::{Keep, Retention},
+    disk::Level,
     store::{EventRow, History, MetricRow, ResultRow, Usage},
     tasks::retention,
 };
@@ -68,7 +69,7 @@ async fn what_is_too_much_goes_and_no_more_than_that() {
         events: keep(1),
         metrics: keep(1),
     };
-    retention::round(&fresh.db, &retention, 1_000, &CancellationToken::new())
+    retention::round(&fresh.db, &retention, Level::Ample, 1_000, &CancellationToken::new())
         .await
         .expect("a round");
     let left = fresh.db.history_usage(History::Results).await.expect("usage").row_count;

@@ -1,0 +1,158 @@
+//! Small disks for tests that fill them: file systems in memory, mounted where only the test and its children see them, and
+//! gone with these. Not for anything that has to outlive its test.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+    panic,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate, statvfs},
+    thread::UnshareFlags,
+};
+
+use crate::{ctl::Outcome, process, tools};
+
+/// Runs `test` where mounts are its own. `what` is what cannot be tested where this host does not permit that.
+pub fn alone(what: &'static str, test: impl FnOnce() + Send + 'static) {
+    // What a thread sees of mounts, those see that it starts; no other thread of this process is concerned.
+    let thread = thread::Builder::new()
+        .name(what.to_owned())
+        .spawn(move || match enter() {
+            Ok(()) => test(),
+            Err(why) => tools::skipped(what, &format!("no mounts of its own: {why}")),
+        });
+    if let Err(panicked) = thread.expect("a thread").join() {
+        panic::resume_unwind(panicked);
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "what makes it unsafe is the table of open files, which is not what is unshared here"
+)]
+fn enter() -> Result<(), String> {
+    rustix::thread::unshare(UnshareFlags::NEWNS).map_err(|error| error.to_string())?;
+    mount(&["--make-rprivate".as_ref(), "/".as_ref()])?;
+    // Whether it is permitted at all.
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    mount(&[
+        "-t".as_ref(),
+        "tmpfs".as_ref(),
+        "tmpfs".as_ref(),
+        dir.path().as_os_str(),
+    ])?;
+    unmount(dir.path());
+    Ok(())
+}
+
+/// A disk that is mounted at a folder. Unmounted when dropped.
+#[derive(Debug)]
+pub struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// At this folder, which is made where there is none; `options` are those of tmpfs, such as `size=32m`.
+    pub fn at(path: &Path, options: &str) -> Self {
+        fs::create_dir_all(path).expect("a folder");
+        let options = format!("mode=0700,{options}");
+        let arguments: [&OsStr; 6] = [
+            "-t".as_ref(),
+            "tmpfs".as_ref(),
+            "-o".as_ref(),
+            options.as_ref(),
+            "tmpfs".as_ref(),
+            path.as_os_str(),
+        ];
+        mount(&arguments).expect("a disk is mounted");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("a mode");
+        Self { path: path.to_owned() }
+    }
+
+    /// Size and what is free, in bytes.
+    pub fn space(&self) -> (u64, u64) {
+        let answer = statvfs(&self.path).expect("the disk answers");
+        (answer.f_blocks * answer.f_frsize, answer.f_bavail * answer.f_frsize)
+    }
+
+    /// Fills it with something of others', so that this part of it is free, in percent.
+    pub fn leave_free(&self, percent: f64) {
+        let filler = self.filler();
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&filler)
+            .expect("the filler opens");
+        let length = file.metadata().expect("its length").len();
+        let (size, free) = self.space();
+        let wanted = (size as f64 * percent / 100.0) as u64;
+        let length = (length + free).saturating_sub(wanted);
+        file.set_len(length).expect("the filler shrinks");
+        if length > 0 {
+            // Of a disk in use the last block may be gone before it is asked for.
+            let _ = fallocate(&file, FallocateFlags::empty(), 0, length);
+        }
+        if percent == 0.0 {
+            drop(file);
+            self.fill_the_rest();
+        }
+    }
+
+    /// Others leave the disk.
+    pub fn make_room(&self) {
+        for path in [self.filler(), self.path.join("filler.rest")] {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// As `mount -o remount`.
+    pub fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        mount(&["-o".as_ref(), options.as_ref(), self.path.as_os_str()]).expect("it is mounted anew");
+    }
+
+    fn fill_the_rest(&self) {
+        use std::io::Write as _;
+        let mut rest = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path.join("filler.rest"))
+            .expect("an empty file needs no room");
+        while rest.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path.join("filler")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        unmount(&self.path);
+    }
+}
+
+fn mount(arguments: &[&OsStr]) -> Result<(), String> {
+    let program = tools::find("mount").ok_or("mount is not installed")?;
+    let mut command = process::clean_command(program, Path::new("/"));
+    command.args(arguments);
+    let outcome = Outcome::of(command);
+    match outcome.code {
+        0 => Ok(()),
+        _ => Err(outcome.stderr.trim().to_owned()),
+    }
+}
+
+/// Once nobody uses it any longer.
+fn unmount(path: &Path) {
+    if let Some(program) = tools::find("umount") {
+        let mut command = process::clean_command(program, Path::new("/"));
+        command.arg("--lazy").arg(path);
+        Outcome::of(command);
+    }
+}
