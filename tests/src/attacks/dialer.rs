@@ -42,7 +42,7 @@ use tonic::{Code, Status};
 use super::forge::Credentials;
 
 /// The longest that an attacker waits for an answer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where an attack goes to and comes from.
 #[derive(Clone, Copy, Debug)]
