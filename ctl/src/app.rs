@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
-    resources::{agent, ca, cert, event, metric, policy, state, token, user},
+    resources::{agent, ca, cert, controller, event, metric, policy, state, token, user},
     terminal::Terminal,
     verbs::{apply, completion, version},
 };
@@ -101,6 +101,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Token(command) => token::run(command, session).await,
         Command::Ca(command) => ca::run(command, session).await,
         Command::Cert(command) => cert::run(command, session).await,
+        Command::Controller(command) => controller::run(command, session).await,
         Command::Event(command) => event::run(command, session).await,
         Command::User(command) => user::run(command, session).await,
         Command::Completion(args) => completion::run(&args, cli::command(), session),

@@ -8,7 +8,7 @@ use muster_proto::duration;
 
 use crate::{
     output::Format,
-    resources::{agent, ca, cert, event, metric, policy, state, token, user},
+    resources::{agent, ca, cert, controller, event, metric, policy, state, token, user},
     verbs::{apply, completion},
 };
 
@@ -100,6 +100,9 @@ pub enum Command {
     /// What happened to agents and to the controller
     #[command(subcommand, visible_alias = "events")]
     Event(event::Command),
+    /// The controller itself: look at, leave
+    #[command(subcommand, visible_alias = "controllers")]
+    Controller(controller::Command),
     /// The operators: create, list, renew, revoke
     #[command(subcommand, visible_alias = "users")]
     User(user::Command),

@@ -15,10 +15,10 @@ use muster_certs::{
 };
 use muster_proto::v1::{
     agent_service_client::AgentServiceClient, ca_service_client::CaServiceClient,
-    certificate_service_client::CertificateServiceClient, event_service_client::EventServiceClient,
-    metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
-    state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
-    user_service_client::UserServiceClient,
+    certificate_service_client::CertificateServiceClient, controller_service_client::ControllerServiceClient,
+    event_service_client::EventServiceClient, metric_service_client::MetricServiceClient,
+    policy_service_client::PolicyServiceClient, state_service_client::StateServiceClient,
+    token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{
@@ -151,6 +151,10 @@ impl Client {
 
     pub fn certificates(&self) -> CertificateServiceClient<Channel> {
         CertificateServiceClient::new(self.channel.clone())
+    }
+
+    pub fn controllers(&self) -> ControllerServiceClient<Channel> {
+        ControllerServiceClient::new(self.channel.clone())
     }
 
     pub fn events(&self) -> EventServiceClient<Channel> {

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod ca;
 pub mod cert;
+pub mod controller;
 pub mod event;
 pub mod metric;
 pub mod policy;

@@ -2,8 +2,10 @@
 //! connecting fleet asks the database nothing, and written through in batches. Knows no transport.
 
 mod certificates;
+mod connection;
 mod ending;
 mod entry;
+mod links;
 pub mod liveness;
 mod machines;
 mod persist;
@@ -22,8 +24,10 @@ use muster_proto::{
 use tokio::sync::Notify;
 
 pub use certificates::Certificate;
+pub use connection::{Connection, Report};
 pub use ending::Ending;
-pub use entry::{Connection, Entry, Labels, OnClone, Report};
+pub use entry::{Entry, Labels, OnClone};
+pub use links::{Links, Queue};
 pub use preregister::Preregistration;
 
 use crate::{
@@ -201,7 +205,7 @@ impl Agents {
             changed |= entry.status != AgentStatus::Online;
             changed
         });
-        self.set_status(id, now, |_| Some((AgentStatus::Online, "")));
+        self.set_status(id, now, |_| Some((AgentStatus::Online, liveness::CONNECTED)));
     }
 
     /// A frame came.
@@ -211,11 +215,21 @@ impl Agents {
         }
     }
 
-    pub fn heartbeat(&self, id: AgentId, session: &str, report: Report) {
+    pub fn heartbeat(&self, id: AgentId, session: &str, report: Report, now: Micros) {
+        self.of_session(id, session, |connection| connection.reported(report, now));
+    }
+
+    /// It was told to leave.
+    pub fn leaving(&self, id: AgentId, session: &str) {
+        self.of_session(id, session, |connection| connection.leaving = true);
+    }
+
+    /// Nothing when a newer session has taken over.
+    fn of_session(&self, id: AgentId, session: &str, change: impl FnOnce(&mut Connection)) {
         if let Some(connection) = self.write().get_mut(&id).and_then(|entry| entry.connection.as_mut())
             && connection.session_id == session
         {
-            connection.report = Some(report);
+            change(connection);
         }
     }
 
@@ -312,7 +326,10 @@ impl Agents {
             }
             let from = entry.status;
             entry.status = status;
-            entry.status_reason = reason.to_owned();
+            entry.status_reason = match status {
+                AgentStatus::Online => String::new(),
+                _ => reason.to_owned(),
+            };
             entry.status_since = now;
             persist::Transition {
                 id,

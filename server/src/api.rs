@@ -3,6 +3,7 @@
 mod agents;
 mod cas;
 mod certificates;
+mod controllers;
 mod enrollment;
 mod events;
 mod forks;
@@ -38,11 +39,11 @@ use muster_proto::{
     error::Problem,
     v1::{
         agent_service_server::AgentServiceServer, ca_service_server::CaServiceServer,
-        certificate_service_server::CertificateServiceServer, enrollment_service_server::EnrollmentServiceServer,
-        event_service_server::EventServiceServer, link_service_server::LinkServiceServer,
-        metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
-        state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
-        user_service_server::UserServiceServer,
+        certificate_service_server::CertificateServiceServer, controller_service_server::ControllerServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
+        link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
+        policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
+        token_service_server::TokenServiceServer, user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -54,6 +55,7 @@ use crate::{
     cas::Cas,
     changes::Changes,
     clock,
+    controllers::Controller,
     enroll::Enroller,
     fleet::Fleet,
     forks::Forks,
@@ -86,6 +88,7 @@ pub struct Api {
     pub forks: Arc<Forks>,
     pub renewer: Arc<Renewer>,
     pub cas: Arc<Cas>,
+    pub controller: Arc<Controller>,
     pub users: Arc<Users>,
     pub link: LinkDeps,
     pub telemetry: Telemetry,
@@ -116,6 +119,7 @@ impl Api {
         health.set_serving::<AgentServiceServer<Self>>().await;
         health.set_serving::<CaServiceServer<Self>>().await;
         health.set_serving::<CertificateServiceServer<Self>>().await;
+        health.set_serving::<ControllerServiceServer<Self>>().await;
         health.set_serving::<EventServiceServer<Self>>().await;
         health.set_serving::<MetricServiceServer<Self>>().await;
         health.set_serving::<PolicyServiceServer<Self>>().await;
@@ -141,6 +145,7 @@ impl Api {
             .add_service(AgentServiceServer::from_arc(self.clone()))
             .add_service(CaServiceServer::from_arc(self.clone()))
             .add_service(CertificateServiceServer::from_arc(self.clone()))
+            .add_service(ControllerServiceServer::from_arc(self.clone()))
             .add_service(EventServiceServer::from_arc(self.clone()))
             .add_service(MetricServiceServer::from_arc(self.clone()))
             .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
@@ -150,7 +155,7 @@ impl Api {
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
-        let telemetry = self.telemetry.clone();
+        let (telemetry, controller) = (self.telemetry.clone(), self.controller.clone());
         let (db, agents, cas) = (self.db.clone(), self.agents.clone(), self.cas.clone());
         let router = routes
             .prepare()
@@ -161,7 +166,7 @@ impl Api {
                 get(async move |query: RawQuery| revocation_list(&cas, query).await),
             )
             .route("/healthz", get(async move || healthz(&db).await))
-            .route("/metrics", get(async move || metrics(&telemetry, &agents)));
+            .route("/metrics", get(async move || metrics(&telemetry, &agents, &controller)));
         Ok(self.guarded(router, Listener::Api))
     }
 
@@ -212,9 +217,15 @@ async fn healthz(db: &Db) -> (http::StatusCode, &'static str) {
     }
 }
 
-fn metrics(telemetry: &Telemetry, agents: &Agents) -> ([(header::HeaderName, &'static str); 1], String) {
+fn metrics(
+    telemetry: &Telemetry,
+    agents: &Agents,
+    controller: &Controller,
+) -> ([(header::HeaderName, &'static str); 1], String) {
     for (status, count) in agents.count_by_status() {
         telemetry.agents(status, count);
     }
+    telemetry.links(&agents.links(clock::now()));
+    telemetry.draining(controller.draining().plan().is_some());
     ([(header::CONTENT_TYPE, telemetry::CONTENT_TYPE)], telemetry.render())
 }

@@ -17,7 +17,8 @@ use crate::{
     cas::Cas,
     changes::Changes,
     clock,
-    config::Config,
+    config::{self, Config},
+    controllers,
     disk::Disk,
     enroll::Enroller,
     fleet::Fleet,
@@ -82,6 +83,11 @@ fn way_out(error: &io::Error) -> &'static str {
 
 /// How long the end may take: a database that does not answer must not keep the process.
 const STOP_WITHIN: Duration = Duration::from_millis(4_500);
+/// Of that, how long agents may take to leave.
+const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
+/// Over how much of that they are told: so much for each, that whoever takes them next is not stormed.
+const LEAVE_EACH: Duration = Duration::from_micros(150);
+const LEAVE_LAST: Duration = Duration::from_millis(1_500);
 
 /// A controller that listens.
 #[derive(Debug)]
@@ -100,6 +106,7 @@ pub struct Controller {
 
 /// Waits for the lease, then loads everything and listens. None: `shutdown` came first.
 pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Option<Controller>, Error> {
+    let process_started_at = clock::now();
     let pki = Arc::new(
         Pki::load(&config.pki_dir())?
             .of_domain(&config.trust_domain)?
@@ -109,6 +116,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         return Ok(None);
     };
     let telemetry = Telemetry::new();
+    telemetry.active(true);
     let started_at = clock::now();
     let disk = Disk::default();
     let disk_keeper = tasks::disk::Keeper::start(
@@ -163,6 +171,17 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let (serving, served) = (CancellationToken::new(), TaskTracker::new());
     let (background, backgrounds) = (CancellationToken::new(), TaskTracker::new());
     let heartbeat = config.link.heartbeat;
+    let about = controllers::About {
+        name: config.name.clone(),
+        started_at: process_started_at,
+        active_since: started_at,
+        listeners: vec![("agents", agents_addr), ("api", api_addr)],
+        database: match config.database {
+            config::Database::Sqlite => controllers::Database::Sqlite,
+            config::Database::Postgres(_) => controllers::Database::Postgres,
+        },
+        epoch: db.epoch().await?,
+    };
     let api = Arc::new(Api {
         db: db.clone(),
         changes: changes.clone(),
@@ -183,6 +202,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         )),
         renewer: Arc::new(renewer),
         cas: Arc::new(Cas::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace)),
+        controller: Arc::new(controllers::Controller::new(about, db.clone(), links.clone())),
         users: users.clone(),
         link: link::Deps {
             config: link::Config {
@@ -294,8 +314,13 @@ impl Controller {
             backgrounds,
             ..
         } = self;
-        // No new work, links told, all that came in stored, the database closed.
+        // Links told and no new ones taken, no new work, all that came in stored, the database closed.
         let stop = async {
+            let links = &api.links;
+            let within = LEAVE_EACH.saturating_mul(u32::try_from(links.count()).unwrap_or(u32::MAX));
+            links.draining().stop(within.min(LEAVE_LAST), clock::now());
+            // Whoever is still there afterwards is told by the end of its link.
+            let _ = tokio::time::timeout(LEAVE_WITHIN, links.emptied()).await;
             serving.cancel();
             served.close();
             served.wait().await;

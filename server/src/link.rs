@@ -1,6 +1,7 @@
 //! Links: the stream of each connected agent and its session. The session decides and does no I/O; the driver does the I/O
 //! and decides nothing; here is the register of who is connected. Knows frames, but no gRPC.
 
+pub mod draining;
 mod driver;
 mod policy_sync;
 mod probe;
@@ -21,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 pub use driver::{Deps, Inbound, Shown, run};
 pub use session::{Close, Config};
 
-use self::probe::{Probe, Verdict};
+use self::{
+    draining::Draining,
+    probe::{Probe, Verdict},
+};
 use crate::{
     clock::{self, Micros},
     clones::Party,
@@ -34,6 +38,9 @@ pub struct Links {
     /// How long a session may take to answer a probe.
     patience: Duration,
     heartbeat: Duration,
+    draining: Draining,
+    /// Told when the last one is gone.
+    emptied: Notify,
 }
 
 /// How others reach a session.
@@ -58,6 +65,27 @@ impl Links {
             sessions: Mutex::default(),
             patience: heartbeat.clamp(Duration::from_secs(2), Duration::from_secs(5)),
             heartbeat,
+            draining: Draining::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// Whether links are taken.
+    pub fn draining(&self) -> &Draining {
+        &self.draining
+    }
+
+    /// Returns when there is no link.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            // From here on nothing is missed.
+            emptied.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            emptied.await;
         }
     }
 
@@ -137,6 +165,9 @@ impl Links {
             && let Some(ended) = sessions.remove(&agent)
         {
             ended.probe.ended();
+            if sessions.is_empty() {
+                self.emptied.notify_waiters();
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! thing that is counted. Not the metrics of the fleet, those are records of agents; nothing here is stored.
 
 mod disk;
+mod links;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ struct Metrics {
     handshake_failures: Counters<2>,
     accept_errors: Counters<1>,
     agents: Gauges<1>,
-    links: Gauge,
+    links: links::Metrics,
     certificates_late: Gauge,
     clocks_wrong: Gauge,
     ca_expiry: Gauge,
@@ -117,8 +118,7 @@ impl Telemetry {
             "When the certificate with host names that a listener shows ends, in seconds since 1970",
             api_certificate_expiry.clone(),
         );
-        let links = Gauge::default();
-        registry.register("links", "Agents that hold a link now", links.clone());
+        let links = links::Metrics::register(&mut registry);
         let records = Counters::<2>::default();
         registry.register(
             "records",
@@ -209,14 +209,6 @@ impl Telemetry {
     /// How many agents have a status now.
     pub fn agents(&self, status: &'static str, count: i64) {
         self.0.agents.get_or_create(&[("status", status)]).set(count);
-    }
-
-    pub fn link_opened(&self) {
-        self.0.links.inc();
-    }
-
-    pub fn link_closed(&self) {
-        self.0.links.dec();
     }
 
     pub fn records(&self, lane: &'static str, fate: Fate, count: u64) {

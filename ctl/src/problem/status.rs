@@ -107,7 +107,9 @@ fn exit(code: Code, reason: ErrorReason) -> Exit {
         | ErrorReason::CertificateUnknown
         | ErrorReason::CertificateRevoked
         | ErrorReason::MethodNotAllowed => return Exit::Denied,
-        ErrorReason::Unavailable | ErrorReason::ShuttingDown => return Exit::Unreachable,
+        ErrorReason::Unavailable | ErrorReason::ShuttingDown | ErrorReason::ControllerDraining => {
+            return Exit::Unreachable;
+        }
         ErrorReason::AmbiguousName | ErrorReason::AgentAlreadyEnrolled => return Exit::Conflict,
         _ => {}
     }
@@ -146,7 +148,9 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
             },
             "this is a defect; please report it with those lines".to_owned(),
         ],
-        ErrorReason::Unavailable | ErrorReason::ShuttingDown => one("try again in a few seconds"),
+        ErrorReason::Unavailable | ErrorReason::ShuttingDown | ErrorReason::ControllerDraining => {
+            one("try again in a few seconds")
+        }
         ErrorReason::InvalidField => one("correct what is named above; --help shows the form of every option"),
         ErrorReason::InvalidSelector => {
             one("write it like env=prod,role!=db or 'zone in (eu,us)' or gpu,!spot; * is every agent")

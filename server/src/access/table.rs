@@ -75,6 +75,8 @@ pub const METHODS: &[Method] = &[
     api("/muster.v1.CaService/RetireCa", Who::Admin),
     api("/muster.v1.CertificateService/ListCertificates", Who::Admin),
     api("/muster.v1.CertificateService/RevokeCertificate", Who::Admin),
+    api("/muster.v1.ControllerService/GetController", Who::Admin),
+    api("/muster.v1.ControllerService/DrainController", Who::Admin),
     api("/muster.v1.EventService/ListEvents", Who::Admin),
     api("/muster.v1.MetricService/QueryMetrics", Who::Admin),
     api("/muster.v1.PolicyService/ApplyPolicies", Who::Admin),

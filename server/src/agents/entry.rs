@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use muster_proto::{
     ids::AgentId,
     selector::Selector,
-    v1::{AgentStatus, Label, LabelSource, LaneDepth, PolicyStatus},
+    v1::{AgentStatus, Label, LabelSource, PolicyStatus},
 };
 use prost::Message as _;
 
-use super::{Certificate, Hello};
+use super::{Certificate, Connection, Hello};
 use crate::{
     clock::Micros,
     clones::{Conflict, Machines},
@@ -90,24 +90,6 @@ impl OnClone {
             Self::Fork => "fork",
         }
     }
-}
-
-/// A link that is active now.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    pub session_id: String,
-    pub connected_at: Micros,
-    pub remote: String,
-    pub report: Option<Report>,
-}
-
-/// What the last heartbeat told.
-#[derive(Clone, Debug)]
-pub struct Report {
-    pub round_trip: Option<Micros>,
-    /// The agent's clock minus the controller's.
-    pub skew: Option<Micros>,
-    pub lanes: Vec<LaneDepth>,
 }
 
 impl Entry {

@@ -5,10 +5,29 @@ use muster_proto::v1::AgentStatus;
 
 use crate::clock::{Micros, SECOND};
 
+/// It was stopped, and said so.
 pub const GOODBYE: &str = "goodbye";
+/// It went elsewhere, as it was told to, and was not seen since.
+pub const DRAINED: &str = "drained";
+/// Its connection broke off.
 pub const EOF: &str = "eof";
+/// Its connection is there, and nothing comes over it.
+pub const SILENT: &str = "silent";
+/// It takes nothing that it is sent; or it was not heard of since the controller's start.
 pub const TIMEOUT: &str = "timeout";
 pub const EXPIRED: &str = "certificate expired";
+/// An operator has ended the trust in its certificate.
+pub const REVOKED: &str = "revoked";
+/// Another session has taken its place.
+pub const SUPERSEDED: &str = "superseded";
+/// It broke the protocol, or is a copy.
+pub const REFUSED: &str = "refused";
+/// The database did not take what it sent.
+pub const NOT_STORED: &str = "not stored";
+
+/// Why it is online: a link is active, or it is heard again on the one that it had.
+pub const CONNECTED: &str = "connected";
+pub const HEARD: &str = "heard";
 
 /// The longest back-off of an agent: a fleet needs that long to come back after the controller's start.
 const LONGEST_BACKOFF: Micros = 60 * SECOND;

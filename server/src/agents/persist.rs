@@ -199,8 +199,9 @@ fn review(entry: &Entry, rules: Rules, now: Micros) -> Option<(AgentStatus, &'st
     };
     let status = rules.status(signs, now);
     let reason = match status {
-        AgentStatus::Online => "",
-        _ if linked || entry.leave_reason.is_empty() => liveness::TIMEOUT,
+        AgentStatus::Online => liveness::HEARD,
+        _ if linked => liveness::SILENT,
+        _ if entry.leave_reason.is_empty() => liveness::TIMEOUT,
         _ => entry.leave_reason,
     };
     (status != entry.status).then_some((status, reason))

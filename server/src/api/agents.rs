@@ -6,7 +6,7 @@ use muster_proto::{
     ids::AgentId,
     selector::Selector,
     v1::{
-        self, CheckState, Freshness, GetAgentRequest, GetAgentResponse, ListAgentsRequest, ListAgentsResponse,
+        self, CheckState, Freshness, GetAgentRequest, GetAgentResponse, Lane, ListAgentsRequest, ListAgentsResponse,
         PolicyOutcome, UpdateAgentLabelsRequest, UpdateAgentLabelsResponse, WatchAgentsRequest, WatchAgentsResponse,
         WatchEventType, agent_service_server::AgentService,
     },
@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     agents::{Agents, Entry, OnClone},
-    clock::{self, Micros, to_duration, to_optional_timestamp, to_timestamp},
+    clock::{self, Micros, to_duration, to_optional_timestamp, to_span, to_timestamp},
+    controllers::Controller,
+    ingest::lane_name,
     policies::{Compiled, Policies, PolicySet},
     states::{States, View},
     store::{Change, ChangeKind},
@@ -97,6 +99,7 @@ impl AgentService for Api {
             agents: self.agents.clone(),
             policies: self.policies.clone(),
             states: self.states.clone(),
+            controller: self.controller.clone(),
             shown,
         };
         self.watch(ctx, request.revision, watch).await
@@ -183,6 +186,7 @@ fn count(length: usize) -> i32 {
 /// Makes agents of entries, as of one moment.
 pub(super) struct Viewer<'a> {
     states: &'a States,
+    controller: &'a Controller,
     compiled: Arc<Compiled>,
     now: Micros,
 }
@@ -191,6 +195,7 @@ impl<'a> Viewer<'a> {
     pub(super) fn of(api: &'a Api, now: Micros) -> Self {
         Self {
             states: &api.states,
+            controller: &api.controller,
             compiled: api.policies.current(),
             now,
         }
@@ -199,6 +204,10 @@ impl<'a> Viewer<'a> {
     pub(super) fn agent(&self, entry: &Entry) -> v1::Agent {
         let set = self.compiled.set_for(|key| entry.value(key));
         let views = self.states.views(entry, &self.compiled, self.now);
+        let stalled = entry
+            .connection
+            .as_ref()
+            .and_then(|connection| connection.stalled_since(self.now));
         v1::Agent {
             id: entry.id.to_string(),
             name: entry.name.clone(),
@@ -220,6 +229,7 @@ impl<'a> Viewer<'a> {
                 .conflict
                 .warning(&entry.machines, self.now)
                 .into_iter()
+                .chain(stalled.map(|(lane, since)| stuck(lane, since, self.now)))
                 .chain(entry.warnings.iter().cloned())
                 .collect(),
             enroll_time: to_optional_timestamp(entry.enrolled_at),
@@ -238,6 +248,9 @@ impl<'a> Viewer<'a> {
                     round_trip_micros: report.and_then(|report| report.round_trip),
                     clock_skew_micros: report.and_then(|report| report.skew),
                     lanes: report.map(|report| report.lanes.clone()).unwrap_or_default(),
+                    controller: self.controller.about.name.clone(),
+                    stalled_since: stalled.map(|(_, since)| to_timestamp(since)),
+                    leaving: connection.leaving,
                 }
             }),
             revision: entry.revision,
@@ -253,6 +266,15 @@ impl<'a> Viewer<'a> {
             trust_bundle_version: entry.bundle_version,
         }
     }
+}
+
+/// For whoever looks at the agent.
+fn stuck(lane: Lane, since: Micros, now: Micros) -> String {
+    format!(
+        "records of its queue {} wait, and for {} none of them was acknowledged",
+        lane_name(lane),
+        to_span(now - since)
+    )
 }
 
 /// Policies of the set that the agent runs in the right version.
@@ -287,6 +309,7 @@ struct AgentWatch {
     agents: Arc<Agents>,
     policies: Arc<Policies>,
     states: Arc<States>,
+    controller: Arc<Controller>,
     /// What the watcher has; unknown when it has resumed.
     shown: Option<BTreeSet<AgentId>>,
 }
@@ -298,6 +321,7 @@ impl AgentWatch {
         }
         let view = Viewer {
             states: &self.states,
+            controller: &self.controller,
             compiled: self.policies.current(),
             now: clock::now(),
         };

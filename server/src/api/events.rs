@@ -8,6 +8,7 @@ use super::{
     problem::{context, invalid_field, status},
 };
 use crate::{
+    arrival,
     clock::{self, to_optional_timestamp},
     store::{EventFilter, EventRow},
 };
@@ -88,6 +89,7 @@ fn encode(api: &Api, row: EventRow) -> v1::Event {
         .and_then(|id| api.agents.with(id, |entry| entry.name.clone()));
     let metadata: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&row.metadata).unwrap_or_default();
     v1::Event {
+        arrival: arrival::of(row.at, row.received_at) as i32,
         time: to_optional_timestamp(row.at),
         receive_time: to_optional_timestamp(row.received_at),
         agent_id: row.agent_id,

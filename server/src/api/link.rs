@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{Api, problem};
+use super::{Api, controllers, problem};
 use crate::{
     access::Caller,
     clock,
@@ -36,6 +36,12 @@ impl LinkService for Api {
         };
         let peer = request.extensions().get::<Peer>();
         let connection = peer.map(|peer| peer.connection.clone());
+        if let Some(problem) = self.takes_no_links() {
+            if let Some(connection) = connection {
+                connection.close();
+            }
+            return Err(problem::status(&ctx, problem));
+        }
         let certificate = peer.and_then(|peer| peer.certificate.as_ref());
         let shown = Shown {
             remote: ctx.source.to_string(),
@@ -84,8 +90,8 @@ fn what_is_wrong(status: &Status) -> Option<String> {
 /// None: the stream ends well.
 fn to_problem(close: Close) -> Option<Problem> {
     Some(match close {
-        Close::Goodbye | Close::Ended => return None,
-        Close::Timeout => Problem::new(
+        Close::Goodbye | Close::Left | Close::Ended => return None,
+        Close::Silent | Close::Timeout => Problem::new(
             Code::DeadlineExceeded,
             ErrorReason::Unavailable,
             "nothing was heard of the agent for too long",
@@ -106,6 +112,7 @@ fn to_problem(close: Close) -> Option<Problem> {
             ErrorReason::CertificateExpired,
             "the certificate of this link has expired; renew it and connect again",
         ),
+        Close::Draining => controllers::draining(),
         Close::ShuttingDown => problem::shutting_down(),
         Close::StoreFailed => Problem::new(
             Code::Unavailable,

@@ -12,7 +12,7 @@ use tracing::error;
 
 use crate::{
     access::OpCtx,
-    agents, cas, changes, clock, clones,
+    agents, cas, changes, clock, clones, controllers,
     enroll::{self, matching::Mismatch},
     pki, policies,
     renewal::{self, Refusal},
@@ -319,6 +319,15 @@ impl From<clones::Refusal> for Problem {
             .with_metadata("machine_id", &refusal.live.machine)
             .with_metadata("boot_id", &refusal.live.boot)
             .with_metadata("host_name", &refusal.live.host)
+    }
+}
+
+impl From<controllers::Error> for Problem {
+    fn from(error: controllers::Error) -> Self {
+        match error {
+            controllers::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            controllers::Error::Stopping => shutting_down(),
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use muster_proto::{
     ids::AgentId,
     selector::Selector,
     v1::{
-        self, CheckState, Freshness, ListStatesRequest, ListStatesResponse, StateCounts, StateType, WatchEventType,
-        WatchStatesRequest, WatchStatesResponse, state_service_server::StateService,
+        self, Arrival, CheckState, Freshness, ListStatesRequest, ListStatesResponse, StateCounts, StateType,
+        WatchEventType, WatchStatesRequest, WatchStatesResponse, state_service_server::StateService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     access::OpCtx,
     agents::{Agents, Entry},
+    arrival,
     clock::{self, to_optional_timestamp},
     policies::Policies,
     states::{States, View},
@@ -193,6 +194,11 @@ fn to_state(view: &View) -> v1::State {
         attempts: i32::try_from(view.policy.timings.attempts).unwrap_or(i32::MAX),
         since: to_optional_timestamp(if is_fresh { entry.state_since } else { view.fresh.since }),
         last_run: to_optional_timestamp(entry.last_run),
+        receive_time: to_optional_timestamp(entry.last_received),
+        arrival: match entry.last_received {
+            0 => Arrival::Unspecified,
+            received_at => arrival::of(entry.last_run, received_at),
+        } as i32,
         duration_micros: result.duration_micros,
         end: result.end,
         exit_code: result.exit_code,

@@ -21,6 +21,7 @@ use tracing::{debug, info};
 use self::door::{Newcomer, answered};
 use super::{
     Close, Config, Links, Registered,
+    draining::{Due, Follower},
     probe::Probe,
     session::{Effect, Event, Session},
 };
@@ -70,6 +71,8 @@ struct Link {
     policies: watch::Receiver<Arc<Compiled>>,
     /// Told when the CAs change.
     trust: watch::Receiver<()>,
+    /// Told when this link shall leave.
+    drain: Follower,
     /// Acknowledgements go out in order within a lane.
     results: FuturesOrdered<Pending>,
     metrics: FuturesOrdered<Pending>,
@@ -102,7 +105,11 @@ pub async fn run(
     on_active: Box<dyn FnOnce() + Send>,
 ) {
     let session = Session::new(agent, deps.config.clone(), shown.not_after, clock::now());
+    let session_id = uuid::Uuid::new_v4();
+    // As good as drawn by lot.
+    let place = session_id.as_u64_pair().0;
     let mut link = Link {
+        drain: deps.links.draining().follow(place),
         policies: deps.policies.watch(),
         trust: deps.pki.watch(),
         room: deps.disk.follow(),
@@ -111,7 +118,7 @@ pub async fn run(
         remote: shown.remote,
         serial: shown.serial,
         newcomer: None,
-        session_id: uuid::Uuid::new_v4().simple().to_string(),
+        session_id: session_id.simple().to_string(),
         session,
         outbound,
         registered: None,
@@ -140,6 +147,10 @@ impl Link {
                 () = self.deps.shutdown.cancelled() => Event::ShuttingDown,
                 () = until(replaced) => self.ended_by_another(),
                 () = asked(probe) => Event::Probe,
+                due = self.drain.due() => match due {
+                    Due::Tell(telling) => Event::Drain(telling),
+                    Due::End { stops } => Event::Overstayed { stops },
+                },
                 answered = answered(&mut self.newcomer) => match self.decide(answered) {
                     Some(event) => event,
                     None => continue,
@@ -188,8 +199,8 @@ impl Link {
             for effect in self.session.handle(event, clock::now()) {
                 match effect {
                     Effect::Send(frame) => {
-                        if !self.send(frame).await {
-                            return Some(Close::Timeout);
+                        if let Err(close) = self.send(frame).await {
+                            return Some(close);
                         }
                     }
                     Effect::Admit(admission) => {
@@ -254,16 +265,20 @@ impl Link {
                         }
                     }
                     Effect::PolicyStatus(status) => self.deps.agents.set_policy_status(self.agent, status),
-                    Effect::Report(report) => self.deps.agents.heartbeat(self.agent, &self.session_id, report),
+                    Effect::Report(report) => {
+                        let (agent, session) = (self.agent, &self.session_id);
+                        self.deps.agents.heartbeat(agent, session, report, clock::now());
+                    }
                     Effect::Seen => self.deps.agents.seen(self.agent, clock::now()),
                     Effect::SendTrustBundle => {
                         let bundle = self.deps.pki.signed_trust_bundle();
                         let frame = Some(connect_response::Frame::TrustBundle(bundle));
-                        if !self.send(ConnectResponse { frame }).await {
-                            return Some(Close::Timeout);
+                        if let Err(close) = self.send(ConnectResponse { frame }).await {
+                            return Some(close);
                         }
                     }
                     Effect::TrustBundleHeld(version) => self.deps.agents.set_bundle_version(self.agent, version),
+                    Effect::Leaving => self.deps.agents.leaving(self.agent, &self.session_id),
                     Effect::PolicySyncSent => self.deps.telemetry.policy_sync(),
                     Effect::Close(close) => return Some(close),
                 }
@@ -312,13 +327,14 @@ impl Link {
         })
     }
 
-    /// False when the agent does not read.
-    async fn send(&mut self, frame: ConnectResponse) -> bool {
+    /// Fails when the agent does not read, or is gone.
+    async fn send(&mut self, frame: ConnectResponse) -> Result<(), Close> {
         let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
-        matches!(
-            tokio::time::timeout(patience, self.outbound.send(Ok(frame))).await,
-            Ok(Ok(()))
-        )
+        match tokio::time::timeout(patience, self.outbound.send(Ok(frame))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Close::Ended),
+            Err(_) => Err(Close::Timeout),
+        }
     }
 }
 
@@ -327,10 +343,11 @@ impl Drop for Link {
     fn drop(&mut self) {
         if self.registered.is_some() {
             self.deps.links.unregister(self.agent, &self.session_id);
-            self.deps.telemetry.link_closed();
+            let reason = self.close.status_reason();
+            self.deps.telemetry.link_closed(reason);
             self.deps
                 .agents
-                .disconnected(self.agent, &self.session_id, self.close.status_reason(), clock::now());
+                .disconnected(self.agent, &self.session_id, reason, clock::now());
             info!(agent.id = %self.agent, session.id = self.session_id, reason = ?self.close, "agent disconnected");
         } else {
             debug!(agent.id = %self.agent, reason = ?self.close, "link ended before it was active");

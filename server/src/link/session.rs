@@ -1,5 +1,5 @@
-//! The session of one link, sans-IO: `(state, event, now) → effects`. Handshake → Active → Closed. It knows neither sockets
-//! nor the store; what it wants done it says.
+//! The session of one link, sans-IO: `(state, event, now) → effects`. Handshake → Active, and perhaps leaving → Closed. It
+//! knows neither sockets nor the store; what it wants done it says.
 
 mod hello;
 mod intake;
@@ -15,10 +15,10 @@ use prost::Message as _;
 
 use self::intake::Intake;
 pub use self::words::{Admission, Admitted, Close, Effect, Event};
-use super::policy_sync;
+use super::{draining::Telling, policy_sync};
 use crate::{
     agents::{OnClone, Report},
-    clock::Micros,
+    clock::{self, Micros},
     disk::Level,
     policies::PolicySet,
 };
@@ -28,6 +28,8 @@ const ANSWER_NOW: &str = "answer-now";
 const TRUST_BUNDLE: &str = "trust-bundle";
 /// Of agents that send again what an Ack says was given up.
 const RESEND: &str = "resend";
+/// Capability of agents that leave when they are told to.
+const DRAIN: &str = "drain";
 const MAX_FACTS: usize = 1_000;
 /// Digests are "sha256:<hex>".
 const MAX_DIGEST: usize = 128;
@@ -85,6 +87,8 @@ pub struct Session {
     resends: bool,
     /// How full the disk is.
     room: Level,
+    /// The agent has the capability "drain".
+    drains: bool,
 }
 
 impl Session {
@@ -100,6 +104,7 @@ impl Session {
             answers_now: false,
             resends: false,
             room: Level::Ample,
+            drains: false,
         }
     }
 
@@ -141,6 +146,8 @@ impl Session {
             Event::Probe => self.probe(now),
             Event::Replaced => vec![Effect::Close(Close::Replaced)],
             Event::Cut(why) => vec![Effect::Close(why)],
+            Event::Drain(telling) => self.drain(telling),
+            Event::Overstayed { stops } => vec![Effect::Close(leave(stops))],
             Event::ShuttingDown => vec![Effect::Close(Close::ShuttingDown)],
         };
         if let Some(index) = effects.iter().position(|effect| matches!(effect, Effect::Close(_))) {
@@ -195,7 +202,10 @@ impl Session {
                 return protocol("the digest of the facts is not one");
             }
             Frame::Facts(facts) => effects.push(Effect::Facts(facts)),
-            Frame::Goodbye(_) => effects.push(Effect::Close(Close::Goodbye)),
+            Frame::Goodbye(goodbye) => effects.push(Effect::Close(match goodbye.reason() {
+                v1::GoodbyeReason::Drained => Close::Left,
+                _ => Close::Goodbye,
+            })),
             Frame::TrustBundleStatus(status) => effects.push(Effect::TrustBundleHeld(status.version)),
         }
         effects
@@ -204,6 +214,7 @@ impl Session {
     fn hello(&mut self, hello: v1::Hello) -> Vec<Effect> {
         self.answers_now = hello.capabilities.iter().any(|known| known == ANSWER_NOW);
         self.resends = hello.capabilities.iter().any(|known| known == RESEND);
+        self.drains = hello.capabilities.iter().any(|known| known == DRAIN);
         let knows_bundles = hello.capabilities.iter().any(|known| known == TRUST_BUNDLE);
         self.bundle = knows_bundles.then_some(hello.trust_bundle_version);
         let held_digest = hello.policy_set_digest.clone();
@@ -317,9 +328,27 @@ impl Session {
         }))]
     }
 
+    /// Whoever does not know the frame, or is not yet there, can only be shown out.
+    fn drain(&mut self, telling: Telling) -> Vec<Effect> {
+        if !self.drains || !matches!(self.state, State::Active(_)) {
+            return vec![Effect::Close(leave(telling.stops))];
+        }
+        let reason = if telling.stops {
+            "the controller stops"
+        } else {
+            "the controller sends its agents away"
+        };
+        let drain = v1::Drain {
+            within_micros: clock::from_duration(telling.within),
+            endpoints: telling.endpoints,
+            reason: reason.to_owned(),
+        };
+        vec![send(Frame::Drain(drain)), Effect::Leaving]
+    }
+
     fn tick(&mut self, now: Micros) -> Vec<Effect> {
         if now - self.last_heard >= 4 * self.config.heartbeat {
-            return vec![Effect::Close(Close::Timeout)];
+            return vec![Effect::Close(Close::Silent)];
         }
         if now >= self.expires {
             return vec![Effect::Close(Close::Expired)];
@@ -370,6 +399,13 @@ fn report(heartbeat: v1::Heartbeat, now: Micros) -> Report {
         round_trip,
         skew,
         lanes,
+    }
+}
+
+fn leave(stops: bool) -> Close {
+    match stops {
+        true => Close::ShuttingDown,
+        false => Close::Draining,
     }
 }
 

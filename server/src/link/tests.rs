@@ -1,5 +1,6 @@
 //! The session of the controller's end, as tables of events and what follows from them.
 
+mod drain;
 mod expiry;
 mod probes;
 mod room;
@@ -281,7 +282,7 @@ fn heartbeats_go_out_on_time_and_silence_ends_the_link() {
     assert_eq!(closes(&session.handle(Event::Tick, 5 * HEARTBEAT - 1)), None);
     assert_eq!(
         closes(&session.handle(Event::Tick, 5 * HEARTBEAT)),
-        Some(&Close::Timeout)
+        Some(&Close::Silent)
     );
 }
 

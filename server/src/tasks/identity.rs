@@ -226,12 +226,7 @@ mod tests {
             not_after: NOW + DAY,
             ..Certificate::default()
         };
-        entry.connection = Some(Connection {
-            session_id: "s".into(),
-            connected_at: NOW,
-            remote: String::new(),
-            report: None,
-        });
+        entry.connection = Some(Connection::new("s", "", NOW));
         entry
     }
 

@@ -25,7 +25,7 @@ fn an_agent_that_freezes_is_late_then_offline_then_back() {
     agent.process().signal(Signal::STOP);
     controller.wait_for_agent("web-01", "LATE");
     let offline = controller.wait_for_agent("web-01", "OFFLINE");
-    assert_eq!(offline["statusReason"], "timeout", "{offline}");
+    assert_eq!(offline["statusReason"], "silent", "{offline}");
     let state = controller.ctl().state("web-01", "load").expect("a state");
     assert_eq!(state["freshness"], "FRESHNESS_UNREACHABLE", "{state}");
 

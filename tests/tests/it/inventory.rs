@@ -86,12 +86,7 @@ impl Part {
     }
 
     fn connect(&self, id: AgentId, now: i64) {
-        let connection = Connection {
-            session_id: "s".into(),
-            connected_at: now,
-            remote: "192.0.2.1:1".into(),
-            report: None,
-        };
+        let connection = Connection::new("s", "192.0.2.1:1", now);
         let hello = Hello {
             version: "0.1.0".into(),
             labels: BTreeMap::new(),

@@ -15,6 +15,7 @@ mod counting;
 mod crash_points;
 mod deploy;
 mod disk;
+mod drain;
 mod durability;
 mod enrolling;
 mod freshness;

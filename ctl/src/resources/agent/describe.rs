@@ -111,7 +111,9 @@ fn overview(page: &mut Page, agent: &v1::Agent, now: Timestamp) {
 }
 
 fn describe_connection(page: &mut Page, connection: &v1::AgentConnection, now: Timestamp) {
-    page.section("Connection").field("From", &connection.remote_address);
+    page.section("Connection")
+        .field("To", &connection.controller)
+        .field("From", &connection.remote_address);
     if let Some(age) = age::since(now, connection.connect_time.as_ref()) {
         page.field("For", age);
     }
@@ -126,9 +128,16 @@ fn describe_connection(page: &mut Page, connection: &v1::AgentConnection, now: T
     });
     page.field("Clock", skew.unwrap_or_default())
         .field("Session", &connection.session_id);
+    if connection.leaving {
+        page.toned("Leaving", "it was told to go elsewhere", Tone::Warning);
+    }
     if !connection.lanes.is_empty() {
         page.section("Queues")
             .table(QUEUES, connection.lanes.iter().map(queue).collect());
+        if let Some(since) = age::since(now, connection.stalled_since.as_ref()) {
+            let text = format!("nothing was acknowledged for {since}");
+            page.toned("Stuck", text, Tone::Bad);
+        }
     }
 }
 

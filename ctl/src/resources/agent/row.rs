@@ -24,6 +24,8 @@ pub const COLUMNS: &[Column] = &[
     Column::cut("LABELS"),
     Column::wide("ID"),
     Column::wide("ADDRESS"),
+    Column::wide("RTT"),
+    Column::wide("QUEUED"),
     Column::wide("ENROLLED"),
     Column::wide("CERTIFICATE"),
     Column::wide("WARNINGS"),
@@ -60,6 +62,14 @@ impl Row for v1::Agent {
                 .as_ref()
                 .map(|connection| connection.remote_address.clone())
                 .into(),
+            self.connection
+                .as_ref()
+                .and_then(|connection| connection.round_trip_micros)
+                .map(age::precise)
+                .into(),
+            self.connection
+                .as_ref()
+                .map_or_else(|| Cell::new(""), |connection| queued(&connection.lanes)),
             age::since(now, self.enroll_time.as_ref()).into(),
             lasting.into(),
             Cell::new(self.warnings.join("; ")),
@@ -108,6 +118,28 @@ pub fn status_words(agent: &v1::Agent) -> (String, Tone) {
         text.push_str(&format!(" ({})", agent.status_reason));
     }
     (text, if agent.status_unconfirmed { Tone::Doubtful } else { tone })
+}
+
+/// "1,204, 3.1s, 12 dropped": the records of all queues, how long the oldest has waited, and what was given up.
+fn queued(lanes: &[v1::LaneDepth]) -> Cell {
+    let sum = |of: fn(&v1::LaneDepth) -> u64| lanes.iter().map(of).fold(0, u64::saturating_add);
+    let grouped = |number: u64| count::grouped(i64::try_from(number).unwrap_or(i64::MAX));
+    let (records, dropped) = (sum(|lane| lane.records), sum(|lane| lane.dropped));
+    let oldest = lanes
+        .iter()
+        .filter(|lane| lane.records > 0)
+        .map(|lane| lane.oldest_age_micros);
+    let mut text = grouped(records);
+    if let Some(oldest) = oldest.max() {
+        text.push_str(&format!(", {}", age::precise(oldest)));
+    }
+    if dropped > 0 {
+        text.push_str(&format!(", {} dropped", grouped(dropped)));
+    }
+    match lanes.is_empty() {
+        true => Cell::new(""),
+        false => Cell::toned(text, if dropped > 0 { Tone::Warning } else { Tone::Plain }),
+    }
 }
 
 /// "2 crit, 1 warn", and how bad that is; nothing when all is well.

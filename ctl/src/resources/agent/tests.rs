@@ -76,6 +76,9 @@ fn online() -> v1::Agent {
             remote_address: "10.1.2.3:40112".to_owned(),
             round_trip_micros: Some(830),
             clock_skew_micros: Some(-3_200),
+            controller: "controller1".to_owned(),
+            stalled_since: ago(9 * 60),
+            leaving: true,
             lanes: vec![
                 v1::LaneDepth {
                     lane: v1::Lane::Results.into(),

@@ -103,12 +103,7 @@ impl Link {
 
     /// False when another newcomer was faster.
     fn register(&mut self, admission: &Admission, party: &Party, expected: Option<&str>, now: Micros) -> bool {
-        let connection = Connection {
-            session_id: self.session_id.clone(),
-            connected_at: now,
-            remote: self.remote.clone(),
-            report: None,
-        };
+        let connection = Connection::new(&self.session_id, &self.remote, now);
         let hello = admission.hello.clone();
         let connected = || self.deps.agents.connected(self.agent, connection, hello, now);
         let links = &self.deps.links;

@@ -9,6 +9,7 @@ use crate::{
     clones::Refusal,
     disk::Level,
     ingest::{Done, SpoolId},
+    link::draining::Telling,
     policies::PolicySet,
 };
 
@@ -54,6 +55,12 @@ pub enum Event {
     Replaced,
     /// Somebody has ended the link, and says why.
     Cut(Close),
+    /// It is the link's turn to leave.
+    Drain(Telling),
+    /// It was, and it is still here.
+    Overstayed {
+        stops: bool,
+    },
     ShuttingDown,
 }
 
@@ -97,6 +104,8 @@ pub enum Effect {
     TrustBundleHeld(i64),
     /// The agent has answered a probe.
     Answered,
+    /// The agent was told to leave.
+    Leaving,
     Close(Close),
 }
 
@@ -113,14 +122,20 @@ pub struct Admission {
 pub enum Close {
     Clone(Box<Refusal>),
     Goodbye,
+    /// It has gone elsewhere, as it was told to.
+    Left,
     Ended,
-    /// Nothing was heard for four heartbeats, or nothing could be sent.
+    /// Nothing was heard for four heartbeats, though the connection is there.
+    Silent,
+    /// Nothing could be sent for as long.
     Timeout,
     Replaced,
     /// The trust in the agent, or in its certificate, has ended.
     Revoked,
     /// The certificate has expired, and the agent has not renewed it.
     Expired,
+    /// Links are sent away, and this one does not know how to be told, or has not gone.
+    Draining,
     ShuttingDown,
     StoreFailed,
     Version {
@@ -134,9 +149,15 @@ impl Close {
     pub fn status_reason(&self) -> &'static str {
         match self {
             Self::Goodbye => liveness::GOODBYE,
+            Self::Left | Self::Draining | Self::ShuttingDown => liveness::DRAINED,
+            Self::Silent => liveness::SILENT,
             Self::Timeout => liveness::TIMEOUT,
             Self::Expired => liveness::EXPIRED,
-            _ => liveness::EOF,
+            Self::Revoked => liveness::REVOKED,
+            Self::Clone(_) | Self::Version { .. } | Self::Protocol(_) => liveness::REFUSED,
+            Self::StoreFailed => liveness::NOT_STORED,
+            Self::Replaced => liveness::SUPERSEDED,
+            Self::Ended => liveness::EOF,
         }
     }
 }

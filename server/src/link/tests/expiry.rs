@@ -35,7 +35,7 @@ fn so_does_one_that_was_not_let_in_yet() {
 fn silence_of_a_link_is_told_as_silence_whatever_the_certificate() {
     let mut session = session();
     let silent = session.handle(Event::Tick, 4 * HEARTBEAT);
-    assert_eq!(closes(&silent), Some(&Close::Timeout));
+    assert_eq!(closes(&silent), Some(&Close::Silent));
     assert_eq!(
         closes(&active().handle(Event::Tick, HEARTBEAT)),
         None,
