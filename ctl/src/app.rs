@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
-    resources::{agent, ca, cert, controller, event, metric, policy, state, token, user},
+    resources::{agent, ca, cert, controller, event, history, metric, policy, result, state, token, user},
     terminal::Terminal,
     verbs::{apply, completion, version},
 };
@@ -103,6 +103,8 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Cert(command) => cert::run(command, session).await,
         Command::Controller(command) => controller::run(command, session).await,
         Command::Event(command) => event::run(command, session).await,
+        Command::Result(command) => result::run(command, session).await,
+        Command::History(command) => history::run(command, session).await,
         Command::User(command) => user::run(command, session).await,
         Command::Completion(args) => completion::run(&args, cli::command(), session),
         Command::Version => version::run(session),

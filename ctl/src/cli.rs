@@ -8,7 +8,7 @@ use muster_proto::duration;
 
 use crate::{
     output::Format,
-    resources::{agent, ca, cert, controller, event, metric, policy, state, token, user},
+    resources::{agent, ca, cert, controller, event, history, metric, policy, result, state, token, user},
     verbs::{apply, completion},
 };
 
@@ -100,6 +100,12 @@ pub enum Command {
     /// What happened to agents and to the controller
     #[command(subcommand, visible_alias = "events")]
     Event(event::Command),
+    /// What the checks have found, run by run
+    #[command(subcommand, visible_alias = "results")]
+    Result(result::Command),
+    /// How much is kept of what the machines reported
+    #[command(subcommand)]
+    History(history::Command),
     /// The controller itself: look at, leave
     #[command(subcommand, visible_alias = "controllers")]
     Controller(controller::Command),

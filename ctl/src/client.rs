@@ -16,7 +16,7 @@ use muster_certs::{
 use muster_proto::v1::{
     agent_service_client::AgentServiceClient, ca_service_client::CaServiceClient,
     certificate_service_client::CertificateServiceClient, controller_service_client::ControllerServiceClient,
-    event_service_client::EventServiceClient, metric_service_client::MetricServiceClient,
+    event_service_client::EventServiceClient, history_service_client::HistoryServiceClient, metric_service_client::MetricServiceClient,
     policy_service_client::PolicyServiceClient, state_service_client::StateServiceClient,
     token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
 };
@@ -159,6 +159,10 @@ impl Client {
 
     pub fn events(&self) -> EventServiceClient<Channel> {
         EventServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn history(&self) -> HistoryServiceClient<Channel> {
+        HistoryServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub fn tokens(&self) -> TokenServiceClient<Channel> {

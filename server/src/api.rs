@@ -7,6 +7,7 @@ mod controllers;
 mod enrollment;
 mod events;
 mod forks;
+mod history;
 mod link;
 mod metrics;
 mod paging;
@@ -40,7 +41,7 @@ use muster_proto::{
     v1::{
         agent_service_server::AgentServiceServer, ca_service_server::CaServiceServer,
         certificate_service_server::CertificateServiceServer, controller_service_server::ControllerServiceServer,
-        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer, history_service_server::HistoryServiceServer,
         link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
         policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
         token_service_server::TokenServiceServer, user_service_server::UserServiceServer,
@@ -121,6 +122,7 @@ impl Api {
         health.set_serving::<CertificateServiceServer<Self>>().await;
         health.set_serving::<ControllerServiceServer<Self>>().await;
         health.set_serving::<EventServiceServer<Self>>().await;
+        health.set_serving::<HistoryServiceServer<Self>>().await;
         health.set_serving::<MetricServiceServer<Self>>().await;
         health.set_serving::<PolicyServiceServer<Self>>().await;
         health.set_serving::<StateServiceServer<Self>>().await;
@@ -147,6 +149,7 @@ impl Api {
             .add_service(CertificateServiceServer::from_arc(self.clone()))
             .add_service(ControllerServiceServer::from_arc(self.clone()))
             .add_service(EventServiceServer::from_arc(self.clone()))
+            .add_service(HistoryServiceServer::from_arc(self.clone()))
             .add_service(MetricServiceServer::from_arc(self.clone()))
             .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
             .add_service(StateServiceServer::from_arc(self.clone()))

@@ -21,6 +21,7 @@ pub mod enroll;
 pub mod events;
 pub mod fleet;
 pub mod forks;
+pub mod history;
 pub mod ingest;
 pub mod init;
 pub mod lease;

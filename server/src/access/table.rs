@@ -78,6 +78,8 @@ pub const METHODS: &[Method] = &[
     api("/muster.v1.ControllerService/GetController", Who::Admin),
     api("/muster.v1.ControllerService/DrainController", Who::Admin),
     api("/muster.v1.EventService/ListEvents", Who::Admin),
+    api("/muster.v1.HistoryService/ListResults", Who::Admin),
+    api("/muster.v1.HistoryService/ListHistoryUsage", Who::Admin),
     api("/muster.v1.MetricService/QueryMetrics", Who::Admin),
     api("/muster.v1.PolicyService/ApplyPolicies", Who::Admin),
     api("/muster.v1.PolicyService/GetPolicy", Who::Admin),

@@ -162,6 +162,7 @@ impl<'a> Plan<'a> {
                     at: record.time_unix_micros,
                     received_at: work.received_at,
                     payload: batch.encode_to_vec(),
+                    samples: batch.families.iter().map(|family| family.samples.len() as i64).sum(),
                 }),
                 None => {}
             }

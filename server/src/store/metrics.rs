@@ -14,6 +14,9 @@ pub struct MetricRow {
     pub received_at: i64,
     /// Encoded `MetricBatch`.
     pub payload: Vec<u8>,
+    /// In the payload.
+    #[sqlx(default)]
+    pub samples: i64,
 }
 
 impl Tx {
@@ -27,10 +30,11 @@ impl Tx {
                 row.at,
                 row.received_at,
                 row.payload.as_slice(),
-                row.payload.len() as i64
+                row.payload.len() as i64,
+                row.samples,
             ]
         });
-        let head = "INSERT INTO metric_batches (agent_id, at, received_at, payload, bytes)";
+        let head = "INSERT INTO metric_batches (agent_id, at, received_at, payload, bytes, samples)";
         self.insert_rows(head, values.collect(), "").await?;
         let bytes: i64 = rows.iter().map(|row| row.payload.len() as i64).sum();
         self.execute(

@@ -29,7 +29,7 @@ pub struct StateRow {
     pub revision: i64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromRow)]
 pub struct ResultRow {
     pub agent_id: String,
     pub check_name: String,

@@ -116,6 +116,7 @@ async fn the_latest_metrics_are_those_that_came_last_whatever_the_agents_clock_s
         at,
         received_at,
         payload: vec![1; 50],
+        samples: 3,
     };
     let latest = async |since| -> Vec<i64> {
         let rows = fresh.db.metric_latest("a", since).await.expect("latest");
@@ -155,6 +156,7 @@ async fn events_and_metrics_have_their_own_usage() {
         at,
         received_at: at,
         payload: vec![1; 50],
+        samples: 3,
     };
     let mut tx = fresh.db.begin_lane(Lane::Metrics).await.expect("begin");
     tx.metric_insert_all(&[metric(10), metric(20), metric(20)])
