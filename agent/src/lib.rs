@@ -3,7 +3,7 @@
 //! process.
 
 pub mod app;
-mod backoff;
+pub mod backoff;
 pub mod checks;
 pub mod cli;
 pub mod clock;

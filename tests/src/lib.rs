@@ -31,6 +31,7 @@ pub mod server_yaml;
 pub mod settings;
 pub mod small_disk;
 pub mod strace;
+pub mod swarm;
 pub mod throughput;
 pub mod tools;
 

@@ -37,7 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("aws-lc-rs", &["muster-certs"]),
     ("sysinfo", &["muster-agent"]),
     ("procfs", &["muster-agent"]),
-    ("clap", &["muster-server", "muster-agent", "musterctl"]),
+    ("clap", &["muster-server", "muster-agent", "musterctl", "muster-tests"]),
     ("comfy-table", &["musterctl"]),
 ];
 

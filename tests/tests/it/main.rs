@@ -32,6 +32,7 @@ mod outages;
 mod plugins;
 mod readme;
 mod store;
+mod swarm;
 mod throughput;
 mod trust;
 mod users;

@@ -1,0 +1,237 @@
+//! The floor: what links cost when nothing stands on them. The same TLS, the same HTTP/2 and the same generated code as those
+//! of a controller, and behind it an echo, in a process of its own. What a controller needs beyond it is the controller's.
+
+mod echo;
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use http::Uri;
+use muster_certs::{identity_file::IdentityFile, pem, rustls::ClientConfig, tls};
+use muster_proto::v1::{
+    ConnectRequest, ControllerHeartbeat, Heartbeat, connect_request::Frame as Out, connect_response::Frame as In,
+    link_service_client::LinkServiceClient,
+};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, sync::watch, time::sleep};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use echo::serve;
+
+use super::{
+    figure::{per_second, rounded, seconds},
+    progress::say,
+    usage,
+    wire::{self, Route},
+};
+use crate::{dial, process};
+
+/// On each link, before its memory is taken once more.
+const MESSAGES: u64 = 200;
+/// Links that are made at the same time.
+const PARALLEL: usize = 64;
+const SETTLE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The other process, ended with this value.
+struct Echo {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+}
+
+/// What all links have in common.
+struct Links {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    up: AtomicU64,
+    echoed: AtomicU64,
+    /// So many messages, each after the echo of the one before.
+    talk: watch::Sender<u64>,
+}
+
+/// # Errors
+/// When the other process does not do as it should.
+pub async fn measure(count: usize) -> anyhow::Result<Value> {
+    say(&format!("the floor: {count} bare links"));
+    let mut echo = Echo::start()?;
+    let links = Arc::new(Links {
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        up: AtomicU64::new(0),
+        echoed: AtomicU64::new(0),
+        talk: watch::Sender::new(0),
+    });
+    let measured = all(&mut echo, &links, count).await;
+    links.stop.cancel();
+    links.tasks.close();
+    links.tasks.wait().await;
+    measured
+}
+
+async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Result<Value> {
+    let pid = echo.child.id();
+    let empty = usage::memory(pid)?;
+    let (start, before) = (Instant::now(), usage::cpu(pid)?);
+    let mut next = 0;
+    while next < count {
+        let up = links.up.load(Ordering::Relaxed) as usize;
+        while next < count && next < up + PARALLEL {
+            let route = echo.route(next);
+            links.tasks.spawn(link(links.clone(), route));
+            next += 1;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    until("all links are up", || links.up.load(Ordering::Relaxed) >= count as u64).await?;
+    let (took, cpu) = (start.elapsed(), usage::cpu(pid)? - before);
+    sleep(SETTLE).await;
+    let idle = usage::memory(pid)?;
+
+    let before = usage::cpu(pid)?;
+    let to_last = echo.to_all(count)?;
+    let broadcast = usage::cpu(pid)? - before;
+
+    links.talk.send_replace(MESSAGES);
+    let wanted = MESSAGES * count as u64;
+    until("all messages are echoed", || {
+        links.echoed.load(Ordering::Relaxed) >= wanted
+    })
+    .await?;
+    sleep(SETTLE).await;
+    let busy = usage::memory(pid)?;
+    let kib = |bytes: u64| rounded((bytes as f64 - empty as f64) / count as f64 / 1024.0);
+    Ok(json!({
+        "links": count,
+        "connect_seconds": seconds(took),
+        "connects_per_cpu_second": per_second(count, cpu),
+        "cpu_ms_per_connect": rounded(cpu.as_secs_f64() * 1e3 / count as f64),
+        "kib_per_link_idle": kib(idle),
+        "kib_per_link_after_traffic": kib(busy),
+        "broadcast_to_last_answer_s": rounded(to_last),
+        "broadcast_cpu_us_per_link": rounded(broadcast.as_secs_f64() * 1e6 / count as f64),
+    }))
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !is_so() {
+        if start.elapsed() > PATIENCE {
+            bail!("the floor: not after {} s: {what}", PATIENCE.as_secs());
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+impl Echo {
+    fn start() -> anyhow::Result<Self> {
+        let program = std::env::current_exe()?;
+        let mut command = process::command(program);
+        command.arg("echo-server").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("the floor does not start")?;
+        let commands = child.stdin.take().context("it has an input")?;
+        let mut answers = BufReader::new(child.stdout.take().context("it has an output")?);
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        let said: Value = serde_json::from_str(&line).context("the floor does not say where it is")?;
+        let text = |key: &str| said[key].as_str().unwrap_or_default();
+        let identity = IdentityFile::from_pem(text("identity"))?;
+        let roots = pem::certificates(text("root"))?;
+        Ok(Self {
+            tls: tls::link(&roots, &dial::trust_domain(), &identity)?,
+            address: text("address").parse()?,
+            child,
+            commands,
+            answers,
+        })
+    }
+
+    fn route(&self, index: usize) -> Route {
+        Route {
+            to: self.address,
+            host: "127.0.0.1".to_owned(),
+            from: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2 + (index / 500) as u8)),
+            tls: self.tls.clone(),
+        }
+    }
+
+    /// Seconds from the first frame to the last answer.
+    fn to_all(&mut self, count: usize) -> anyhow::Result<f64> {
+        writeln!(self.commands, "{count}")?;
+        self.commands.flush()?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        line.trim().parse().context("the floor does not answer")
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One link: answers frames that were not asked for, and talks when it is to. A link that breaks is missed by its owner.
+async fn link(links: Arc<Links>, route: Route) {
+    let Ok((wire, running)) = wire::open(&route, links.stop.clone(), &links.tasks).await else {
+        return;
+    };
+    let talking = Box::pin(async {
+        let (outgoing, frames) = mpsc::channel(2);
+        let mut client = LinkServiceClient::with_origin(wire, Uri::from_static("http://controller"));
+        let mut incoming = client.connect(ReceiverStream::new(frames)).await.ok()?.into_inner();
+        links.up.fetch_add(1, Ordering::Relaxed);
+        let mut talk = links.talk.subscribe();
+        let mut left = 0;
+        loop {
+            tokio::select! {
+                frame = incoming.message() => match frame.ok()??.frame? {
+                    // That one wants an answer.
+                    In::Heartbeat(ControllerHeartbeat { answer_now: true, .. }) => {
+                        outgoing.send(heartbeat(echo::ANSWER)).await.ok()?;
+                    }
+                    _ => {
+                        links.echoed.fetch_add(1, Ordering::Relaxed);
+                        left -= 1;
+                        if left > 0 {
+                            outgoing.send(heartbeat(echo::ASK)).await.ok()?;
+                        }
+                    }
+                },
+                Ok(()) = talk.changed() => {
+                    left = *talk.borrow_and_update();
+                    outgoing.send(heartbeat(echo::ASK)).await.ok()?;
+                }
+                () = links.stop.cancelled() => return Some(()),
+            }
+        }
+    });
+    tokio::select! {
+        _ = talking => {}
+        () = running => {}
+    }
+}
+
+fn heartbeat(kind: i64) -> ConnectRequest {
+    ConnectRequest {
+        frame: Some(Out::Heartbeat(Heartbeat {
+            echo_unix_micros: kind,
+            ..Heartbeat::default()
+        })),
+    }
+}
