@@ -3,6 +3,7 @@
 //! are printed.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,9 +33,9 @@ use muster_proto::v1::{
 };
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
     net::{TcpListener, TcpSocket},
     sync::{Notify, watch},
+    task::spawn_blocking,
 };
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -116,8 +117,15 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, echo: Echo, connec
 }
 
 async fn obey(shared: &Shared) -> anyhow::Result<()> {
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
+    loop {
+        let read = spawn_blocking(|| {
+            let mut line = String::new();
+            io::stdin().read_line(&mut line).map(|_| line)
+        });
+        let line = read.await??;
+        if line.is_empty() {
+            return Ok(());
+        }
         let wanted = line.trim().parse()?;
         shared.answers.store(0, Ordering::Relaxed);
         shared.wanted.store(wanted, Ordering::Relaxed);
@@ -126,7 +134,6 @@ async fn obey(shared: &Shared) -> anyhow::Result<()> {
         shared.all_answered.notified().await;
         println!("{}", start.elapsed().as_secs_f64());
     }
-    Ok(())
 }
 
 #[tonic::async_trait]
