@@ -16,9 +16,10 @@ use muster_certs::{
 use muster_proto::v1::{
     agent_service_client::AgentServiceClient, ca_service_client::CaServiceClient,
     certificate_service_client::CertificateServiceClient, controller_service_client::ControllerServiceClient,
-    event_service_client::EventServiceClient, history_service_client::HistoryServiceClient, metric_service_client::MetricServiceClient,
-    policy_service_client::PolicyServiceClient, state_service_client::StateServiceClient,
-    token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
+    event_service_client::EventServiceClient, history_service_client::HistoryServiceClient,
+    metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
+    state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
+    user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{

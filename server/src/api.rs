@@ -41,10 +41,11 @@ use muster_proto::{
     v1::{
         agent_service_server::AgentServiceServer, ca_service_server::CaServiceServer,
         certificate_service_server::CertificateServiceServer, controller_service_server::ControllerServiceServer,
-        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer, history_service_server::HistoryServiceServer,
-        link_service_server::LinkServiceServer, metric_service_server::MetricServiceServer,
-        policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
-        token_service_server::TokenServiceServer, user_service_server::UserServiceServer,
+        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
+        history_service_server::HistoryServiceServer, link_service_server::LinkServiceServer,
+        metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
+        state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
+        user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
