@@ -162,11 +162,18 @@ fn name_text(der: &[u8]) -> String {
     let text = X509Name::from_der(der)
         .map(|(_, name)| name.to_string())
         .unwrap_or_default();
-    let text: String = text.chars().filter(|c| !c.is_control()).take(256).collect();
+    let text: String = text.chars().filter(|c| is_shown(*c)).take(256).collect();
     match text.as_str() {
         "" => "an empty name".to_owned(),
         _ => text,
     }
+}
+
+/// Neither a control character nor one that changes how its neighbours are shown.
+fn is_shown(c: char) -> bool {
+    let is_format =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !is_format
 }
 
 fn address(bytes: &[u8]) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The connecting side: how an agent or an operator knows a controller. By a pin or a given CA while enrolling, by the roots
 //! of its trust bundle afterwards; in each case by the identity in the certificate, never by host name.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -28,11 +29,17 @@ const MAX_CHAIN: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error(
-        "no CA that the server shows has a pin that was given (given: {}; shown: {})",
+        "no CA that the server shows has a pin that was given (given: {}; shown: {}); {seen}",
         list(wanted),
         list(served)
     )]
-    PinMismatch { wanted: Vec<Pin>, served: Vec<Pin> },
+    PinMismatch {
+        wanted: Vec<Pin>,
+        served: Vec<Pin>,
+        seen: Seen,
+    },
+    #[error("the server's certificate does not come from a CA that is trusted here; {0}")]
+    UnknownIssuer(Seen),
     #[error("the server shows a chain of more than {MAX_CHAIN} certificates")]
     ChainTooLong,
     #[error("the server's certificate is not one of a server")]
@@ -43,6 +50,43 @@ pub enum ServerError {
     TrustDomain { wanted: TrustDomain, found: Identity },
     #[error(transparent)]
     Peer(#[from] PeerError),
+}
+
+/// The top of a chain that is not trusted, as the server showed it; nothing of it is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Plain text of bounded length, as `issuer`.
+    pub subject: String,
+    pub issuer: String,
+    /// Whether the server calls itself somebody of a Muster installation. What does not is something else altogether.
+    pub is_muster: bool,
+}
+
+impl Seen {
+    fn of(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Seen {
+        let unreadable = || "what cannot be read".to_owned();
+        let leaf = Certificate::try_from(end_entity).ok();
+        let readable = intermediates
+            .iter()
+            .rev()
+            .find_map(|der| Certificate::try_from(der).ok());
+        let top = readable.as_ref().or(leaf.as_ref());
+        Seen {
+            subject: top.map_or_else(unreadable, Certificate::subject_text),
+            issuer: top.map_or_else(unreadable, Certificate::issuer_text),
+            is_muster: leaf.is_some_and(|leaf| PeerCertificate::of(&leaf).is_ok()),
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "its chain ends at \"{}\", issued by \"{}\"",
+            self.subject, self.issuer
+        )
+    }
 }
 
 /// For a machine that has no identity yet. It trusts a controller whose chain ends at a CA that is shown in the chain and has
@@ -133,11 +177,11 @@ struct ServerVerifier {
 impl ServerVerifier {
     /// The trust anchors for this chain: the given roots, and each CA of the chain that has one of the pins. A pinned key
     /// becomes an anchor like any other, so the chain must be signed up to it; that its certificate was shown proves nothing.
-    /// Beside them what to say when pins were given and none of them was shown.
+    /// Beside them, when pins were given and none of them was shown, those that were.
     fn anchors(
         &self,
         intermediates: &[CertificateDer<'_>],
-    ) -> Result<(RootCertStore, Option<ServerError>), rustls::Error> {
+    ) -> Result<(RootCertStore, Option<Vec<Pin>>), rustls::Error> {
         let mut store = self.trust.roots.clone();
         let wanted = &self.trust.pins;
         let mut served = Vec::new();
@@ -158,11 +202,7 @@ impl ServerVerifier {
             }
         }
         let mismatch = !wanted.is_empty() && !served.iter().any(|pin| wanted.contains(pin));
-        let error = mismatch.then(|| ServerError::PinMismatch {
-            wanted: wanted.clone(),
-            served,
-        });
-        Ok((store, error))
+        Ok((store, mismatch.then_some(served)))
     }
 
     fn verify_chain(
@@ -175,11 +215,19 @@ impl ServerVerifier {
         let leaf = ParsedCertificate::try_from(end_entity)?;
         let result =
             verify_server_cert_signed_by_trust_anchor(&leaf, &anchors, intermediates, now, self.algorithms.all);
-        match (result, mismatch) {
-            (Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)), Some(mismatch)) => {
-                Err(refused(mismatch))
+        match result {
+            Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+                let seen = Seen::of(end_entity, intermediates);
+                Err(refused(match mismatch {
+                    Some(served) => ServerError::PinMismatch {
+                        wanted: self.trust.pins.clone(),
+                        served,
+                        seen,
+                    },
+                    None => ServerError::UnknownIssuer(seen),
+                }))
             }
-            (result, _) => result,
+            result => result,
         }
     }
 

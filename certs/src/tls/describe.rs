@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError, Pee
 use rustls_pki_types::UnixTime;
 use x509_parser::time::ASN1Time;
 
-use super::ServerError;
+use super::{Seen, ServerError};
 
 /// What went wrong with TLS, if anything in the chain of causes says so: give it the error of a connection attempt as it is.
 /// `None`: it was not TLS.
@@ -20,6 +20,23 @@ pub fn describe(error: &(dyn Error + 'static)) -> Option<String> {
         // By its text, since HTTP/2 shows what it met as text only; rustls puts the address of its manual there.
         if error.to_string().contains("without sending TLS close_notify") {
             return Some("the other side broke off the connection: it was killed, or the network failed".to_owned());
+        }
+        next = cause(error);
+    }
+    None
+}
+
+/// What was shown by a server whose chain is not trusted, if anything in the chain of causes tells of one.
+pub fn seen<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Seen> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) =
+            error.downcast_ref()
+        {
+            return match inner.downcast_ref()? {
+                ServerError::PinMismatch { seen, .. } | ServerError::UnknownIssuer(seen) => Some(seen),
+                _ => None,
+            };
         }
         next = cause(error);
     }

@@ -5,6 +5,7 @@ use std::io;
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 
 use super::*;
+use crate::certificate::Certificate;
 use crate::fixtures::{forge, forge_of};
 
 const CONTROLLER: &str = "spiffe://example.muster/controller/controller1";
@@ -45,7 +46,8 @@ fn a_given_ca_is_as_good_as_a_pin() {
             .contains("pin")
     );
     let no_pin = enrolling(&[], &Installation::new().roots()).unwrap();
-    assert_eq!(handshake(&no_pin, &listener(&installation)).client_text(), untrusted());
+    let text = handshake(&no_pin, &listener(&installation)).client_text();
+    assert!(text.starts_with(untrusted()), "{text}");
 }
 
 #[test]
@@ -54,9 +56,15 @@ fn a_pin_mismatch_names_the_pins_that_were_served() {
     let wanted = root_pin(&Installation::new());
     let handshake = handshake(&enrolling(&[wanted], &[]).unwrap(), &listener(&installation));
     let (issuing, root) = (pin(installation.issuing.certificate_der()), root_pin(&installation));
+    let subject = Certificate::try_from(installation.root.certificate_der())
+        .unwrap()
+        .subject_text();
     assert_eq!(
         handshake.client_text(),
-        format!("no CA that the server shows has a pin that was given (given: {wanted}; shown: {issuing}, {root})")
+        format!(
+            "no CA that the server shows has a pin that was given (given: {wanted}; shown: {issuing}, {root}); its chain \
+             ends at \"{subject}\", issued by \"{subject}\""
+        )
     );
     assert!(handshake.server_result.is_err(), "the client says why it leaves");
 }
@@ -88,7 +96,8 @@ fn a_pinned_ca_that_is_merely_shown_proves_nothing() {
     let server = serving(chain, controller.key());
     for ca in [&ours.root, &ours.issuing] {
         let client = enrolling(&[pin(ca.certificate_der())], &[]).unwrap();
-        assert_eq!(handshake(&client, &server).client_text(), untrusted());
+        let text = handshake(&client, &server).client_text();
+        assert!(text.starts_with(untrusted()), "{text}");
     }
 }
 
@@ -144,10 +153,52 @@ fn a_controllers_certificate_without_its_key_is_refused() {
 }
 
 #[test]
+fn a_box_that_inspects_tls_is_told_from_a_controller_by_the_issuer_that_is_seen() {
+    let ours = Installation::new();
+    // What such a box does: a CA of its own, and a leaf for every host that somebody connects to.
+    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut ca = rcgen::CertificateParams::default();
+    ca.distinguished_name = rcgen::DistinguishedName::new();
+    ca.distinguished_name
+        .push(rcgen::DnType::CommonName, "Example\u{1b}[2J \u{202e}Inspection CA");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let root = ca.self_signed(&ca_key).unwrap().der().clone();
+    let leaf = forge(&rcgen::Issuer::new(ca, ca_key), &key, &[], |params| {
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "muster.example.com");
+    });
+    for (chain, top) in [
+        (vec![leaf.clone(), root], "CN=Example[2J Inspection CA"),
+        (vec![leaf], "CN=muster.example.com"),
+    ] {
+        let server = serving(chain, &key);
+        for client in [
+            enrolling(&[root_pin(&ours)], &[]).unwrap(),
+            enrolling(&[], &ours.roots()).unwrap(),
+            link(&ours.roots(), &trust_domain(), &ours.agent()).unwrap(),
+            operator(&ours.roots(), &trust_domain(), None).unwrap(),
+        ] {
+            let handshake = handshake(&client, &server);
+            let seen = seen(handshake.client_result.as_ref().unwrap_err()).unwrap();
+            assert!(!seen.is_muster);
+            assert_eq!((&*seen.subject, &*seen.issuer), (top, "CN=Example[2J Inspection CA"));
+            let text = handshake.client_text();
+            let told = format!("its chain ends at \"{top}\", issued by \"CN=Example[2J Inspection CA\"");
+            assert!(text.ends_with(&told), "{text}");
+        }
+    }
+}
+
+#[test]
 fn a_foreign_controller_is_refused() {
     let (ours, foreign) = (Installation::new(), Installation::new());
     let client = link(&ours.roots(), &trust_domain(), &ours.agent()).unwrap();
-    assert_eq!(handshake(&client, &listener(&foreign)).client_text(), untrusted());
+    let handshake = handshake(&client, &listener(&foreign));
+    assert!(handshake.client_text().starts_with(untrusted()), "{handshake:?}");
+    let seen = seen(handshake.client_result.as_ref().unwrap_err()).unwrap();
+    assert!(seen.is_muster, "{seen}");
 }
 
 #[test]
