@@ -16,6 +16,7 @@ use self::{report::Reporter, workers::Workers};
 use crate::{
     config::Config,
     dial::causes,
+    endpoints::Endpoints,
     facts::{fingerprint, host_name},
     failure::{Exit, Failure},
     identity::{self, Holder, Identity, Renewer},
@@ -141,16 +142,19 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
     reporter.follow(queue.clone(), policies.status(), warnings.clone());
     let identity = Holder::new(identity);
     let workers = Workers::start(&identity, &queue, &policies, config.clone()).await;
+    let endpoints = Endpoints::load(&state);
     let renewer = Renewer {
         holder: identity.clone(),
         state: state.clone(),
         config: config.clone(),
+        endpoints: endpoints.clone(),
         board: board.clone(),
         fingerprint: fingerprint.clone(),
     };
     let link = Link {
         identity,
         state,
+        endpoints,
         queue,
         policies,
         facts: workers.facts(),

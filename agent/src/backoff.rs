@@ -9,6 +9,16 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// What has held this long was healthy: the next failure starts the waiting times afresh.
 const HEALTHY: Duration = Duration::from_secs(60);
 
+/// Who is told to come back later than this comes back then.
+const LONGEST_TOLD: Duration = Duration::from_secs(600);
+
+/// How long to wait when the other side has said when to come back: no less, and a tenth more at most, so that those who were
+/// told the same do not come together.
+pub fn told(wait: Duration, random: f64) -> Duration {
+    let wait = wait.min(LONGEST_TOLD);
+    wait + wait.mul_f64(random.clamp(0.0, 1.0) / 10.0)
+}
+
 /// The waiting times of one thing that is tried again and again.
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
@@ -40,6 +50,13 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_told_when_to_come_back_comes_then_or_a_little_later() {
+        let wait = Duration::from_secs(20);
+        assert_eq!((told(wait, 0.0), told(wait, 1.0)), (wait, Duration::from_secs(22)));
+        assert_eq!(told(Duration::MAX, 0.0), LONGEST_TOLD);
+    }
 
     #[test]
     fn the_ceiling_doubles_from_one_second_to_one_minute_and_stays_there() {

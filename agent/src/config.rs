@@ -13,9 +13,11 @@ use std::{
 use muster_certs::{pin::Pin, token::Token};
 use muster_proto::v1;
 
+use self::proxy::Proxying;
 pub(crate) use self::read::check_name;
 pub use muster_proto::endpoint::Endpoint;
 
+pub mod proxy;
 mod read;
 
 pub const DEFAULT_PATH: &str = "/etc/muster/agent.yaml";
@@ -40,6 +42,9 @@ pub struct Config {
 pub struct Server {
     /// In order of preference.
     pub endpoints: Vec<Endpoint>,
+    pub proxying: Proxying,
+    /// How long the link to another endpoint has to hold before a better one is looked for.
+    pub fail_back: Duration,
     pub ca_pin: Vec<Pin>,
     /// CA certificates in PEM, instead of pins.
     pub ca_cert: Option<PathBuf>,
@@ -92,6 +97,8 @@ pub enum Format {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allow {
     pub checks: bool,
+    /// Be told by the controller where else controllers are.
+    pub endpoints: bool,
 }
 
 /// One mistake in the file.
@@ -151,6 +158,8 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            proxying: Proxying::default(),
+            fail_back: Duration::from_secs(15 * 60),
             ca_pin: Vec::new(),
             ca_cert: None,
             token_file: Some("/etc/muster/join-token".into()),
@@ -210,7 +219,10 @@ impl Default for Logging {
 
 impl Default for Allow {
     fn default() -> Self {
-        Self { checks: true }
+        Self {
+            checks: true,
+            endpoints: true,
+        }
     }
 }
 

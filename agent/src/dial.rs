@@ -1,29 +1,38 @@
-//! Opens one connection to a controller: TCP, our TLS, HTTP/2. Tries once; when to try again and where else is the
-//! caller's business.
+//! Opens one connection to a controller: TCP or a tunnel of a proxy, our TLS, HTTP/2. Tries once; when to try again and where
+//! else is the caller's business.
 
 use std::{
-    error, io,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
 use muster_certs::{
-    rustls::{self, ClientConfig},
+    rustls::ClientConfig,
     tls,
     tokio_rustls::{TlsConnector, client::TlsStream},
 };
 use muster_proto::{error::Problem, v1::ErrorReason};
 use rustix::net::sockopt;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 use tonic::{
     Code, Status,
     transport::{self, Channel},
 };
 
-use crate::config::Endpoint;
+pub use self::error::{Error, Way};
+use crate::config::{Endpoint, proxy::Proxying};
 
-/// For name resolution, TCP and TLS together.
+mod error;
+mod race;
+mod tunnel;
+
+/// For name resolution, TCP, a proxy and TLS together.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// After so long without a word the other side is asked for one, and has so long to answer: a link that carries nothing is
@@ -33,67 +42,16 @@ const PING_ANSWER: Duration = Duration::from_secs(20);
 /// Bytes that nobody acknowledges for so long end the connection.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("failed to connect to {endpoint}")]
-    Connect { endpoint: Endpoint, source: io::Error },
-    #[error("failed to connect to {endpoint} within {} s", CONNECT.as_secs())]
-    Timeout { endpoint: Endpoint },
-    #[error("failed to agree on TLS with {endpoint}")]
-    Tls { endpoint: Endpoint, source: io::Error },
-    #[error("failed to start HTTP/2 with {endpoint}")]
-    Http2 {
-        endpoint: Endpoint,
-        source: transport::Error,
-    },
-}
-
-impl Error {
-    /// The cause in words for a person.
-    pub fn cause(&self) -> String {
-        match self {
-            Error::Connect { source, .. } => source.to_string(),
-            Error::Timeout { .. } => "no answer".to_owned(),
-            Error::Tls { source, .. } => tls::describe(source).unwrap_or_else(|| match source.kind() {
-                io::ErrorKind::UnexpectedEof => "the other side closed the connection during the handshake".to_owned(),
-                _ => source.to_string(),
-            }),
-            Error::Http2 { source, .. } => tls::describe(source).unwrap_or_else(|| causes(source)),
-        }
-    }
-
-    /// Whether the other side is not the controller that was expected; trying again will not change that.
-    pub fn is_distrust(&self) -> bool {
-        self.certificate().is_some() && !self.is_of_time()
-    }
-
-    /// Whether the certificate and the clock of this machine disagree. A clock may be set at any moment, by NTP for example.
-    pub fn is_of_time(&self) -> bool {
-        use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-        matches!(
-            self.certificate(),
-            Some(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
-        )
-    }
-
-    /// What is wrong with the certificate of the other side.
-    fn certificate(&self) -> Option<&rustls::CertificateError> {
-        let Error::Tls { source, .. } = self else { return None };
-        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match inner {
-            Some(rustls::Error::InvalidCertificate(error)) => Some(error),
-            _ => None,
-        }
-    }
-}
-
 /// An open connection; when it breaks, all calls on it fail.
-pub async fn dial(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<Channel, Error> {
-    let stream = timeout(CONNECT, secure(endpoint, tls))
-        .await
-        .map_err(|_| Error::Timeout {
-            endpoint: endpoint.clone(),
-        })??;
+pub async fn dial(endpoint: &Endpoint, proxying: &Proxying, tls: Arc<ClientConfig>) -> Result<Channel, Error> {
+    let way = Way {
+        endpoint: endpoint.clone(),
+        proxy: proxying.of(endpoint).cloned(),
+    };
+    let stream = match timeout(CONNECT, secure(&way, proxying, tls)).await {
+        Ok(stream) => stream?,
+        Err(_) => return Err(Error::Timeout { way }),
+    };
     // tonic wants to connect by itself. It is given the one stream there is, so that errors keep their kind and a broken
     // connection is not mended behind the back of the session.
     let stream = Mutex::new(Some(TokioIo::new(stream)));
@@ -101,41 +59,68 @@ pub async fn dial(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<Channel
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         async { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
+    let failed = |source| Error::Http2 {
+        way: way.clone(),
+        source,
+    };
     transport::Endpoint::from_static("http://controller")
         // Of a way that carries nothing, whoever acknowledges the bytes on it.
         .http2_keep_alive_interval(PING)
         .keep_alive_timeout(PING_ANSWER)
         .keep_alive_while_idle(true)
         .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
-        .map_err(|source| Error::Http2 {
-            endpoint: endpoint.clone(),
-            source,
-        })?
+        .map_err(failed)?
         .connect_with_connector(connector)
         .await
-        .map_err(|source| Error::Http2 {
-            endpoint: endpoint.clone(),
-            source,
-        })
+        .map_err(failed)
 }
 
-async fn secure(endpoint: &Endpoint, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
-    let failed = |source| Error::Connect {
-        endpoint: endpoint.clone(),
-        source,
+async fn secure(way: &Way, proxying: &Proxying, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Error> {
+    let endpoint = &way.endpoint;
+    let stream = match &way.proxy {
+        None => connect(way, endpoint).await?,
+        Some(proxy) => {
+            let credentials = proxying.credentials().map_err(|source| Error::Credentials {
+                way: way.clone(),
+                source,
+            })?;
+            let mut stream = connect(way, proxy.endpoint()).await?;
+            let opened = tunnel::open(&mut stream, endpoint, credentials.as_ref()).await;
+            opened.map_err(|source| Error::Tunnel {
+                way: way.clone(),
+                with_credentials: credentials.is_some(),
+                source,
+            })?;
+            stream
+        }
     };
-    let stream = TcpStream::connect((endpoint.host(), endpoint.port()))
-        .await
-        .map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
-    keep_alive(&stream).map_err(|errno| failed(errno.into()))?;
     TlsConnector::from(tls)
         .connect(tls::server_name(endpoint.host()), stream)
         .await
         .map_err(|source| Error::Tls {
-            endpoint: endpoint.clone(),
+            way: way.clone(),
             source,
         })
+}
+
+/// To the first that answers of all addresses that the host has.
+async fn connect(way: &Way, to: &Endpoint) -> Result<TcpStream, Error> {
+    let failed = |source| Error::Connect {
+        way: way.clone(),
+        source,
+    };
+    let addresses = addresses(to).await.map_err(failed)?;
+    let stream = race::race(addresses, TcpStream::connect).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    keep_alive(&stream).map_err(|errno| failed(errno.into()))?;
+    Ok(stream)
+}
+
+async fn addresses(of: &Endpoint) -> io::Result<Vec<SocketAddr>> {
+    match of.host().parse::<IpAddr>() {
+        Ok(address) => Ok(vec![SocketAddr::new(address, of.port())]),
+        Err(_) => Ok(race::interleave(lookup_host((of.host(), of.port())).await?)),
+    }
 }
 
 /// Heartbeats find a dead link; this keeps the entry of a quiet one alive in the tables of firewalls.
@@ -151,7 +136,7 @@ fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
 /// Why a call came to nothing: as the controller put it, or, where the connection broke before it had said all of it, in words
 /// for a person.
 pub fn problem(status: &Status) -> Problem {
-    Problem::from_status(status).unwrap_or_else(|| match error::Error::source(status) {
+    Problem::from_status(status).unwrap_or_else(|| match std::error::Error::source(status) {
         // What the controller sends has no source.
         Some(source) => {
             tracing::debug!(error = causes(source), "a call came to nothing");
@@ -163,7 +148,7 @@ pub fn problem(status: &Status) -> Problem {
 }
 
 /// An error and what caused it, in one line. Layers that repeat the text of the layer below are said once.
-pub fn causes(error: &dyn error::Error) -> String {
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

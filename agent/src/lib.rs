@@ -11,6 +11,7 @@ pub mod collect;
 pub mod config;
 mod detached;
 mod dial;
+pub mod endpoints;
 pub mod exec;
 pub mod facts;
 pub mod failure;

@@ -17,13 +17,15 @@ use tokio_util::sync::CancellationToken;
 use self::{
     driver::{Ended, Reason},
     queue::Queue,
+    route::Route,
     session::{CAPABILITIES, Closed, PROTOCOL_VERSION},
 };
 use crate::{
-    backoff::Backoff,
+    backoff::{self, Backoff},
     clock::Now,
     config::{Config, Endpoint},
     dial::dial,
+    endpoints::{Candidate, Endpoints},
     identity::Holder,
     policy::Policies,
     state_dir::StateDir,
@@ -32,7 +34,9 @@ use crate::{
 
 mod copy;
 mod driver;
+mod fail_back;
 pub mod queue;
+mod route;
 pub mod session;
 
 /// What Hello tells an operator; the log has all of it.
@@ -43,6 +47,7 @@ const MAX_WARNINGS: usize = 20;
 pub struct Link {
     pub identity: Holder,
     pub state: StateDir,
+    pub endpoints: Endpoints,
     pub queue: Arc<Queue>,
     pub policies: Arc<Policies>,
     pub facts: watch::Receiver<Arc<v1::Facts>>,
@@ -66,7 +71,7 @@ impl Link {
     /// up at all.
     pub async fn run(mut self, stop: CancellationToken) -> Result<Left, tls::Error> {
         let mut backoff = Backoff::default();
-        let mut turn = 0;
+        let mut route = Route::default();
         while !stop.is_cancelled() {
             if let Some((refusal, endpoint)) = self.identity.take_copy() {
                 // Its certificate opens nothing as long as the other machine is there.
@@ -78,14 +83,17 @@ impl Link {
                 self.wait(copy::delay(rand::random()), &stop).await;
                 continue;
             }
-            let endpoints = self.config.borrow_and_update().server.endpoints.clone();
-            let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else {
-                self.lost("no endpoint of a controller is configured", None);
+            let config = self.config.borrow_and_update().clone();
+            let known = self.endpoints.all(&config);
+            self.board.endpoints(&known);
+            let Some(candidate) = route.next(&known) else {
+                self.lost("no endpoint of a controller is known", None);
                 self.wait(Duration::MAX, &stop).await;
                 continue;
             };
+            let endpoint = &candidate.endpoint;
             self.board.enter(State::Connecting, SystemTime::now(), |connection| {
-                connection.endpoint = endpoint.to_string();
+                connection.lead_to(endpoint, &config);
             });
             let opening = tokio::select! {
                 opening = self.identity.opening() => opening,
@@ -93,14 +101,20 @@ impl Link {
             };
             let identity = self.identity.current();
             let (tls, serial) = (identity.tls()?, identity.serial().to_owned());
-            let ended = self.connect(endpoint, &tls, &serial, opening, &stop).await;
+            let ended = self.connect(&candidate, &tls, &serial, opening, &stop).await;
             if ended.reason.is_stop() {
                 break;
             }
-            if ended.was_active {
-                turn = 0;
-            } else {
-                turn += 1;
+            match &ended.reason {
+                Reason::Closed(Closed::Drained { to, .. }) => {
+                    let to = if config.allow.endpoints { to.clone() } else { Vec::new() };
+                    route.drained(endpoint, to);
+                }
+                Reason::Closed(Closed::Returning(to)) => route.go(to.clone()),
+                _ if ended.was_active => route.held(),
+                // It is there, and says when to come.
+                reason if reason.told_wait().is_some() => {}
+                _ => route.failed(),
             }
             backoff.held(ended.active_for);
             let refusal = ended.reason.refusal();
@@ -118,18 +132,19 @@ impl Link {
 
     async fn connect(
         &mut self,
-        endpoint: &Endpoint,
+        candidate: &Candidate,
         tls: &Arc<ClientConfig>,
         serial: &str,
         opening: OwnedMutexGuard<()>,
         stop: &CancellationToken,
     ) -> Ended {
+        let config = self.config.borrow().clone();
         let channel = tokio::select! {
-            channel = dial(endpoint, tls.clone()) => channel,
+            channel = dial(&candidate.endpoint, &config.server.proxying, tls.clone()) => channel,
             () = stop.cancelled() => return Ended::early(Reason::Closed(Closed::Stopped)),
         };
         match channel {
-            Ok(channel) => driver::drive(self, endpoint, channel, serial, opening, stop).await,
+            Ok(channel) => driver::drive(self, candidate, channel, serial, opening, stop).await,
             Err(error) => Ended::early(Reason::Dial(error)),
         }
     }
@@ -146,6 +161,10 @@ impl Link {
                 tracing::info!(endpoint = %endpoint, "connecting again with the new certificate");
                 return Duration::ZERO;
             }
+            Reason::Closed(Closed::Drained { .. } | Closed::Returning(_)) => {
+                tracing::info!(endpoint = %endpoint, reason = why, "leaving for another endpoint");
+                return Duration::ZERO;
+            }
             _ => {}
         }
         if reason.is_of_certificate() {
@@ -157,13 +176,10 @@ impl Link {
                 Err(error) => tracing::error!(error = crate::dial::causes(&error), "failed to start a new spool"),
             }
         }
-        let delay = match reason.refusal() {
-            Some(refusal) if copy::is_refused(&refusal) => {
-                self.identity.set_refused(true);
-                copy::delay(rand::random())
-            }
-            _ => backoff.next(rand::random()),
-        };
+        if reason.refusal().is_some_and(|refusal| copy::is_refused(&refusal)) {
+            self.identity.set_refused(true);
+        }
+        let delay = delay_after(&reason, backoff, rand::random());
         if reason.is_planned() {
             tracing::info!(endpoint = %endpoint, reason = why, delay_ms = millis(delay), "the link has ended");
         } else {
@@ -182,7 +198,9 @@ impl Link {
 
     fn lost(&self, why: &str, endpoint: Option<&Endpoint>) {
         self.board.enter(State::Connecting, SystemTime::now(), |connection| {
-            connection.endpoint = endpoint.map(Endpoint::to_string).unwrap_or_default();
+            if let Some(endpoint) = endpoint {
+                connection.lead_to(endpoint, &self.config.borrow());
+            }
             connection.last_error = match endpoint {
                 Some(endpoint) => format!("{endpoint}: {why}"),
                 None => why.to_owned(),
@@ -228,6 +246,40 @@ impl Link {
     }
 }
 
+/// How long to stay away after a link that ended like this.
+fn delay_after(reason: &Reason, backoff: &mut Backoff, random: f64) -> Duration {
+    match (reason.refusal(), reason.told_wait()) {
+        (Some(refusal), _) if copy::is_refused(&refusal) => copy::delay(rand::random()),
+        (_, Some(wait)) => backoff::told(wait, random),
+        _ => backoff.next(random),
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::{error::Problem, v1::ErrorReason};
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn who_is_told_when_to_come_comes_then_and_others_as_they_like() {
+        let busy = Problem::new(Code::ResourceExhausted, ErrorReason::RateLimited, "too many at once");
+        let told = |wait| Reason::Status(Box::new(busy.clone().with_retry_after(wait).into()));
+        let mut backoff = Backoff::default();
+        let wait = Duration::from_secs(17);
+        assert_eq!(delay_after(&told(wait), &mut backoff, 0.0), wait);
+        assert_eq!(delay_after(&told(wait), &mut backoff, 1.0), wait + wait / 10);
+        let busy = Reason::Status(Box::new(busy.clone().into()));
+        assert_eq!(
+            delay_after(&busy, &mut backoff, 1.0),
+            Duration::from_secs(1),
+            "the first wait of its own"
+        );
+        assert_eq!(delay_after(&Reason::Eof, &mut backoff, 1.0), Duration::from_secs(2));
+    }
 }

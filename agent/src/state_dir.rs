@@ -82,6 +82,11 @@ impl StateDir {
         self.path.join("server.json")
     }
 
+    /// Where controllers are, as the controller said.
+    pub fn endpoints(&self) -> PathBuf {
+        self.path.join("endpoints.json")
+    }
+
     pub fn policies(&self) -> PathBuf {
         self.path.join("policies.pb")
     }
@@ -105,6 +110,7 @@ impl StateDir {
             self.fork_id(),
             self.trust(),
             self.joined(),
+            self.endpoints(),
             self.policies(),
             self.generation(),
             self.status(),

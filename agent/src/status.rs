@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::unix_micros,
+    config::{Config, Endpoint},
+    endpoints::Candidate,
     link::queue::{self, Depth, Lanes},
 };
 
@@ -29,6 +31,9 @@ pub struct Status {
     pub written: String,
     pub agent: Agent,
     pub connection: Connection,
+    /// Where controllers may be, in the order in which they are tried.
+    #[serde(default)]
+    pub endpoints: Vec<Place>,
     pub certificate: Option<Certificate>,
     pub queues: Vec<Queue>,
     pub policies: Policies,
@@ -63,6 +68,9 @@ pub struct Connection {
     pub since: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub endpoint: String,
+    /// The proxy that leads to the endpoint; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub proxy: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub controller: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -73,6 +81,15 @@ pub struct Connection {
     /// Why it is not connected, or was not the last time.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub last_error: String,
+}
+
+/// One place where a controller may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    pub endpoint: String,
+    /// How the agent knows of it.
+    pub source: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +162,7 @@ struct Shared {
 pub struct Notes {
     pub agent: Agent,
     pub connection: Connection,
+    pub endpoints: Vec<Place>,
     pub certificate: Option<Certificate>,
 }
 
@@ -163,6 +181,15 @@ impl Board {
             };
             change(&mut notes.connection);
         });
+    }
+
+    /// All that are known, in their order.
+    pub fn endpoints(&self, known: &[Candidate]) {
+        let places = known.iter().map(|candidate| Place {
+            endpoint: candidate.endpoint.to_string(),
+            source: candidate.source.name().to_owned(),
+        });
+        self.lock(|notes| notes.endpoints = places.collect());
     }
 
     pub fn acknowledged(&self, now: SystemTime) {
@@ -230,6 +257,14 @@ impl Board {
 
     fn lock<T>(&self, with: impl FnOnce(&mut Notes) -> T) -> T {
         with(&mut self.0.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Connection {
+    pub fn lead_to(&mut self, endpoint: &Endpoint, config: &Config) {
+        self.endpoint = endpoint.to_string();
+        let proxy = config.server.proxying.of(endpoint);
+        self.proxy = proxy.map(ToString::to_string).unwrap_or_default();
     }
 }
 
@@ -364,6 +399,7 @@ mod tests {
                 state: State::Connected,
                 ..Default::default()
             },
+            endpoints: Vec::new(),
             certificate: None,
             queues: Queue::all(&Lanes::in_memory("1-a", Default::default()), SystemTime::now()),
             policies: Policies::default(),

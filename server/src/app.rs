@@ -210,6 +210,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
                 controller_name: config.name.clone(),
                 on_clone: config.enrollment.on_clone,
             },
+            advertise: config.advertise.clone().into(),
             agents: agents.clone(),
             pki: pki.clone(),
             policies,

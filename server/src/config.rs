@@ -34,7 +34,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub agent_listen: SocketAddr,
     pub api_listen: SocketAddr,
-    /// Where agents reach this controller, `host:port`; empty: see [`Config::endpoints`].
+    /// Where agents reach this controller and those that stand by for it, `host:port`. Agents are told, and keep it. Empty: they
+    /// are told nothing, and see [`Config::endpoints`].
     pub advertise: Vec<String>,
     pub database: Database,
     pub link: Link,

@@ -51,9 +51,10 @@ impl Setup {
         Some(self)
     }
 
-    /// Connects there instead, for example to a [`crate::Proxy`].
+    /// Connects there instead, for example to a [`crate::Proxy`], and nowhere else, whatever the controller says.
     pub fn through(mut self, endpoint: &str) -> Self {
         self.config["server"]["endpoints"] = json!([endpoint]);
+        self.config["allow"]["endpoints"] = json!(false);
         self
     }
 

@@ -15,10 +15,12 @@
 pub mod agent;
 pub mod attacks;
 pub mod binaries;
+pub mod connect_proxy;
 pub mod controller;
 pub mod ctl;
 pub mod dev;
 pub mod dial;
+pub mod inspection;
 pub mod isolated_root;
 pub mod link;
 pub mod peer;
@@ -36,6 +38,7 @@ pub mod throughput;
 pub mod tools;
 
 pub use agent::Agent;
+pub use connect_proxy::ConnectProxy;
 pub use controller::Controller;
 pub use ctl::Ctl;
 pub use dev::Dev;

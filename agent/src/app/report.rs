@@ -97,6 +97,7 @@ impl Reporter {
             written: status::time(SystemTime::now()),
             agent: notes.agent,
             connection: notes.connection,
+            endpoints: notes.endpoints,
             certificate: notes.certificate,
             queues: sources.map_or_else(Vec::new, |it| status::Queue::all(&it.queue.lock(), SystemTime::now())),
             policies: sources

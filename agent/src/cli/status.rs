@@ -6,7 +6,7 @@ use super::{ConfigFile, Look};
 use crate::{
     failure::{Exit, Failure},
     state_dir::StateDir,
-    status::{self, State, Status},
+    status::{self, Connection, State, Status},
 };
 
 /// Succeeds when the agent is connected.
@@ -67,6 +67,10 @@ fn text(status: &Status) -> String {
     if connection.state != State::Stopped {
         line("as of", status.written.clone());
     }
+    for (index, place) in status.endpoints.iter().enumerate() {
+        let key = if index == 0 { "endpoints" } else { "" };
+        line(key, format!("{}, {}", place.endpoint, place.source));
+    }
     line("last error", connection.last_error.clone());
     line("last ack", connection.last_ack.clone());
     for queue in &status.queues {
@@ -117,13 +121,22 @@ fn state(status: &Status) -> String {
         State::Connected => {
             format!(
                 "connected to {} at {} since {}",
-                connection.controller, connection.endpoint, connection.since
+                connection.controller,
+                place(connection),
+                connection.since
             )
         }
-        State::Connecting => format!("connecting to {} since {}", connection.endpoint, connection.since),
+        State::Connecting => format!("connecting to {} since {}", place(connection), connection.since),
         State::Enrolling => format!("enrolling since {}", connection.since),
         State::Starting => "starting".to_owned(),
         State::Stopped => format!("stopped; last heard of at {}", status.written),
+    }
+}
+
+fn place(connection: &Connection) -> String {
+    match connection.proxy.as_str() {
+        "" => connection.endpoint.clone(),
+        proxy => format!("{} through the proxy {proxy}", connection.endpoint),
     }
 }
 
@@ -133,6 +146,10 @@ mod tests {
 
     #[test]
     fn the_text_says_what_is_wrong_and_leaves_out_what_is_not_known() {
+        let place = |endpoint: &str, source: &str| status::Place {
+            endpoint: endpoint.into(),
+            source: source.into(),
+        };
         let status = Status {
             version: "0.1.0".into(),
             pid: 7,
@@ -146,9 +163,11 @@ mod tests {
                 state: State::Connecting,
                 since: "2026-01-02T03:04:06Z".into(),
                 endpoint: "a:1".into(),
+                proxy: "http://proxy.example:3128".into(),
                 last_error: "a:1: no answer".into(),
                 ..Default::default()
             },
+            endpoints: vec![place("a:1", "configured"), place("b:1", "told by the controller")],
             certificate: None,
             queues: vec![],
             policies: status::Policies {
@@ -167,8 +186,10 @@ mod tests {
             text(&status),
             "agent       db-01\n\
              version     0.1.0, process 7 since 2026-01-02T03:04:05Z\n\
-             state       connecting to a:1 since 2026-01-02T03:04:06Z\n\
+             state       connecting to a:1 through the proxy http://proxy.example:3128 since 2026-01-02T03:04:06Z\n\
              as of       2026-01-02T03:05:05Z\n\
+             endpoints   a:1, configured\n\
+             \x20           b:1, told by the controller\n\
              last error  a:1: no answer\n\
              policies    0 applied, 1 not applied\n\
              \x20           Check load: refused: its signature does not fit\n\

@@ -12,6 +12,7 @@ use super::{Agent, Allow, Checks, Config, Finding, Format, Logging, Queue, Serve
 
 const MAX_ENDPOINTS: usize = 32;
 const MAX_PINS: usize = 32;
+const MAX_EXEMPT: usize = 256;
 const QUEUE_LEAST: u64 = 1 << 20;
 const QUEUE_MOST: u64 = 1 << 40;
 
@@ -63,10 +64,30 @@ impl Reader<'_> {
     }
 
     fn server(&mut self, node: &Node, server: &mut Server) {
-        const KEYS: [&str; 4] = ["endpoints", "ca_pin", "ca_cert", "token_file"];
+        const KEYS: [&str; 8] = [
+            "endpoints",
+            "proxy",
+            "proxy_credentials_file",
+            "no_proxy",
+            "fail_back",
+            "ca_pin",
+            "ca_cert",
+            "token_file",
+        ];
+        let proxying = &mut server.proxying;
         for (key, line, node) in self.entries(node, "server") {
             match key {
                 "endpoints" => self.parsed_list(node, "server.endpoints", MAX_ENDPOINTS, &mut server.endpoints),
+                "proxy" => self.parsed(node, "server.proxy", &mut proxying.proxy),
+                "proxy_credentials_file" => {
+                    self.path(node, "server.proxy_credentials_file", &mut proxying.credentials_file);
+                }
+                "no_proxy" => self.parsed_list(node, "server.no_proxy", MAX_EXEMPT, &mut proxying.no_proxy),
+                "fail_back" => {
+                    if let Some(after) = self.duration(node, "server.fail_back", 1..=7 * 24 * 3600) {
+                        server.fail_back = after;
+                    }
+                }
                 "ca_pin" => self.parsed_list(node, "server.ca_pin", MAX_PINS, &mut server.ca_pin),
                 "ca_cert" => self.path(node, "server.ca_cert", &mut server.ca_cert),
                 "token_file" => self.path(node, "server.token_file", &mut server.token_file),
@@ -150,11 +171,12 @@ impl Reader<'_> {
 
     /// A key that is not understood here may be meant to forbid something: it is an error.
     fn allow(&mut self, node: &Node, allow: &mut Allow) {
-        const KEYS: [&str; 1] = ["checks"];
+        const KEYS: [&str; 2] = ["checks", "endpoints"];
         for (key, line, node) in self.entries(node, "allow") {
             match (key, &node.value) {
                 ("checks", Value::Bool(checks)) => allow.checks = *checks,
-                ("checks", _) => self.wrong(node, "allow.checks", "true or false"),
+                ("endpoints", Value::Bool(endpoints)) => allow.endpoints = *endpoints,
+                ("checks" | "endpoints", _) => self.wrong(node, &format!("allow.{key}"), "true or false"),
                 _ => {
                     self.unknown(key, line, "allow", &KEYS);
                     self.errors.extend(self.warnings.pop());
@@ -204,6 +226,20 @@ impl Reader<'_> {
         match path {
             Some(path) => *target = path,
             None if errors == self.errors.len() => self.wrong(node, what, "an absolute path"),
+            None => {}
+        }
+    }
+
+    /// Empty: none.
+    fn parsed<T>(&mut self, node: &Node, what: &str, target: &mut Option<T>)
+    where
+        T: FromStr<Err: std::fmt::Display>,
+    {
+        match self.text(node, what).map(|text| (text, text.parse())) {
+            Some(("", _)) => *target = None,
+            Some((_, Ok(value))) => *target = Some(value),
+            // What was meant for another place may be in it, as a password in a URL: it is not repeated.
+            Some((_, Err(why))) => self.error(node.line, format!("{what}: {why}")),
             None => {}
         }
     }

@@ -7,7 +7,11 @@ use muster_proto::v1;
 use tokio::{sync::watch, time::sleep};
 
 use super::{Enrollment, Error, Identity, enroll};
-use crate::{backoff::Backoff, config::Config, state_dir::StateDir};
+use crate::{
+    backoff::{self, Backoff},
+    config::Config,
+    state_dir::StateDir,
+};
 
 /// After a refusal that only a person can mend.
 const REFUSED: Duration = Duration::from_secs(60);
@@ -56,10 +60,10 @@ async fn repeat<T, A: Future<Output = Result<T, Error>>>(
         };
         let is_first = std::mem::take(&mut is_first);
         let delay = match until {
-            _ if error.is_transient() => {
-                let usual = backoff.next(rand::random());
-                usual.max(error.retry_after().unwrap_or_default())
-            }
+            _ if error.is_transient() => match error.retry_after() {
+                Some(wait) => backoff::told(wait, rand::random()),
+                None => backoff.next(rand::random()),
+            },
             Until::Refused => return Err(error),
             Until::Enrolled if is_first && error.is_incomplete() => return Err(error),
             Until::Enrolled => REFUSED,
@@ -114,13 +118,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_controller_says_when_to_come_back_at_the_earliest() {
+    async fn the_controller_says_when_to_come_back() {
         let mut error = refused(Code::ResourceExhausted);
         if let Error::Refused { problem, .. } = &mut error {
             problem.retry_after = Some(Duration::from_secs(30));
         }
         let waits = waits(Until::Refused, vec![error]).await.unwrap();
-        assert_eq!(waits, [Duration::from_secs(30)]);
+        let told = Duration::from_secs(30);
+        assert!((told..=told + told / 10).contains(&waits[0]), "{waits:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use super::{Error, Identity, Trust, id_file};
 use crate::{
     config::{Config, Endpoint},
     dial::{self, causes, dial},
+    endpoints::{Candidate, Endpoints},
     facts::host_name,
     state_dir::StateDir,
 };
@@ -42,7 +43,8 @@ pub struct Enrollment<'a> {
 pub async fn enroll(enrollment: &Enrollment<'_>) -> Result<Identity, Error> {
     let Enrollment { config, state, .. } = enrollment;
     let token = find_token(config)?;
-    if config.server.endpoints.is_empty() {
+    let endpoints = Endpoints::load(state).all(config);
+    if endpoints.is_empty() {
         return Err(Error::NoEndpoint);
     }
     let tls = trust_before_enrollment(config)?;
@@ -61,7 +63,7 @@ pub async fn enroll(enrollment: &Enrollment<'_>) -> Result<Identity, Error> {
         fingerprint: Some(enrollment.fingerprint.clone()),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let (endpoint, response) = call_first(config, &tls, &request, id).await?;
+    let (endpoint, response) = call_first(config, &endpoints, &tls, &request, id).await?;
     let identity = keep(state, &endpoint, id, key, response)?;
     forget(config, state);
     Ok(identity)
@@ -140,12 +142,13 @@ fn enroll_key(state: &StateDir) -> Result<KeyPair, Error> {
 /// controller that is not trusted says more than one that is not there.
 async fn call_first(
     config: &Config,
+    endpoints: &[Candidate],
     tls: &Arc<ClientConfig>,
     request: &v1::EnrollRequest,
     id: AgentId,
 ) -> Result<(Endpoint, v1::EnrollResponse), Error> {
     let mut worst = Error::NoEndpoint;
-    for endpoint in &config.server.endpoints {
+    for Candidate { endpoint, .. } in endpoints {
         match call(config, endpoint, tls, request, id).await {
             Ok(response) => return Ok((endpoint.clone(), response)),
             Err(error @ Error::Refused { .. }) if !error.is_transient() => return Err(error),
@@ -163,7 +166,7 @@ async fn call(
     request: &v1::EnrollRequest,
     id: AgentId,
 ) -> Result<v1::EnrollResponse, Error> {
-    let channel = dial(endpoint, tls.clone()).await?;
+    let channel = dial(endpoint, &config.server.proxying, tls.clone()).await?;
     let mut client = v1::enrollment_service_client::EnrollmentServiceClient::new(channel);
     let answer = timeout(CALL, client.enroll(request.clone())).await;
     let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within 30 s")));

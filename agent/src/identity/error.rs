@@ -267,14 +267,20 @@ fn dial_failure(error: &dial::Error) -> Failure {
             .what("know the controller before the token is sent; it was not sent")
             .remedy("set the clock of this machine, or that of the controller:  timedatectl")
     } else if error.is_distrust() {
-        failure
+        let failure = failure
             .what("know the controller before the token is sent; it was not sent")
-            .remedy("compare the pin with the one that `musterctl token create` prints, and the address with the controller's")
-            .remedy("if both are right, somebody else answers at that address")
+            .remedy("compare the pin with the one that `musterctl token create` prints, and the address with the controller's");
+        match error.advice() {
+            Some(advice) => failure.remedy(advice),
+            None => failure.remedy("if both are right, somebody else answers at that address"),
+        }
     } else {
-        failure
-            .what("connect to the controller")
-            .remedy("see that the address is right, that the controller runs and that no firewall is between")
+        let failure = failure.what("connect to the controller");
+        match error.advice() {
+            Some(advice) => failure.remedy(advice),
+            None => failure
+                .remedy("see that the address is right, that the controller runs and that no firewall is between"),
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn fork(fork: &Fork<'_>, endpoint: &Endpoint) -> Result<AgentId, Error
         fingerprint: Some(fork.fingerprint.clone()),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let channel = dial(endpoint, fork.tls.clone()).await?;
+    let channel = dial(endpoint, &config.server.proxying, fork.tls.clone()).await?;
     let mut client = v1::enrollment_service_client::EnrollmentServiceClient::new(channel);
     let answer = timeout(CALL, client.fork(request)).await;
     let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within 30 s")));

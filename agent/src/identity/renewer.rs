@@ -26,9 +26,10 @@ use super::{
     renewal::Life,
 };
 use crate::{
-    backoff::Backoff,
+    backoff::{self, Backoff},
     config::{Config, Endpoint},
     dial::{self, causes, dial},
+    endpoints::{Candidate, Endpoints},
     state_dir::StateDir,
     status::{self, Board},
 };
@@ -44,6 +45,7 @@ pub struct Renewer {
     pub holder: Holder,
     pub state: StateDir,
     pub config: watch::Receiver<Arc<Config>>,
+    pub endpoints: Endpoints,
     pub board: Board,
     pub fingerprint: v1::Fingerprint,
 }
@@ -233,10 +235,10 @@ impl Renewer {
         tls: &Arc<ClientConfig>,
         call: impl Fn(Client) -> Call<T>,
     ) -> Result<(Endpoint, T), Error> {
-        let endpoints = self.config.borrow().server.endpoints.clone();
+        let config = self.config.borrow().clone();
         let mut worst = Error::NoEndpoint;
-        for endpoint in endpoints {
-            let channel = match dial(&endpoint, tls.clone()).await {
+        for Candidate { endpoint, .. } in self.endpoints.all(&config) {
+            let channel = match dial(&endpoint, &config.server.proxying, tls.clone()).await {
                 Ok(channel) => channel,
                 Err(error) => {
                     worst = error.into();
@@ -300,9 +302,8 @@ impl Renewer {
         let life = Life::of_identity(&self.holder.current());
         match error {
             error if error.needs_a_token() => life.patience_when_refused(rand::random()),
-            Error::Refused { problem, .. } => {
-                let usual = life.patience(backoff.next(rand::random()));
-                usual.max(problem.retry_after.unwrap_or_default())
+            Error::Refused { problem, .. } if problem.retry_after.is_some() => {
+                backoff::told(problem.retry_after.unwrap_or_default(), rand::random())
             }
             _ => life.patience(backoff.next(rand::random())),
         }
@@ -363,7 +364,10 @@ impl Error {
 
     fn why(&self) -> String {
         match self {
-            Error::Dial(error) => format!("{error}: {}", error.cause()),
+            Error::Dial(error) => match error.advice() {
+                Some(advice) => format!("{error}: {}; {advice}", error.cause()),
+                None => format!("{error}: {}", error.cause()),
+            },
             error => causes(error),
         }
     }

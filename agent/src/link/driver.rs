@@ -3,6 +3,8 @@
 
 use std::{
     fmt,
+    future::pending,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -21,12 +23,14 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use super::{
     Link, copy,
+    fail_back::FailBack,
     session::{Closed, Effect, Event, Session},
 };
 use crate::{
     clock::Now,
-    config::{Config, Endpoint},
+    config::{Config, Endpoint, proxy::Proxying},
     dial,
+    endpoints::Candidate,
     identity::Identity,
     status::State,
 };
@@ -80,7 +84,7 @@ impl Reason {
     }
 
     pub fn is_planned(&self) -> bool {
-        matches!(self.problem(), Some(ErrorReason::ShuttingDown))
+        matches!(self.problem(), Some(ErrorReason::ShuttingDown)) || self.told_wait().is_some()
     }
 
     /// Whether it is the certificate that the controller does not take, or that of the controller that is not taken here.
@@ -101,9 +105,17 @@ impl Reason {
         )
     }
 
+    /// How long the controller wants the agent to stay away.
+    pub fn told_wait(&self) -> Option<Duration> {
+        self.refusal().and_then(|problem| problem.retry_after)
+    }
+
     /// What only a person can mend.
-    pub fn advice(&self) -> Option<&'static str> {
-        match self.problem()? {
+    pub fn advice(&self) -> Option<String> {
+        if let Reason::Dial(error) = self {
+            return error.advice();
+        }
+        let advice = match self.problem()? {
             ErrorReason::CertificateRevoked => Some(
                 "the controller does not trust this agent any longer; to come back it needs a token in its token file, made with: musterctl token create --agent-id",
             ),
@@ -112,7 +124,8 @@ impl Reason {
                 Some("this release of the agent is too old or too new for its controller")
             }
             _ => None,
-        }
+        };
+        advice.map(str::to_owned)
     }
 
     fn problem(&self) -> Option<ErrorReason> {
@@ -156,7 +169,7 @@ fn broken(status: &Status) -> String {
 /// From Hello until the link is over.
 pub(super) async fn drive(
     link: &mut Link,
-    endpoint: &Endpoint,
+    candidate: &Candidate,
     channel: Channel,
     serial: &str,
     opening: OwnedMutexGuard<()>,
@@ -166,7 +179,7 @@ pub(super) async fn drive(
     let mut identity = link.identity.follow();
     identity.mark_changed();
     let started = Now::read();
-    let mut session = Session::new(link.hello(started), started);
+    let mut session = Session::new(link.hello(started), started).with_random(rand::random());
     session.handle(
         Event::Facts(link.facts.borrow_and_update().clone()),
         &mut link.queue.lock(),
@@ -190,15 +203,16 @@ pub(super) async fn drive(
         Ok(Err(status)) => return Ended::early(Reason::Status(Box::new(status))),
         Err(_) => return Ended::early(Reason::Closed(Closed::HandshakeTimeout)),
     };
-    let said = Said::of(&link.config.borrow());
+    let said = Said::of(&link.config.borrow(), candidate);
     let status = link.policies.status();
     let mut driver = Driver {
         session,
         outgoing,
         incoming,
-        endpoint,
+        candidate,
         status,
         said,
+        better: Box::pin(pending()),
         identity,
         serial,
         opening: Some(opening),
@@ -206,7 +220,7 @@ pub(super) async fn drive(
     };
     let reason = driver.run(link, stop).await;
     let active_for = driver.welcomed.map(|at| at.elapsed());
-    if reason.is_stop() {
+    if matches!(&reason, Reason::Closed(closed) if closed.goodbye().is_some()) {
         let Driver { outgoing, incoming, .. } = driver;
         linger(outgoing, incoming).await;
     }
@@ -221,9 +235,11 @@ struct Driver<'a> {
     session: Session,
     outgoing: mpsc::Sender<v1::ConnectRequest>,
     incoming: Streaming<v1::ConnectResponse>,
-    endpoint: &'a Endpoint,
+    candidate: &'a Candidate,
     status: watch::Receiver<Arc<v1::PolicyStatus>>,
     said: Said,
+    /// Ready with an endpoint that comes before this one and answers.
+    better: Pin<Box<dyn Future<Output = Endpoint> + Send>>,
     identity: watch::Receiver<Arc<Identity>>,
     /// Of the certificate that this connection was made with.
     serial: &'a str,
@@ -232,19 +248,24 @@ struct Driver<'a> {
     welcomed: Option<Instant>,
 }
 
-/// What of the configuration Hello has told.
+/// What of the configuration this connection stands on.
 #[derive(PartialEq)]
 struct Said {
     labels: std::collections::BTreeMap<String, String>,
     warnings: Vec<String>,
+    proxying: Proxying,
+    /// Whether the endpoint is one of the file's.
+    is_configured: bool,
 }
 
 impl Said {
-    fn of(config: &Config) -> Said {
+    fn of(config: &Config, candidate: &Candidate) -> Said {
         let warnings = config.warnings.iter().map(ToString::to_string).collect();
         Said {
             labels: config.agent.labels.clone(),
             warnings,
+            proxying: config.server.proxying.clone(),
+            is_configured: config.server.endpoints.contains(&candidate.endpoint),
         }
     }
 }
@@ -261,6 +282,7 @@ enum Input {
 impl Driver<'_> {
     async fn run(&mut self, link: &mut Link, stop: &CancellationToken) -> Reason {
         let mut stopping = false;
+        let mut leaving = false;
         let mut frame: Option<v1::ConnectRequest> = None;
         let first = self.status.borrow_and_update().clone();
         self.session
@@ -274,6 +296,7 @@ impl Driver<'_> {
             {
                 return Reason::Closed(closed.clone());
             }
+            leaving |= self.session.leaving().is_some();
             let deadline = self.session.deadline().unwrap_or_else(|| Instant::now() + LINGER);
             let input = tokio::select! {
                 biased;
@@ -291,8 +314,8 @@ impl Driver<'_> {
                 },
                 message = self.incoming.message() => Input::Frame(message),
                 () = sleep_until(deadline.into()) => {
-                    if self.session.closed().is_some() {
-                        return Reason::Closed(Closed::Stopped);
+                    if let Some(closed) = self.session.closed() {
+                        return Reason::Closed(closed.clone());
                     }
                     Input::Event(Event::Tick)
                 }
@@ -300,6 +323,7 @@ impl Driver<'_> {
                 Ok(()) = self.status.changed() => {
                     Input::Event(Event::PolicyStatus(self.status.borrow_and_update().clone()))
                 }
+                endpoint = &mut self.better, if !leaving => Input::Event(Event::Return(endpoint)),
                 Ok(()) = link.config.changed(), if !stopping => Input::Config,
                 Ok(()) = self.identity.changed(), if !stopping => Input::Identity,
                 () = link.queue.recorded(), if frame.is_none() => Input::Records,
@@ -309,8 +333,8 @@ impl Driver<'_> {
                 Input::Event(event) => self.handle(link, event),
                 Input::Frame(Ok(Some(response))) => self.receive(link, response),
                 Input::Frame(_) if stopping => return Reason::Closed(Closed::Stopped),
-                Input::Frame(Ok(None)) => return Reason::Eof,
-                Input::Frame(Err(status)) => return Reason::Status(Box::new(status)),
+                Input::Frame(Ok(None)) => return self.ended(Reason::Eof),
+                Input::Frame(Err(status)) => return self.ended(Reason::Status(Box::new(status))),
                 Input::Identity => {
                     if self.identity.borrow_and_update().serial() != self.serial {
                         return Reason::Renewed;
@@ -318,11 +342,19 @@ impl Driver<'_> {
                 }
                 Input::Config => {
                     let config = link.config.borrow_and_update();
-                    if Said::of(&config) != self.said || !config.server.endpoints.contains(self.endpoint) {
+                    if Said::of(&config, self.candidate) != self.said {
                         return Reason::Reloaded;
                     }
                 }
             }
+        }
+    }
+
+    /// The controller was faster than the agent that it has sent away: that goes where it was sent all the same.
+    fn ended(&self, reason: Reason) -> Reason {
+        match self.session.leaving() {
+            Some(closed) if reason.refusal().is_none() || reason.is_planned() => Reason::Closed(closed.clone()),
+            _ => reason,
         }
     }
 
@@ -346,8 +378,9 @@ impl Driver<'_> {
     fn carry_out(&mut self, link: &mut Link, effect: Effect) {
         match effect {
             Effect::Welcomed(welcome) => {
+                let endpoint = &self.candidate.endpoint;
                 tracing::info!(
-                    endpoint = %self.endpoint,
+                    endpoint = %endpoint,
                     controller = welcome.controller_name,
                     controller.version = welcome.controller_version,
                     session = welcome.session_id,
@@ -358,11 +391,18 @@ impl Driver<'_> {
                 link.identity.set_refused(false);
                 link.identity.time_told(welcome.time_unix_micros);
                 link.board.enter(State::Connected, SystemTime::now(), |connection| {
-                    connection.endpoint = self.endpoint.to_string();
+                    connection.lead_to(endpoint, &link.config.borrow());
                     connection.controller = welcome.controller_name;
                     connection.session = welcome.session_id;
                     connection.last_error.clear();
                 });
+                let fail_back = FailBack {
+                    identity: link.identity.clone(),
+                    endpoints: link.endpoints.clone(),
+                    config: link.config.clone(),
+                    current: endpoint.clone(),
+                };
+                self.better = Box::pin(fail_back.found());
             }
             Effect::ApplyPolicies(sync) => {
                 let (added, removed) = (sync.added.len(), sync.removed.len());
@@ -395,6 +435,12 @@ impl Driver<'_> {
             Effect::Configure(config) => {
                 link.board.named(&config.name);
                 link.identity.renew_by(config.renew_after_unix_micros);
+                link.endpoints.told(&config.endpoints);
+                link.board.endpoints(&link.endpoints.all(&link.config.borrow()));
+            }
+            Effect::SentAway { leaves_in, reason } => {
+                let leaves_in_ms = u64::try_from(leaves_in.as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(leaves_in_ms, "{reason}");
             }
             Effect::TrustBundle(bundle) => match link.identity.take_bundle(&bundle, &link.state) {
                 Ok(version) => self.handle(link, Event::TrustBundleHeld(version)),

@@ -8,26 +8,24 @@ use std::{
 
 use muster_proto::v1::{self, connect_request::Frame as Out, connect_response::Frame as In};
 
-use self::{flow::Flow, latest::Latest};
+use self::{flow::Flow, latest::Latest, leave::Leave};
 use super::queue::{Lanes, NeverSent, generation};
-use crate::clock::Now;
+use crate::{clock::Now, config::Endpoint};
 
 mod flow;
 mod latest;
+mod leave;
 
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// What this agent does beyond version 1.
-pub const CAPABILITIES: &[&str] = &["answer-now", "trust-bundle", "resend"];
+pub const CAPABILITIES: &[&str] = &["answer-now", "trust-bundle", "resend", "drain"];
 
 /// From Hello to Welcome.
 const HANDSHAKE: Duration = Duration::from_secs(15);
 
 /// Nothing heard for this many heartbeat intervals: the controller is gone, or the way to it.
 const SILENT_INTERVALS: u32 = 3;
-
-/// How long pending results hold up a planned leave.
-const FLUSH: Duration = Duration::from_secs(1);
 
 /// Used when Welcome names no window for a lane.
 const DEFAULT_WINDOW: u64 = 64 * 1024;
@@ -51,6 +49,8 @@ pub enum Event {
     TrustBundleHeld(i64),
     /// Leave: send the results that are pending, say goodbye.
     Stop,
+    /// The same, to go back to an endpoint that comes before this one.
+    Return(Endpoint),
 }
 
 /// What the owner of the session has to do; frames to send come from [`Session::next_frame`].
@@ -60,6 +60,11 @@ pub enum Effect {
     /// `added` includes the bodies that came before.
     ApplyPolicies(v1::PolicySync),
     Configure(v1::AgentConfig),
+    /// The controller wants the agent elsewhere; the session ends after this time by itself.
+    SentAway {
+        leaves_in: Duration,
+        reason: String,
+    },
     TrustBundle(v1::Signed),
     /// Go on under a new spool of a higher generation than this. Much waits in the present one, and what is recorded now shall
     /// not wait behind it; or, above 0, the controller knows results that a spool of this start would come behind: the state
@@ -80,6 +85,11 @@ pub enum Effect {
 pub enum Closed {
     #[error("the agent leaves")]
     Stopped,
+    /// Connect to these first, then to all others.
+    #[error("the controller has sent the agent elsewhere: {reason}")]
+    Drained { to: Vec<Endpoint>, reason: String },
+    #[error("{0} answers again, which comes first")]
+    Returning(Endpoint),
     #[error("the controller did not welcome the agent within {} s", HANDSHAKE.as_secs())]
     HandshakeTimeout,
     #[error("nothing was heard from the controller for {} s", .0.as_secs())]
@@ -103,6 +113,8 @@ pub struct Session {
     metrics: Flow,
     /// Version of a trust bundle to be acknowledged.
     bundle: Option<i64>,
+    /// In `0..1`; chooses the moment at which the agent leaves when it is sent away.
+    random: f64,
     /// Frames of a kind that this agent does not know.
     pub unknown_frames: u64,
 }
@@ -126,7 +138,7 @@ struct Active {
     echo: Option<(i64, Instant)>,
     bodies: Vec<v1::Signed>,
     bodies_bytes: usize,
-    leave_by: Option<Instant>,
+    leave: Option<Leave>,
 }
 
 impl Session {
@@ -142,8 +154,14 @@ impl Session {
             results: Flow::default(),
             metrics: Flow::default(),
             bundle: None,
+            random: 0.0,
             unknown_frames: 0,
         }
+    }
+
+    /// Agents of a fleet have different ones, so that they do not leave all at once.
+    pub fn with_random(self, random: f64) -> Self {
+        Self { random, ..self }
     }
 
     /// Set once the session is over; nothing can be sent or received after that.
@@ -158,13 +176,21 @@ impl Session {
         matches!(self.state, State::Active(_))
     }
 
+    /// How it will end, when the agent is about to leave: so it counts also when the controller ends it before.
+    pub fn leaving(&self) -> Option<&Closed> {
+        match &self.state {
+            State::Active(active) => active.leave.as_ref().map(Leave::why),
+            _ => None,
+        }
+    }
+
     /// When to come back with [`Event::Tick`] if nothing else happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Handshake { deadline, .. } => Some(*deadline),
             State::Active(active) => {
                 let next = active.heartbeat_due.min(active.silent_at());
-                Some(active.leave_by.map_or(next, |leave| leave.min(next)))
+                Some(active.leave.as_ref().map_or(next, |leave| leave.deadline().min(next)))
             }
             State::Closed(_) => None,
         }
@@ -191,7 +217,13 @@ impl Session {
                 Ok(Vec::new())
             }
             Event::Stop => {
-                self.stop(now);
+                self.leave(Closed::Stopped, now);
+                Ok(Vec::new())
+            }
+            Event::Return(endpoint) => {
+                if self.leaving().is_none() {
+                    self.leave(Closed::Returning(endpoint), now);
+                }
                 Ok(Vec::new())
             }
         };
@@ -206,27 +238,26 @@ impl Session {
     pub fn next_frame(&mut self, lanes: &mut Lanes, now: Now) -> Option<v1::ConnectRequest> {
         let frame = match &mut self.state {
             State::Handshake { hello, .. } => hello.take().map(|hello| Out::Hello(*hello)),
-            State::Active(active) => match active.leave_by {
-                Some(leave_by) if now.instant >= leave_by || lanes.lane(v1::Lane::Results).is_empty() => {
-                    self.state = State::Closed(Closed::Stopped);
-                    Some(Out::Goodbye(v1::Goodbye {
-                        reason: v1::GoodbyeReason::Stopping.into(),
-                    }))
+            State::Active(active) => match &active.leave {
+                Some(Leave::By(by, why)) if now.instant >= *by || lanes.lane(v1::Lane::Results).is_empty() => {
+                    let why = why.clone();
+                    let reason = why.goodbye().unwrap_or_default().into();
+                    self.state = State::Closed(why);
+                    Some(Out::Goodbye(v1::Goodbye { reason }))
                 }
-                leave_by => active
-                    .heartbeat(lanes, now)
-                    .or_else(|| {
-                        let version = self.bundle.take()?;
-                        Some(Out::TrustBundleStatus(v1::TrustBundleStatus { version }))
-                    })
-                    .or_else(|| self.policy_status.changed().map(Out::PolicyStatus))
-                    .or_else(|| self.facts.changed().map(Out::Facts))
-                    .or_else(|| self.results.next(v1::Lane::Results, lanes))
-                    .or_else(|| {
-                        leave_by
-                            .is_none()
-                            .then(|| self.metrics.next(v1::Lane::Metrics, lanes))?
-                    }),
+                leave => {
+                    let has_begun = leave.as_ref().is_some_and(Leave::has_begun);
+                    active
+                        .heartbeat(lanes, now)
+                        .or_else(|| {
+                            let version = self.bundle.take()?;
+                            Some(Out::TrustBundleStatus(v1::TrustBundleStatus { version }))
+                        })
+                        .or_else(|| self.policy_status.changed().map(Out::PolicyStatus))
+                        .or_else(|| self.facts.changed().map(Out::Facts))
+                        .or_else(|| self.results.next(v1::Lane::Results, lanes))
+                        .or_else(|| (!has_begun).then(|| self.metrics.next(v1::Lane::Metrics, lanes))?)
+                }
             },
             State::Closed(_) => None,
         };
@@ -268,11 +299,7 @@ impl Session {
                 Ok(vec![Effect::ApplyPolicies(sync)])
             }
             (_, In::TrustBundle(bundle)) => Ok(vec![Effect::TrustBundle(bundle)]),
-            // Not among the capabilities.
-            (_, In::Drain(_)) => {
-                self.unknown_frames += 1;
-                Ok(Vec::new())
-            }
+            (active, In::Drain(drain)) => Ok(active.sent_away(drain, self.random, now).into_iter().collect()),
         }
     }
 
@@ -302,7 +329,7 @@ impl Session {
             echo: None,
             bodies: Vec::new(),
             bodies_bytes: 0,
-            leave_by: None,
+            leave: None,
         });
         // Of those that Hello named the controller says nothing: it may have states of them all the same.
         let highest = u64::try_from(welcome.highest_generation).unwrap_or(0);
@@ -350,19 +377,31 @@ impl Session {
     }
 
     fn tick(&mut self, now: Now) -> Result<(), Closed> {
-        match &self.state {
+        match &mut self.state {
             State::Handshake { deadline, .. } if now.instant >= *deadline => Err(Closed::HandshakeTimeout),
             State::Active(active) if now.instant >= active.silent_at() => {
                 Err(Closed::Silent(now.instant.saturating_duration_since(active.heard)))
+            }
+            State::Active(active) => {
+                if let Some(Leave::At(at, why)) = &active.leave
+                    && now.instant >= *at
+                {
+                    active.leave = Some(Leave::now(why.clone(), now.instant));
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn stop(&mut self, now: Now) {
+    /// To stop comes before all other reasons to leave.
+    fn leave(&mut self, why: Closed, now: Now) {
         match &mut self.state {
-            State::Handshake { .. } => self.state = State::Closed(Closed::Stopped),
-            State::Active(active) => active.leave_by = active.leave_by.or(Some(now.instant + FLUSH)),
+            State::Handshake { .. } => self.state = State::Closed(why),
+            State::Active(active) => match &mut active.leave {
+                Some(Leave::By(_, before)) => *before = why,
+                leave => *leave = Some(Leave::now(why, now.instant)),
+            },
             State::Closed(_) => {}
         }
     }
@@ -379,6 +418,17 @@ impl Session {
 impl Active {
     fn silent_at(&self) -> Instant {
         self.heard + self.interval * SILENT_INTERVALS
+    }
+
+    /// Another word on it replaces the one before, unless the agent is leaving already.
+    fn sent_away(&mut self, drain: v1::Drain, random: f64, now: Now) -> Option<Effect> {
+        if self.leave.as_ref().is_some_and(Leave::has_begun) {
+            return None;
+        }
+        let leave = self.leave.insert(Leave::drained(drain, random, now.instant));
+        let leaves_in = leave.deadline().saturating_duration_since(now.instant);
+        let reason = leave.why().to_string();
+        Some(Effect::SentAway { leaves_in, reason })
     }
 
     fn heartbeat(&mut self, lanes: &Lanes, now: Now) -> Option<Out> {

@@ -48,7 +48,7 @@ impl Signer {
     }
 
     fn policies(&self, dir: &Path) -> Policies {
-        Policies::load(dir.join("policies.pb"), self.trust(), Allow { checks: true })
+        Policies::load(dir.join("policies.pb"), self.trust(), Allow::default())
     }
 }
 
@@ -320,13 +320,16 @@ fn the_local_ceiling_refuses_checks_and_lets_them_run_again_when_it_is_lifted() 
     let policies = signer.policies(dir.path());
     policies.apply(full(&[signer.check("a", 1)])).unwrap();
     let mut active = policies.active();
-    policies.set_allow(Allow { checks: false });
+    policies.set_allow(Allow {
+        checks: false,
+        ..Allow::default()
+    });
     assert!(active.has_changed().unwrap());
     assert!(active.borrow_and_update().is_empty());
     let (verdict, why) = report(&policies, "a");
     assert_eq!(verdict, v1::PolicyOutcome::Refused);
     assert!(why.contains("allow.checks"), "{why}");
-    policies.set_allow(Allow { checks: true });
+    policies.set_allow(Allow::default());
     assert_eq!(running(&policies), [("a".into(), 1)]);
 }
 
@@ -401,7 +404,7 @@ fn policies_on_disk_run_at_the_next_start_and_are_verified_again_there() {
 
     // The key is no longer trusted: what it signed does not run, whatever lies on the disk.
     let path = dir.path().join("policies.pb");
-    let distrusting = Policies::load(path, successor.trust(), Allow { checks: true });
+    let distrusting = Policies::load(path, successor.trust(), Allow::default());
     assert_eq!(running(&distrusting), []);
     assert_eq!(report(&distrusting, "a").0, v1::PolicyOutcome::Refused);
 }

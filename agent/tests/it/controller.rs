@@ -71,7 +71,7 @@ pub struct Seen {
     pub facts: Vec<v1::Facts>,
     pub statuses: Vec<v1::PolicyStatus>,
     pub heartbeats: Vec<v1::Heartbeat>,
-    pub goodbyes: usize,
+    pub goodbyes: Vec<v1::GoodbyeReason>,
     pub links: usize,
     /// Stores, but does not say so.
     pub silent: bool,
@@ -96,6 +96,7 @@ struct Shared {
     seen: Mutex<Seen>,
     changed: watch::Sender<()>,
     commands: broadcast::Sender<Command>,
+    acceptor: TlsAcceptor,
     tasks: TaskTracker,
 }
 
@@ -129,14 +130,11 @@ impl Controller {
             seen: Mutex::default(),
             changed: watch::channel(()).0,
             commands: broadcast::channel(64).0,
+            acceptor: TlsAcceptor::from(config),
             tasks: TaskTracker::new(),
         });
         let stop = CancellationToken::new();
-        let accept = accept(listener, TlsAcceptor::from(config), shared.clone());
-        let token = stop.clone();
-        shared
-            .tasks
-            .spawn(async move { token.run_until_cancelled(accept).await });
+        serve(listener, &shared, &stop);
         Controller {
             address,
             pin,
@@ -144,6 +142,14 @@ impl Controller {
             shared,
             stop,
         }
+    }
+
+    /// Another address that leads to it.
+    pub async fn second_address(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        serve(listener, &self.shared, &self.stop);
+        address
     }
 
     /// The configuration of an agent that joins this controller, with all its files in `dir`.
@@ -261,12 +267,19 @@ impl Drop for Controller {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: &CancellationToken) {
+    let (accepting, stop) = (accept(listener, shared.clone()), stop.clone());
+    shared
+        .tasks
+        .spawn(async move { stop.run_until_cancelled(accepting).await });
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (acceptor, connection) = (acceptor.clone(), shared.clone());
+        let connection = shared.clone();
         shared.tasks.spawn(async move {
-            let Ok(stream) = acceptor.accept(stream).await else {
+            let Ok(stream) = connection.acceptor.accept(stream).await else {
                 return;
             };
             let services = Services(connection);
@@ -366,7 +379,7 @@ impl Shared {
             Some(In::Facts(facts)) => seen.facts.push(facts),
             Some(In::PolicyStatus(status)) => seen.statuses.push(status),
             Some(In::Heartbeat(heartbeat)) => seen.heartbeats.push(heartbeat),
-            Some(In::Goodbye(_)) => seen.goodbyes += 1,
+            Some(In::Goodbye(goodbye)) => seen.goodbyes.push(goodbye.reason()),
             Some(In::TrustBundleStatus(_)) => {}
             Some(In::Hello(_)) | None => panic!("a frame that no agent sends"),
         });

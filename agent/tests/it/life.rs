@@ -6,7 +6,7 @@ use muster_agent::{
     app::{self, Error},
     config::Config,
     state_dir::StateDir,
-    status::{self, State},
+    status::{self, State, Status},
 };
 use muster_proto::{error::Problem, v1::ErrorReason};
 use tempfile::TempDir;
@@ -49,6 +49,10 @@ impl Life {
         let mut config = Config::clone(&self.config.borrow());
         change(&mut config);
         self.config.send_replace(Arc::new(config));
+    }
+
+    pub fn status(&self) -> Status {
+        status::read(&StateDir::at(&self.config.borrow().agent.state_dir).status()).unwrap()
     }
 
     /// Waits for its end, which must be a good one.

@@ -1,6 +1,6 @@
 //! The link and what it carries, through connections that break.
 
-use muster_agent::config::Allow;
+use muster_agent::{config::Allow, status::Status};
 use muster_proto::v1::{self, CheckState, connect_response::Frame};
 
 use crate::{controller::Controller, life::Life};
@@ -30,7 +30,9 @@ async fn an_agent_enrolls_says_hello_and_reports_facts_and_policies() {
         .await;
     life.stop().await;
     controller
-        .wait("goodbye", |seen| (seen.goodbyes == 1).then_some(()))
+        .wait("goodbye", |seen| {
+            (seen.goodbyes == [v1::GoodbyeReason::Stopping]).then_some(())
+        })
         .await;
 }
 
@@ -177,7 +179,10 @@ async fn new_labels_are_told_at_once_and_the_ceiling_stops_checks() {
         .await;
     life.change(|config| {
         config.agent.labels.insert("zone".into(), "eu".into());
-        config.allow = Allow { checks: false };
+        config.allow = Allow {
+            checks: false,
+            ..Allow::default()
+        };
     });
     let hello = controller
         .wait("a second hello", |seen| seen.hellos.get(1).cloned())
@@ -191,6 +196,76 @@ async fn new_labels_are_told_at_once_and_the_ceiling_stops_checks() {
     };
     controller
         .wait("the refusal", |seen| seen.statuses.iter().find(refused).map(drop))
+        .await;
+    life.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_sent_elsewhere_says_goodbye_goes_there_and_loses_nothing() {
+    let controller = Controller::start().await;
+    let elsewhere = controller.second_address().await;
+    let life = Life::start(&controller);
+    controller.wait("hello", |seen| seen.hellos.first().map(drop)).await;
+    controller.send(controller.sync(&[controller.check("echo", 1)]));
+    controller
+        .wait("results", |seen| (seen.results().len() >= 2).then_some(()))
+        .await;
+    controller.send(Frame::Drain(v1::Drain {
+        within_micros: 300_000,
+        endpoints: vec!["no endpoint".into(), elsewhere.to_string()],
+        reason: "the machine is updated".into(),
+    }));
+    controller
+        .wait("goodbye", |seen| {
+            (seen.goodbyes == [v1::GoodbyeReason::Drained]).then_some(())
+        })
+        .await;
+    let before = controller
+        .wait("a second hello", |seen| {
+            seen.hellos.get(1).map(|_| seen.results().len())
+        })
+        .await;
+    controller
+        .wait("more results", |seen| (seen.results().len() > before + 1).then_some(()))
+        .await;
+    controller.set(|seen| assert_eq!(seen.repeated, 0, "nothing came twice"));
+    // With each heartbeat it is looked again.
+    let there = |status: &Status| status.connection.endpoint == elsewhere.to_string();
+    let status = controller
+        .wait("the status", |_| Some(life.status()).filter(there))
+        .await;
+    assert_eq!(
+        status.endpoints.len(),
+        1,
+        "it was for this once: {:?}",
+        status.endpoints
+    );
+    life.stop().await;
+}
+
+#[tokio::test]
+async fn a_controller_that_goes_before_the_agent_has_left_has_sent_it_elsewhere_all_the_same() {
+    let controller = Controller::start().await;
+    let elsewhere = controller.second_address().await;
+    let life = Life::start(&controller);
+    controller.wait("hello", |seen| seen.hellos.first().map(drop)).await;
+    controller.send(Frame::Drain(v1::Drain {
+        within_micros: 3_600_000_000,
+        endpoints: vec![elsewhere.to_string()],
+        reason: String::new(),
+    }));
+    let heartbeats = controller.wait("a heartbeat", |seen| Some(seen.heartbeats.len())).await;
+    // It has read what came before the answer to that.
+    controller
+        .wait("heartbeats", |seen| seen.heartbeats.get(heartbeats + 2).map(drop))
+        .await;
+    controller.cut();
+    controller
+        .wait("a second hello", |seen| seen.hellos.get(1).map(drop))
+        .await;
+    let there = |status: &Status| status.connection.endpoint == elsewhere.to_string();
+    controller
+        .wait("the status", |_| Some(life.status()).filter(there))
         .await;
     life.stop().await;
 }

@@ -40,6 +40,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Deps {
     pub config: Config,
+    /// Where agents reach controllers, when that is configured.
+    pub advertise: Arc<[String]>,
     pub agents: Arc<Agents>,
     pub policies: Arc<Policies>,
     pub pki: Arc<Pki>,
@@ -321,9 +323,12 @@ impl Link {
     /// What the inventory and the policies say of the agent now.
     fn current(&mut self) -> Option<(AgentConfig, Arc<crate::policies::PolicySet>)> {
         let compiled = self.policies.borrow_and_update().clone();
-        let pki = self.deps.pki.clone();
+        let (pki, advertise) = (self.deps.pki.clone(), self.deps.advertise.clone());
         self.deps.agents.with(self.agent, |entry| {
-            (agent_config::of(entry, &pki), compiled.set_for(|key| entry.value(key)))
+            (
+                agent_config::of(entry, &pki, &advertise),
+                compiled.set_for(|key| entry.value(key)),
+            )
         })
     }
 

@@ -308,8 +308,12 @@ impl Session {
         let State::Active(active) = &mut self.state else {
             return Vec::new();
         };
-        let same = |of: &AgentConfig| (of.name.clone(), of.labels.clone(), of.renew_after_unix_micros);
-        if same(&active.config) == same(&config) {
+        // All but the revision, which every change in the inventory moves.
+        let same = AgentConfig {
+            revision: active.config.revision,
+            ..config.clone()
+        };
+        if same == active.config {
             return Vec::new();
         }
         active.config = config.clone();

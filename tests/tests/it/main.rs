@@ -27,6 +27,7 @@ mod listeners;
 mod living_fleet;
 mod main_job;
 mod matching;
+mod network;
 mod operator;
 mod outages;
 mod plugins;

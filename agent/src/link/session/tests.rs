@@ -7,6 +7,7 @@ use super::*;
 
 mod backlog;
 mod copies;
+mod leaving;
 mod room;
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -452,42 +453,6 @@ fn unknown_frames_are_counted_and_ignored() {
     bench.handle(Event::Received(v1::ConnectResponse { frame: None }));
     assert!(bench.session.is_active());
     assert_eq!(bench.session.unknown_frames, 1);
-}
-
-#[test]
-fn a_planned_leave_sends_pending_results_waits_for_their_ack_and_says_goodbye() {
-    let mut bench = Bench::active();
-    bench.record(v1::Lane::Results, 10);
-    bench.record(v1::Lane::Metrics, 10);
-    bench.handle(Event::Stop);
-    assert_eq!(lanes_of(&bench.all()), [(v1::Lane::Results, 1, 1)]);
-    assert!(bench.session.is_active());
-    bench.receive(ack(v1::Lane::Results, 1, 1000));
-    let [Out::Goodbye(goodbye)] = &bench.all()[..] else {
-        panic!("goodbye is due")
-    };
-    assert_eq!(goodbye.reason(), v1::GoodbyeReason::Stopping);
-    assert_eq!(bench.closed(), &Closed::Stopped);
-}
-
-#[test]
-fn a_planned_leave_waits_a_second_for_acks_and_no_longer() {
-    let mut bench = Bench::active();
-    bench.record(v1::Lane::Results, 10);
-    bench.handle(Event::Stop);
-    bench.all();
-    assert_eq!(bench.session.deadline(), Some(bench.now.instant + FLUSH));
-    bench.pass(FLUSH);
-    assert!(matches!(&bench.all()[..], [Out::Goodbye(_)]));
-    assert!(!bench.lanes.lane(v1::Lane::Results).is_empty());
-}
-
-#[test]
-fn a_leave_before_welcome_is_immediate() {
-    let mut bench = Bench::new();
-    bench.next();
-    bench.handle(Event::Stop);
-    assert_eq!(bench.closed(), &Closed::Stopped);
 }
 
 /// The other end as the agent must be able to rely on it: stores records in order, once.

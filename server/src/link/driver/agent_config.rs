@@ -11,13 +11,14 @@ use crate::{
 /// After a change of the CA, within which all agents renew; a tenth of a certificate's life when that is less.
 const RENEW_WITHIN: Micros = 10 * MINUTE;
 
-pub(super) fn of(entry: &Entry, pki: &Pki) -> AgentConfig {
+/// `advertise`: where controllers are reached; empty: nothing is said of that.
+pub(super) fn of(entry: &Entry, pki: &Pki, advertise: &[String]) -> AgentConfig {
     AgentConfig {
         name: entry.name.clone(),
         labels: entry.authoritative_labels(),
         revision: entry.revision,
         renew_after_unix_micros: renew_after(entry, pki),
-        endpoints: Vec::new(),
+        endpoints: advertise.to_vec(),
     }
 }
 

@@ -1,0 +1,186 @@
+//! Where controllers may be, in the order in which they are tried: those of `agent.yaml`, those that the controller has told
+//! of, those that DNS names. What is tried when, and what comes of it, is the business of those who connect.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    config::{Config, Endpoint},
+    dial::causes,
+    state_dir::StateDir,
+};
+
+mod kept;
+
+/// Of each source.
+pub const MAX: usize = 32;
+
+/// One place where a controller may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub endpoint: Endpoint,
+    pub source: Source,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The machine's own configuration.
+    File,
+    /// The controller has told of it in advance.
+    Controller,
+    /// The controller has named it when it sent the agent away.
+    Drain,
+}
+
+/// What is known of endpoints beside the configuration. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Endpoints(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    path: PathBuf,
+    told: Mutex<Vec<Endpoint>>,
+}
+
+impl Endpoints {
+    /// With what was kept by an earlier start.
+    pub fn load(state: &StateDir) -> Endpoints {
+        let path = state.endpoints();
+        let told = Mutex::new(kept::load(&path));
+        Endpoints(Arc::new(Known { path, told }))
+    }
+
+    /// All there are now, each once: under the source that comes first.
+    pub fn all(&self, config: &Config) -> Vec<Candidate> {
+        let mut all = Vec::new();
+        add(&mut all, Source::File, &config.server.endpoints);
+        if config.allow.endpoints {
+            add(&mut all, Source::Controller, &self.lock());
+        }
+        all
+    }
+
+    /// The controller says where controllers are. It is kept for the next start; nothing said changes nothing.
+    pub fn told(&self, texts: &[String]) {
+        let endpoints = parse(texts);
+        let mut told = self.lock();
+        if endpoints.is_empty() || *told == endpoints {
+            return;
+        }
+        tracing::info!(
+            endpoints = list(&endpoints),
+            "the controller tells where controllers are"
+        );
+        if let Err(error) = kept::save(&self.0.path, &endpoints) {
+            let error = causes(&error);
+            tracing::warn!(
+                error,
+                "the endpoints that the controller told of are known until the agent stops"
+            );
+        }
+        *told = endpoints;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Endpoint>> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::File => "configured",
+            Source::Controller => "told by the controller",
+            Source::Drain => "sent there by the controller",
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What another machine has sent as endpoints: those that are, up to the limit.
+pub fn parse(texts: &[String]) -> Vec<Endpoint> {
+    texts.iter().take(MAX).filter_map(|text| text.parse().ok()).collect()
+}
+
+fn add(all: &mut Vec<Candidate>, source: Source, endpoints: &[Endpoint]) {
+    for endpoint in endpoints {
+        if all.iter().all(|it| it.endpoint != *endpoint) {
+            all.push(Candidate {
+                endpoint: endpoint.clone(),
+                source,
+            });
+        }
+    }
+}
+
+fn list(endpoints: &[Endpoint]) -> String {
+    endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(endpoints: &[&str]) -> Vec<String> {
+        endpoints.iter().map(ToString::to_string).collect()
+    }
+
+    fn shown(endpoints: &Endpoints, config: &Config) -> Vec<(String, Source)> {
+        let all = endpoints.all(config);
+        all.into_iter().map(|it| (it.endpoint.to_string(), it.source)).collect()
+    }
+
+    fn config(text: &str) -> Config {
+        Config::parse("agent.yaml", text).unwrap()
+    }
+
+    #[test]
+    fn the_file_comes_first_and_what_the_controller_told_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::create(&dir.path().join("state")).unwrap();
+        let endpoints = Endpoints::load(&state);
+        let config = config("server: { endpoints: [\"a:1\", \"b:1\"] }");
+        endpoints.told(&texts(&["b:1", "c:1", "no endpoint", "[::1]:1"]));
+        let expected = [
+            ("a:1".to_owned(), Source::File),
+            ("b:1".to_owned(), Source::File),
+            ("c:1".to_owned(), Source::Controller),
+            ("[::1]:1".to_owned(), Source::Controller),
+        ];
+        assert_eq!(shown(&endpoints, &config), expected);
+        assert_eq!(shown(&Endpoints::load(&state), &config), expected);
+        // Nothing is said of them: nothing changes.
+        endpoints.told(&[]);
+        endpoints.told(&texts(&["no endpoint"]));
+        assert_eq!(shown(&Endpoints::load(&state), &config), expected);
+        endpoints.told(&texts(&["d:1"]));
+        assert_eq!(
+            shown(&Endpoints::load(&state), &config)[2],
+            ("d:1".to_owned(), Source::Controller)
+        );
+    }
+
+    #[test]
+    fn a_machine_that_does_not_allow_it_goes_where_its_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoints = Endpoints::load(&StateDir::create(&dir.path().join("state")).unwrap());
+        endpoints.told(&texts(&["c:1"]));
+        let config = config("server: { endpoints: [\"a:1\"] }\nallow: { endpoints: false }");
+        assert_eq!(shown(&endpoints, &config), [("a:1".to_owned(), Source::File)]);
+    }
+
+    #[test]
+    fn more_than_anybody_needs_is_cut_off() {
+        let many: Vec<String> = (1..100).map(|n| format!("a:{n}")).collect();
+        assert_eq!(parse(&many).len(), MAX);
+    }
+}
