@@ -5,7 +5,7 @@ mod backup;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use muster_certs::identity::TrustDomain;
 use muster_proto::ids::name_is_valid;
 
@@ -50,9 +50,30 @@ pub enum Verb {
     /// The CA, on the host of the controller; `musterctl ca` does the rest
     #[command(subcommand)]
     Ca(CaVerb),
+    /// Look at the controller of this host, whether it runs or not, and say what is wrong and what to do
+    ///
+    /// Looks at the configuration, room on the disk and what takes it, what retention may let it grow to, whether the files of
+    /// the database are whole (which reads all of them), who is running, when CAs and certificates end, the clock, and modes and
+    /// owners of files. Changes nothing. Exits with 1 when there is a problem; warnings are none yet.
+    Doctor {
+        #[command(flatten)]
+        installation: Installation,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// The configuration file
     #[command(subcommand)]
     Config(ConfigVerb),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For scripts
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -46,11 +46,31 @@ enum Held {
 pub async fn acquire(source: &store::Source, shutdown: &CancellationToken) -> Result<Option<Lease>, Error> {
     let waiting = async {
         match source {
-            store::Source::Sqlite(folder) => lock_file(&folder.join("controller.lock")).await,
+            store::Source::Sqlite(folder) => lock_file(&lock_path(folder)).await,
             store::Source::Postgres(url) => lock_database(url).await,
         }
     };
     shutdown.run_until_cancelled(waiting).await.transpose()
+}
+
+/// Where the lock of a SQLite database is.
+pub fn lock_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("controller.lock")
+}
+
+/// Whether somebody holds the lock of this data directory now. Takes it for no longer than it looks.
+pub fn is_held(data_dir: &Path) -> io::Result<bool> {
+    let file = match File::open(lock_path(data_dir)) {
+        Ok(file) => file,
+        // Nobody has ever run here.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 impl Lease {
@@ -170,6 +190,18 @@ mod tests {
         );
         drop(first);
         assert!(second.await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_looks_sees_who_holds_it_and_takes_it_from_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_held(folder.path()).unwrap(), "nobody has ever run here");
+        let source = store::Source::Sqlite(folder.path().to_owned());
+        let shutdown = CancellationToken::new();
+        let lease = acquire(&source, &shutdown).await.unwrap();
+        assert!(is_held(folder.path()).unwrap());
+        drop(lease);
+        assert!(!is_held(folder.path()).unwrap());
     }
 
     #[tokio::test(start_paused = true)]

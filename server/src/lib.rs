@@ -17,6 +17,7 @@ pub mod config;
 pub mod controllers;
 pub mod dev;
 pub mod disk;
+pub mod doctor;
 pub mod enroll;
 pub mod events;
 pub mod fleet;

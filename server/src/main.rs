@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::Parser;
-use muster_server::cli::{Admin, BackupVerb, CaVerb, Cli, ConfigVerb, Verb};
+use muster_server::cli::{Admin, BackupVerb, CaVerb, Cli, ConfigVerb, Output, Verb};
 use muster_server::config::{Config, LogFormat, Logging};
-use muster_server::{admin, app, backup, clock, dev, init, logging, signals};
+use muster_server::{admin, app, backup, clock, dev, doctor, init, logging, signals};
 use tokio_util::task::TaskTracker;
 
 fn main() -> ExitCode {
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         ended
     });
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("muster-server: {error:#}");
             ExitCode::FAILURE
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = cli.log.as_deref();
     let plain = Logging {
         level: tracing::Level::INFO,
@@ -75,12 +75,22 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             &ca_key,
             SystemTime::now(),
         )?),
+        Verb::Doctor { installation, output } => {
+            let report = doctor::run(&installation, SystemTime::now()).await;
+            match output {
+                Output::Text => say(&report),
+                Output::Json => say(report.to_json()),
+            }
+            if report.has_problems() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Verb::Config(ConfigVerb::Check { config: path }) => {
             Config::load(&path)?;
             say(format_args!("{} is good\n", path.display()));
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// To stdout; a reader that has left is no error of ours.

@@ -8,6 +8,7 @@ mod epoch;
 mod events;
 mod forks;
 mod history;
+pub mod inspect;
 pub mod lease;
 mod marks;
 mod metrics;
@@ -75,7 +76,7 @@ impl Db {
         let (control, history) = match source {
             Source::Sqlite(folder) => (
                 Pool::sqlite(&control_file(folder)).await?,
-                Pool::sqlite(&folder.join("history.db")).await?,
+                Pool::sqlite(&history_file(folder)).await?,
             ),
             Source::Postgres(url) => {
                 let pool = Pool::postgres(url).await?;
@@ -114,4 +115,9 @@ fn history_migrations() -> Migrator {
 /// The SQLite file of the inventory in a data directory.
 pub fn control_file(folder: &Path) -> PathBuf {
     folder.join("control.db")
+}
+
+/// The SQLite file of metrics and logs.
+pub fn history_file(folder: &Path) -> PathBuf {
+    folder.join("history.db")
 }

@@ -15,7 +15,11 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use crate::{ctl::Outcome, process, tools};
+use crate::{
+    ctl::Outcome,
+    poll::{self, SECOND},
+    process, tools,
+};
 
 /// Runs `test` where mounts are its own. `what` is what cannot be tested where this host does not permit that.
 pub fn alone(what: &'static str, test: impl FnOnce() + Send + 'static) {
@@ -82,48 +86,33 @@ impl SmallDisk {
 
     /// Fills it with something of others', so that this part of it is free, in percent.
     pub fn leave_free(&self, percent: f64) {
-        let filler = self.filler();
         let file = File::options()
             .create(true)
             .append(true)
-            .open(&filler)
+            .open(self.filler())
             .expect("the filler opens");
-        let length = file.metadata().expect("its length").len();
-        let (size, free) = self.space();
-        let wanted = (size as f64 * percent / 100.0) as u64;
-        let length = (length + free).saturating_sub(wanted);
-        file.set_len(length).expect("the filler shrinks");
-        if length > 0 {
-            // Of a disk in use the last block may be gone before it is asked for.
-            let _ = fallocate(&file, FallocateFlags::empty(), 0, length);
-        }
-        if percent == 0.0 {
-            drop(file);
-            self.fill_the_rest();
-        }
+        let taken = poll::until("the disk is filled", SECOND, || {
+            let length = file.metadata().expect("its length").len();
+            let (size, free) = self.space();
+            let wanted = (size as f64 * percent / 100.0) as u64;
+            let length = (length + free).saturating_sub(wanted);
+            file.set_len(length.min(file.metadata().expect("its length").len()))
+                .expect("the filler shrinks");
+            // Others may have taken some of it since it was asked for.
+            fallocate(&file, FallocateFlags::empty(), 0, length.max(1)).map(|()| length)
+        });
+        assert!(taken > 0, "others take more than that");
     }
 
     /// Others leave the disk.
     pub fn make_room(&self) {
-        for path in [self.filler(), self.path.join("filler.rest")] {
-            let _ = fs::remove_file(path);
-        }
+        let _ = fs::remove_file(self.filler());
     }
 
     /// As `mount -o remount`.
     pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         mount(&["-o".as_ref(), options.as_ref(), self.path.as_os_str()]).expect("it is mounted anew");
-    }
-
-    fn fill_the_rest(&self) {
-        use std::io::Write as _;
-        let mut rest = File::options()
-            .create(true)
-            .append(true)
-            .open(self.path.join("filler.rest"))
-            .expect("an empty file needs no room");
-        while rest.write_all(&[0; 4096]).is_ok() {}
     }
 
     fn filler(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection};
 use super::Error;
 
 /// "muster" and a version, as one number: advisory locks of PostgreSQL are named by 64 bits, within one database.
-const LOCK: i64 = 0x6d75_7374_6572_0001;
+pub(super) const LOCK: i64 = 0x6d75_7374_6572_0001;
 
 /// A connection that holds, or wants, the lock. The lock lives as long as the connection.
 #[derive(Debug)]
