@@ -7,7 +7,7 @@ use crate::clock::{Micros, SECOND};
 
 /// After a write that found no room nothing is tried for so long, and longer each time that the next one fails as well.
 const HOLD: Micros = 5 * SECOND;
-const MAX_HOLD: Micros = 60 * SECOND;
+const MAX_HOLD: Micros = 30 * SECOND;
 
 /// What is free below which less is taken. The second is not above the first.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -166,7 +166,7 @@ mod tests {
             }
             holds.push((now - start) / SECOND);
         }
-        assert_eq!(holds, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(holds, [5, 10, 20, 30, 30, 30]);
         now += MAX_HOLD + 1;
         judge.failed(now);
         assert_eq!(judge.look(space(50.0), now + HOLD), Level::Ample);

@@ -253,8 +253,7 @@ impl Pool {
 
     pub(super) async fn begin(&self) -> Result<Tx, Error> {
         Ok(match self {
-            // Immediate: a transaction that begins by reading must not fail later for another process's write.
-            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite { write, .. } => Tx::Sqlite(begin_sqlite(write).await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
@@ -297,6 +296,20 @@ impl Pool {
             sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(write).await?;
         }
         Ok(())
+    }
+}
+
+/// Immediate: a transaction that begins by reading must not fail later for another process's write.
+async fn begin_sqlite(write: &sqlx::SqlitePool) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+    const BEGIN: &str = "BEGIN IMMEDIATE";
+    match write.begin_with(BEGIN).await {
+        // Where a write found no room SQLite itself has rolled back. sqlx then does so in vain, and takes the transaction for
+        // open from there on: that connection is good for nothing, and it is the only one.
+        Err(sqlx::Error::InvalidSavePointStatement) => {
+            write.acquire().await?.close().await?;
+            write.begin_with(BEGIN).await
+        }
+        begun => begun,
     }
 }
 
