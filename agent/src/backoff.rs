@@ -1,7 +1,11 @@
 //! Waiting times between attempts to reach the controller: full jitter, from one second up to one minute, so that a
-//! fleet that lost its controller does not come back in one wave. Knows no clock and no randomness; both are given.
+//! fleet that lost its controller does not come back in one wave; or as the controller says. Knows no clock and no
+//! randomness; both are given.
 
 use std::time::Duration;
+
+use muster_proto::error::Problem;
+use tonic::Code;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
@@ -9,13 +13,19 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// What has held this long was healthy: the next failure starts the waiting times afresh.
 const HEALTHY: Duration = Duration::from_secs(60);
 
-/// Who is told to come back later than this comes back then.
+/// Who is told to come back sooner or later than this comes back then.
+const SHORTEST_TOLD: Duration = Duration::from_millis(100);
 const LONGEST_TOLD: Duration = Duration::from_secs(600);
 
-/// How long to wait when the other side has said when to come back: no less, and a tenth more at most, so that those who were
-/// told the same do not come together.
-pub fn told(wait: Duration, random: f64) -> Duration {
-    let wait = wait.min(LONGEST_TOLD);
+/// How long a controller that has too much to do wants the agent to stay away. It is the right one: to try others would bring
+/// them all to those.
+pub fn told_by_busy(problem: &Problem) -> Option<Duration> {
+    problem.retry_after.filter(|_| problem.code == Code::ResourceExhausted)
+}
+
+/// No less than was told, and a tenth more at most, so that those who were told the same do not come together.
+fn told(wait: Duration, random: f64) -> Duration {
+    let wait = wait.clamp(SHORTEST_TOLD, LONGEST_TOLD);
     wait + wait.mul_f64(random.clamp(0.0, 1.0) / 10.0)
 }
 
@@ -31,6 +41,15 @@ impl Backoff {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// The next one after the controller has refused: as long as it says when it has too much to do, else no less than it says.
+    pub fn after(&mut self, problem: &Problem, random: f64) -> Duration {
+        match (told_by_busy(problem), problem.retry_after) {
+            (Some(wait), _) => told(wait, random),
+            (None, Some(wait)) => self.next(random).max(told(wait, random)),
+            (None, None) => self.next(random),
+        }
     }
 
     /// The longest that [`Backoff::next`] may give now.
@@ -49,13 +68,30 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::v1::ErrorReason;
+
     use super::*;
 
     #[test]
     fn who_is_told_when_to_come_back_comes_then_or_a_little_later() {
+        let busy = |wait| Problem::new(Code::ResourceExhausted, ErrorReason::RateLimited, "").with_retry_after(wait);
+        let mut backoff = Backoff::default();
         let wait = Duration::from_secs(20);
-        assert_eq!((told(wait, 0.0), told(wait, 1.0)), (wait, Duration::from_secs(22)));
-        assert_eq!(told(Duration::MAX, 0.0), LONGEST_TOLD);
+        assert_eq!(backoff.after(&busy(wait), 0.0), wait);
+        assert_eq!(backoff.after(&busy(wait), 1.0), Duration::from_secs(22));
+        assert_eq!(backoff.after(&busy(Duration::MAX), 0.0), LONGEST_TOLD);
+        assert_eq!(backoff.after(&busy(Duration::ZERO), 0.0), SHORTEST_TOLD);
+        assert_eq!(backoff.ceiling(), FIRST, "none of that is a failure");
+    }
+
+    #[test]
+    fn who_is_told_to_stay_away_for_another_reason_waits_longer_and_longer_all_the_same() {
+        let leaving = Problem::new(Code::Unavailable, ErrorReason::ShuttingDown, "");
+        let told = leaving.clone().with_retry_after(Duration::from_secs(3));
+        let mut backoff = Backoff::default();
+        let waits: Vec<u64> = (0..4).map(|_| backoff.after(&told, 1.0).as_millis() as u64).collect();
+        assert_eq!(waits, [3300, 3300, 4000, 8000]);
+        assert_eq!(backoff.after(&leaving, 0.0), Duration::ZERO);
     }
 
     #[test]

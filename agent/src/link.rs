@@ -21,7 +21,7 @@ use self::{
     session::{CAPABILITIES, Closed, PROTOCOL_VERSION},
 };
 use crate::{
-    backoff::{self, Backoff},
+    backoff::Backoff,
     clock::Now,
     config::{Config, Endpoint},
     dial::dial,
@@ -112,13 +112,12 @@ impl Link {
                 }
                 Reason::Closed(Closed::Returning(to)) => route.go(to.clone()),
                 _ if ended.was_active => route.held(),
-                // It is there, and says when to come.
-                reason if reason.told_wait().is_some() => {}
+                reason if reason.is_busy() => {}
                 _ => route.failed(),
             }
             backoff.held(ended.active_for);
             let refusal = ended.reason.refusal();
-            let delay = self.after(ended.reason, endpoint, &serial, &mut backoff);
+            let delay = self.after(ended.reason, endpoint, known.len() > 1, &serial, &mut backoff);
             if let Some(refusal) = refusal
                 && self.fork(&refusal, endpoint, &tls, &stop).await
             {
@@ -150,7 +149,14 @@ impl Link {
     }
 
     /// Tells why the connection is gone, mends what can be mended here, and says how long to wait.
-    fn after(&mut self, reason: Reason, endpoint: &Endpoint, serial: &str, backoff: &mut Backoff) -> Duration {
+    fn after(
+        &mut self,
+        reason: Reason,
+        endpoint: &Endpoint,
+        has_others: bool,
+        serial: &str,
+        backoff: &mut Backoff,
+    ) -> Duration {
         let why = reason.to_string();
         match reason {
             Reason::Reloaded => {
@@ -179,7 +185,7 @@ impl Link {
         if reason.refusal().is_some_and(|refusal| copy::is_refused(&refusal)) {
             self.identity.set_refused(true);
         }
-        let delay = delay_after(&reason, backoff, rand::random());
+        let delay = delay_after(&reason, has_others, backoff, rand::random());
         if reason.is_planned() {
             tracing::info!(endpoint = %endpoint, reason = why, delay_ms = millis(delay), "the link has ended");
         } else {
@@ -246,11 +252,12 @@ impl Link {
     }
 }
 
-/// How long to stay away after a link that ended like this.
-fn delay_after(reason: &Reason, backoff: &mut Backoff, random: f64) -> Duration {
-    match (reason.refusal(), reason.told_wait()) {
-        (Some(refusal), _) if copy::is_refused(&refusal) => copy::delay(rand::random()),
-        (_, Some(wait)) => backoff::told(wait, random),
+/// How long to stay away after a link that ended like this. What one controller says of when to come back holds for that one,
+/// unless it is the right one and has too much to do.
+fn delay_after(reason: &Reason, has_others: bool, backoff: &mut Backoff, random: f64) -> Duration {
+    match reason.refusal() {
+        Some(refusal) if copy::is_refused(&refusal) => copy::delay(rand::random()),
+        Some(refusal) if reason.is_busy() || !has_others => backoff.after(&refusal, random),
         _ => backoff.next(random),
     }
 }
@@ -267,19 +274,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_told_when_to_come_comes_then_and_others_as_they_like() {
-        let busy = Problem::new(Code::ResourceExhausted, ErrorReason::RateLimited, "too many at once");
-        let told = |wait| Reason::Status(Box::new(busy.clone().with_retry_after(wait).into()));
-        let mut backoff = Backoff::default();
+    fn a_busy_controller_is_waited_for_and_one_that_leaves_is_left_for_another() {
         let wait = Duration::from_secs(17);
-        assert_eq!(delay_after(&told(wait), &mut backoff, 0.0), wait);
-        assert_eq!(delay_after(&told(wait), &mut backoff, 1.0), wait + wait / 10);
-        let busy = Reason::Status(Box::new(busy.clone().into()));
+        let told = |code, reason| {
+            let problem = Problem::new(code, reason, "not now").with_retry_after(wait);
+            Reason::Status(Box::new(problem.into()))
+        };
+        let busy = told(Code::ResourceExhausted, ErrorReason::RateLimited);
+        let leaving = told(Code::Unavailable, ErrorReason::ControllerDraining);
+        let mut backoff = Backoff::default();
+        for has_others in [true, false] {
+            assert_eq!(delay_after(&busy, has_others, &mut backoff, 0.0), wait);
+        }
+        assert_eq!(delay_after(&leaving, true, &mut backoff, 1.0), Duration::from_secs(1));
         assert_eq!(
-            delay_after(&busy, &mut backoff, 1.0),
-            Duration::from_secs(1),
-            "the first wait of its own"
+            delay_after(&leaving, false, &mut backoff, 0.0),
+            wait,
+            "there is nobody else"
         );
-        assert_eq!(delay_after(&Reason::Eof, &mut backoff, 1.0), Duration::from_secs(2));
+        assert_eq!(
+            delay_after(&Reason::Eof, true, &mut backoff, 1.0),
+            Duration::from_secs(4)
+        );
+        assert!(busy.is_busy() && !leaving.is_busy());
     }
 }

@@ -7,11 +7,7 @@ use muster_proto::v1;
 use tokio::{sync::watch, time::sleep};
 
 use super::{Enrollment, Error, Identity, enroll};
-use crate::{
-    backoff::{self, Backoff},
-    config::Config,
-    state_dir::StateDir,
-};
+use crate::{backoff::Backoff, config::Config, state_dir::StateDir};
 
 /// After a refusal that only a person can mend.
 const REFUSED: Duration = Duration::from_secs(60);
@@ -60,8 +56,8 @@ async fn repeat<T, A: Future<Output = Result<T, Error>>>(
         };
         let is_first = std::mem::take(&mut is_first);
         let delay = match until {
-            _ if error.is_transient() => match error.retry_after() {
-                Some(wait) => backoff::told(wait, rand::random()),
+            _ if error.is_transient() => match error.refusal() {
+                Some(problem) => backoff.after(problem, rand::random()),
                 None => backoff.next(rand::random()),
             },
             Until::Refused => return Err(error),

@@ -85,10 +85,10 @@ impl Error {
         matches!(self, Error::NoToken { .. } | Error::NoEndpoint | Error::NoPin)
     }
 
-    /// When the controller asked to come back, if it did.
-    pub fn retry_after(&self) -> Option<std::time::Duration> {
+    /// What the controller said, when it was that which ended it.
+    pub fn refusal(&self) -> Option<&Problem> {
         match self {
-            Error::Refused { problem, .. } => problem.retry_after,
+            Error::Refused { problem, .. } => Some(problem),
             _ => None,
         }
     }
@@ -139,7 +139,7 @@ impl Error {
                 )),
             Error::IdFile(error) => id_failure(error),
             Error::Dial(error) => dial_failure(error),
-            Error::Refused { .. } => self.refusal(),
+            Error::Refused { .. } => self.refused(),
             Error::Answer { .. } => Failure::new(Exit::Failure, self.to_string())
                 .what("enroll this machine")
                 .why("the certificate was issued, but something in the answer does not fit")
@@ -170,7 +170,7 @@ impl Error {
         }
     }
 
-    fn refusal(&self) -> Failure {
+    fn refused(&self) -> Failure {
         let Error::Refused {
             id, id_file, problem, ..
         } = self

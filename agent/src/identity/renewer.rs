@@ -26,7 +26,7 @@ use super::{
     renewal::Life,
 };
 use crate::{
-    backoff::{self, Backoff},
+    backoff::Backoff,
     config::{Config, Endpoint},
     dial::{self, causes, dial},
     endpoints::{Candidate, Endpoints},
@@ -302,9 +302,8 @@ impl Renewer {
         let life = Life::of_identity(&self.holder.current());
         match error {
             error if error.needs_a_token() => life.patience_when_refused(rand::random()),
-            Error::Refused { problem, .. } if problem.retry_after.is_some() => {
-                backoff::told(problem.retry_after.unwrap_or_default(), rand::random())
-            }
+            // As long as the controller says, though the certificate be short-lived.
+            Error::Refused { problem, .. } if problem.retry_after.is_some() => backoff.after(problem, rand::random()),
             _ => life.patience(backoff.next(rand::random())),
         }
     }

@@ -27,6 +27,7 @@ use super::{
     session::{Closed, Effect, Event, Session},
 };
 use crate::{
+    backoff,
     clock::Now,
     config::{Config, Endpoint, proxy::Proxying},
     dial,
@@ -84,7 +85,10 @@ impl Reason {
     }
 
     pub fn is_planned(&self) -> bool {
-        matches!(self.problem(), Some(ErrorReason::ShuttingDown)) || self.told_wait().is_some()
+        matches!(
+            self.problem(),
+            Some(ErrorReason::ShuttingDown | ErrorReason::ControllerDraining)
+        ) || self.is_busy()
     }
 
     /// Whether it is the certificate that the controller does not take, or that of the controller that is not taken here.
@@ -105,9 +109,10 @@ impl Reason {
         )
     }
 
-    /// How long the controller wants the agent to stay away.
-    pub fn told_wait(&self) -> Option<Duration> {
-        self.refusal().and_then(|problem| problem.retry_after)
+    /// Whether the controller is the right one and has only too much to do now.
+    pub fn is_busy(&self) -> bool {
+        self.refusal()
+            .is_some_and(|problem| backoff::told_by_busy(&problem).is_some())
     }
 
     /// What only a person can mend.

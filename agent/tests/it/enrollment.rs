@@ -160,7 +160,8 @@ async fn a_controller_that_asks_for_patience_is_obeyed() {
     controller.set(|seen| seen.answers.push_back(Answer::Refuse(problem)));
     let error = attempt(&controller.config(dir.path())).await.unwrap_err();
     assert!(error.is_transient());
-    assert_eq!(error.retry_after(), Some(Duration::from_secs(17)));
+    let told = error.refusal().and_then(|problem| problem.retry_after);
+    assert_eq!(told, Some(Duration::from_secs(17)));
 }
 
 #[tokio::test]

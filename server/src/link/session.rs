@@ -203,7 +203,8 @@ impl Session {
             }
             Frame::Facts(facts) => effects.push(Effect::Facts(facts)),
             Frame::Goodbye(goodbye) => effects.push(Effect::Close(match goodbye.reason() {
-                v1::GoodbyeReason::Drained => Close::Left,
+                // Back in a moment, here or elsewhere, by its own word.
+                v1::GoodbyeReason::Drained | v1::GoodbyeReason::Restarting => Close::Left,
                 _ => Close::Goodbye,
             })),
             Frame::TrustBundleStatus(status) => effects.push(Effect::TrustBundleHeld(status.version)),

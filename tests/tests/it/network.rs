@@ -10,6 +10,8 @@ use muster_tests::{
 };
 use serde_json::{Value, json};
 
+use super::drain::transitions;
+
 /// Waits until the agent is connected there, and gives its status.
 #[track_caller]
 fn connected_at(agent: &Agent, endpoint: &str) -> Value {
@@ -44,6 +46,7 @@ fn an_agent_takes_the_second_endpoint_and_goes_back_to_the_first_when_that_answe
     connected_at(&agent, &controller.endpoint());
 
     first.set(Fault::Forward);
+    let before = transitions(&controller);
     let status = connected_at(&agent, &first.endpoint());
     let places: Vec<_> = status["endpoints"].as_array().expect("a list").iter().collect();
     assert_eq!(
@@ -57,6 +60,38 @@ fn an_agent_takes_the_second_endpoint_and_goes_back_to_the_first_when_that_answe
         "{text}"
     );
     controller.wait_for_agent("web-01", "ONLINE");
+    assert_eq!(transitions(&controller), before, "a move is no outage");
+}
+
+#[test]
+fn agents_that_are_drained_move_to_the_endpoint_they_are_sent_to_and_are_never_offline() {
+    let controller = Controller::start();
+    let elsewhere = Proxy::to(&controller.endpoint());
+    let agent = controller.agent("web-01").start();
+    connected_at(&agent, &controller.endpoint());
+    controller.wait_for_agent("web-01", "ONLINE");
+    let before = transitions(&controller);
+    controller
+        .ctl()
+        .ok(&["controller", "drain", "--within", "0s", "--to", &elsewhere.endpoint()]);
+    poll::until("the agent goes where it was sent", 30 * SECOND, || {
+        match elsewhere.carried().len() {
+            0 => Err(agent.status()?["connection"].to_string()),
+            _ => Ok(()),
+        }
+    });
+    // That leads to the same controller, which takes no links yet.
+    controller.ctl().ok(&["controller", "drain", "--cancel"]);
+    poll::until("it is connected again", 40 * SECOND, || {
+        let status = agent.status()?;
+        if status["connection"]["state"] == "connected" {
+            Ok(())
+        } else {
+            Err(status["connection"].to_string())
+        }
+    });
+    controller.wait_for_agent("web-01", "ONLINE");
+    assert_eq!(transitions(&controller), before, "a move is no outage");
 }
 
 #[test]

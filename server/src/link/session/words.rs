@@ -122,7 +122,7 @@ pub struct Admission {
 pub enum Close {
     Clone(Box<Refusal>),
     Goodbye,
-    /// It has gone elsewhere, as it was told to.
+    /// It has gone elsewhere, as it was told to, or comes back by a better way.
     Left,
     Ended,
     /// Nothing was heard for four heartbeats, though the connection is there.
