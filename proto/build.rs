@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".muster.v1.Signed.payload")
         .btree_map(".")
+        .codec_path("crate::codec::LeanCodec")
         .compile_fds_with_config(set, config)?;
     Ok(())
 }

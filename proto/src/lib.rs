@@ -3,6 +3,7 @@
 
 pub mod attempts;
 pub mod check;
+pub mod codec;
 pub mod digest;
 pub mod document;
 pub mod duration;

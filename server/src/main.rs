@@ -9,7 +9,12 @@ use clap::Parser;
 use muster_server::cli::{Admin, BackupVerb, CaVerb, Cli, ConfigVerb, Output, Verb};
 use muster_server::config::{Config, LogFormat, Logging};
 use muster_server::{admin, app, backup, clock, dev, doctor, init, logging, signals};
+use tikv_jemallocator::Jemalloc;
 use tokio_util::task::TaskTracker;
+
+/// Gives back what ten thousand links needed for a moment.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -73,7 +73,7 @@ impl LinkService for Api {
         });
         let frames = ReceiverStream::new(frames).filter_map(move |frame| {
             ready(match frame {
-                Ok(frame) => Some(Ok(frame)),
+                Ok(frame) => Some(Ok(*frame)),
                 Err(close) => to_problem(close).map(|problem| Err(problem::status(&ctx, problem))),
             })
         });

@@ -56,6 +56,9 @@ pub struct Deps {
 /// nothing when it is the connection that broke.
 pub type Inbound = BoxStream<'static, Result<ConnectRequest, Option<String>>>;
 
+/// Frames for the agent, and why there are no more. Boxed, since a queue has room for the largest of what it carries, many times.
+pub type Outbound = mpsc::Sender<Result<Box<ConnectResponse>, Close>>;
+
 /// The answer to one frame of records, when it is committed.
 type Pending = BoxFuture<'static, Event>;
 
@@ -68,7 +71,7 @@ struct Link {
     session: Session,
     /// Until it is let in, while the session before it is asked.
     newcomer: Option<Newcomer>,
-    outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
+    outbound: Outbound,
     registered: Option<Registered>,
     policies: watch::Receiver<Arc<Compiled>>,
     /// Told when the CAs change.
@@ -103,7 +106,7 @@ pub async fn run(
     agent: AgentId,
     shown: Shown,
     inbound: Inbound,
-    outbound: mpsc::Sender<Result<ConnectResponse, Close>>,
+    outbound: Outbound,
     on_active: Box<dyn FnOnce() + Send>,
 ) {
     let session = Session::new(agent, deps.config.clone(), shown.not_after, clock::now());
@@ -335,7 +338,7 @@ impl Link {
     /// Fails when the agent does not read, or is gone.
     async fn send(&mut self, frame: ConnectResponse) -> Result<(), Close> {
         let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
-        match tokio::time::timeout(patience, self.outbound.send(Ok(frame))).await {
+        match tokio::time::timeout(patience, self.outbound.send(Ok(Box::new(frame)))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Close::Ended),
             Err(_) => Err(Close::Timeout),
