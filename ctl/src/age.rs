@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, tz::TimeZone};
-use muster_proto::duration;
+use muster_proto::{duration, v1};
 
 /// How long ago `then` was, in its largest unit. A moment ahead of `now`, as clocks differ, is "0s" ago.
 pub fn since(now: Timestamp, then: Option<&prost_types::Timestamp>) -> Option<String> {
@@ -57,6 +57,15 @@ pub fn moment(then: Option<&prost_types::Timestamp>) -> Option<String> {
 /// Both: "2026-11-18T22:40:11Z (2d ago)".
 pub fn dated(now: Timestamp, then: Option<&prost_types::Timestamp>) -> Option<String> {
     Some(format!("{} ({} ago)", moment(then)?, since(now, then)?))
+}
+
+/// A word for what did not come when it was made.
+pub fn arrival(arrival: v1::Arrival) -> Option<&'static str> {
+    match arrival {
+        v1::Arrival::Late => Some("came late"),
+        v1::Arrival::Ahead => Some("clock ahead"),
+        v1::Arrival::OnTime | v1::Arrival::Unspecified => None,
+    }
 }
 
 fn timestamp(message: &prost_types::Timestamp) -> Option<Timestamp> {

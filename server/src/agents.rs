@@ -10,6 +10,7 @@ pub mod liveness;
 mod machines;
 mod persist;
 mod preregister;
+mod transitions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +30,7 @@ pub use ending::Ending;
 pub use entry::{Entry, Labels, OnClone};
 pub use links::{Links, Queue};
 pub use preregister::Preregistration;
+use transitions::{Transition, Transitions};
 
 use crate::{
     changes::Changes,
@@ -72,7 +74,7 @@ pub struct Agents {
     /// Entries that differ from their rows.
     dirty: Mutex<BTreeSet<AgentId>>,
     /// Transitions of status that become events.
-    transitions: Mutex<Vec<persist::Transition>>,
+    transitions: Mutex<Transitions>,
     /// First uses of certificates that wait to be written.
     first_uses: Mutex<Vec<store::FirstUse>>,
     /// Events that wait to be written.
@@ -128,6 +130,13 @@ impl Agents {
         let mut counts = BTreeMap::from(entry::STATUS_NAMES.map(|(_, name)| (name, 0)));
         self.each(|entry| *counts.entry(entry::status_name(entry.status)).or_default() += 1);
         counts
+    }
+
+    /// The newest version of the trust bundle that any of them has acknowledged.
+    pub fn newest_bundle(&self) -> i64 {
+        let mut newest = 0;
+        self.each(|entry| newest = newest.max(entry.bundle_version));
+        newest
     }
 
     pub fn get(&self, id: AgentId) -> Option<Entry> {
@@ -331,13 +340,14 @@ impl Agents {
                 _ => reason.to_owned(),
             };
             entry.status_since = now;
-            persist::Transition {
+            Transition {
                 id,
                 name: entry.name.clone(),
                 from,
                 to: status,
                 reason,
                 at: now,
+                changes: 1,
             }
         };
         self.lock_transitions().push(transition);
@@ -379,7 +389,7 @@ impl Agents {
         self.notices.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn lock_transitions(&self) -> std::sync::MutexGuard<'_, Vec<persist::Transition>> {
+    fn lock_transitions(&self) -> std::sync::MutexGuard<'_, Transitions> {
         self.transitions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

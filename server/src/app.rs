@@ -107,14 +107,18 @@ pub struct Controller {
 /// Waits for the lease, then loads everything and listens. None: `shutdown` came first.
 pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Option<Controller>, Error> {
     let process_started_at = clock::now();
-    let pki = Arc::new(
-        Pki::load(&config.pki_dir())?
-            .of_domain(&config.trust_domain)?
-            .with_lifetimes(config.certificates.clone()),
-    );
+    // For whoever starts it: what is wrong now is not to come out when another controller has failed.
+    drop(load_keys(&config)?);
+    for (what, addr) in [("agent_listen", config.agent_listen), ("api_listen", config.api_listen)] {
+        if let Err(error) = net::bind(addr) {
+            warn!(%addr, %error, "{what} cannot be listened on now; it has to be free when this controller becomes active");
+        }
+    }
     let Some(lease) = lease::acquire(&config.source(), shutdown).await? else {
         return Ok(None);
     };
+    // Anew: the CA may have been rotated while this one was standby.
+    let pki = Arc::new(load_keys(&config)?);
     let telemetry = Telemetry::new();
     telemetry.active(true);
     let started_at = clock::now();
@@ -133,6 +137,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
 
     let changes = Changes::new(db.clone()).await?;
     let agents = Arc::new(Agents::load(db.clone(), changes.clone(), started_at).await?);
+    let agents_told = agents.newest_bundle();
     let policies = Arc::new(Policies::load(db.clone(), changes.clone(), pki.clone()).await?);
     let states = Arc::new(States::load(db.clone(), changes.clone(), agents.clone(), policies.clone()).await?);
     let (ingest, ingest_handle) = Ingest::load(ingest::Deps {
@@ -289,6 +294,8 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     backgrounds.spawn(async move { agents.run_persist(stop).await });
     backgrounds.close();
 
+    let (held, told) = (pki.trust_bundle_version(), agents_told);
+    api.controller.announce(held, told, started_at).await;
     info!(agents = %agents_addr, api = %api_addr, name = config.name, "the controller is ready");
     Ok(Some(Controller {
         agents_addr,
@@ -355,6 +362,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         Some(controller) => controller.run(shutdown).await,
         None => Ok(()),
     }
+}
+
+fn load_keys(config: &Config) -> Result<Pki, pki::Error> {
+    Ok(Pki::load(&config.pki_dir())?
+        .of_domain(&config.trust_domain)?
+        .with_lifetimes(config.certificates.clone()))
 }
 
 fn listen(addr: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), Error> {

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use muster_proto::{error::FieldViolation, v1::EventSeverity};
-use tracing::info;
+use tracing::{error, info};
 
 use crate::{
     clock::{self, Micros},
@@ -67,6 +67,37 @@ pub struct Drain {
 impl Controller {
     pub fn new(about: About, db: Db, links: Arc<Links>) -> Self {
         Self { about, db, links }
+    }
+
+    /// Tells that it is active, and whether the keys that it has are older than those that agents have been told of: it may
+    /// have been standby while the CA was rotated on another host. `held` and `told` are versions of the trust bundle.
+    pub async fn announce(&self, held: i64, told: i64, now: Micros) {
+        let name = &self.about.name;
+        let mut events = vec![
+            Event::new(
+                "CONTROLLER_ACTIVE",
+                None,
+                format!("controller {name} is the active one of its database"),
+                now,
+            )
+            .with("controller", name),
+        ];
+        if told > held {
+            error!(
+                held,
+                told,
+                "the keys in the data directory are older than those that agents trust; bring `pki` from the host of the last controller"
+            );
+            let text = format!(
+                "the keys of controller {name} are older than those that agents trust; bring the folder `pki` of the controller \
+                 that was active before"
+            );
+            let event = Event::new("CONTROLLER_KEYS_OLD", None, text, now)
+                .severity(EventSeverity::Error)
+                .with("controller", name);
+            events.push(event);
+        }
+        events::record(&self.db, events).await;
     }
 
     pub fn draining(&self) -> &Draining {

@@ -132,6 +132,13 @@ async fn lock_database(url: &str) -> Result<Lease, Error> {
         if let Some(connected) = &mut holder {
             match connected.try_take().await {
                 Ok(true) => {
+                    let ended = connected.end_others().await?;
+                    if ended > 0 {
+                        tracing::warn!(
+                            ended,
+                            "the controller before had connections to the database; they were ended"
+                        );
+                    }
                     standby.over();
                     return Ok(Lease(Held::Postgres(holder.take().expect("is connected"))));
                 }

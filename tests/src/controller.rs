@@ -2,6 +2,7 @@
 //! is `dev.rs`.
 
 mod backup;
+mod standby;
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -11,6 +12,7 @@ use tempfile::TempDir;
 use crate::{
     Ctl, Process, SmallDisk, agent, binaries,
     ctl::Outcome,
+    dial,
     poll::{self, SECOND},
     ports,
     postgres::Database,
@@ -170,6 +172,17 @@ impl Controller {
     /// All that it has said since it was set up.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("controller.log")).unwrap_or_default()
+    }
+
+    /// `/metrics`, as an admin sees it.
+    pub fn metrics(&self) -> String {
+        let pem = self.path("tester.pem");
+        fs::write(&pem, dial::operator_pem(&self.path("tester.yaml"))).expect("a file");
+        let url = format!("https://{}/metrics", self.api());
+        let mut curl = process::clean_command("curl", "/".as_ref());
+        curl.args(["--silent", "--show-error", "--insecure", "--fail", &url, "--cert"])
+            .arg(&pem);
+        Outcome::of(curl).expect_code(0).stdout
     }
 
     pub fn ctl(&self) -> Ctl {

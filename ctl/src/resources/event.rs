@@ -112,6 +112,7 @@ impl Row for v1::Event {
         Column::cut("MESSAGE"),
         Column::wide("TIME"),
         Column::wide("AGENT ID"),
+        Column::wide("RECEIVED"),
     ];
 
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
@@ -121,13 +122,19 @@ impl Row for v1::Event {
             v1::EventSeverity::Error => ("error", Tone::Bad),
         };
         vec![
-            age::since(now, self.time.as_ref()).into(),
+            age::since(now, self.time.as_ref())
+                .map(|age| match age::arrival(self.arrival()) {
+                    Some(arrival) => format!("{age} ({arrival})"),
+                    None => age,
+                })
+                .into(),
             Cell::toned(word, tone),
             Cell::new(&self.reason),
             Cell::new(&self.agent_name),
             Cell::new(&self.message),
             age::moment(self.time.as_ref()).into(),
             Cell::new(&self.agent_id),
+            age::moment(self.receive_time.as_ref()).into(),
         ]
     }
 

@@ -9,6 +9,8 @@ use crate::clock::{Micros, SECOND};
 pub const GOODBYE: &str = "goodbye";
 /// It went elsewhere, as it was told to, and was not seen since.
 pub const DRAINED: &str = "drained";
+/// It said that it would be back at once, and was not.
+pub const RESTARTING: &str = "restarting";
 /// Its connection broke off.
 pub const EOF: &str = "eof";
 /// Its connection is there, and nothing comes over it.

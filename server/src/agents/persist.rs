@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use muster_proto::{
-    ids::AgentId,
-    v1::{AgentStatus, EventSeverity},
-};
+use muster_proto::{ids::AgentId, v1::AgentStatus};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,25 +12,15 @@ use super::{
     Agents, Entry, Error,
     entry::{labels_to_json, status_name},
     liveness::{self, Rules, Signs},
+    transitions::Transition,
 };
 use crate::{
     clock::{self, Micros},
-    store::{self, AgentUpdate, ChangeKind, EventRow, FirstUse, Op},
+    store::{AgentUpdate, ChangeKind, EventRow, FirstUse, Op},
 };
 
 /// Entries in one commit.
 const BATCH: usize = 1_000;
-
-/// A change of status, which becomes an event.
-#[derive(Clone, Debug)]
-pub struct Transition {
-    pub id: AgentId,
-    pub name: String,
-    pub from: AgentStatus,
-    pub to: AgentStatus,
-    pub reason: &'static str,
-    pub at: Micros,
-}
 
 impl Agents {
     /// Writes until `shutdown`, then writes what is left.
@@ -54,6 +41,7 @@ impl Agents {
                 }
             }
         }
+        self.lock_transitions().finish();
         if let Err(error) = self.flush().await {
             warn!(
                 error = &error as &dyn std::error::Error,
@@ -77,6 +65,9 @@ impl Agents {
                 entry.last_seen = entry.last_seen.min(now);
                 review(entry, rules, now)
             });
+        }
+        if self.lock_transitions().review(now) {
+            self.persist.notify_one();
         }
     }
 
@@ -106,10 +97,11 @@ impl Agents {
                     .unwrap_or_default();
                 std::mem::replace(&mut dirty, rest)
             };
-            if batch.is_empty() && self.lock_notices().is_empty() && self.lock_first_uses().is_empty() {
+            let is_idle = batch.is_empty() && self.lock_transitions().is_empty();
+            if is_idle && self.lock_notices().is_empty() && self.lock_first_uses().is_empty() {
                 return Ok(());
             }
-            let transitions = std::mem::take(&mut *self.lock_transitions());
+            let transitions = self.lock_transitions().take();
             let notices = std::mem::take(&mut *self.lock_notices());
             let first_uses = std::mem::take(&mut *self.lock_first_uses());
             if let Err(error) = self.write_batch(&batch, &transitions, &notices, &first_uses).await {
@@ -117,7 +109,7 @@ impl Agents {
                     .lock()
                     .unwrap_or_else(|poisoned| poisoned.into_inner())
                     .extend(batch);
-                self.lock_transitions().splice(0..0, transitions);
+                self.lock_transitions().put_back(transitions);
                 self.lock_notices().splice(0..0, notices);
                 self.lock_first_uses().splice(0..0, first_uses);
                 return Err(error);
@@ -129,6 +121,7 @@ impl Agents {
                     from = status_name(transition.from),
                     to = status_name(transition.to),
                     reason = transition.reason,
+                    changes = transition.changes,
                     "agent changed its status"
                 );
             }
@@ -154,7 +147,7 @@ impl Agents {
             .collect();
         let events: Vec<EventRow> = transitions
             .iter()
-            .map(|transition| to_event(transition, now))
+            .map(|transition| transition.to_event(now))
             .chain(notices.iter().cloned())
             .collect();
         if changes.is_empty() && events.is_empty() && first_uses.is_empty() {
@@ -222,26 +215,5 @@ fn to_update(entry: &Entry) -> AgentUpdate {
         fingerprint: entry.machines.to_json(),
         bundle_version: entry.bundle_version,
         revision: entry.revision,
-    }
-}
-
-fn to_event(transition: &Transition, now: Micros) -> store::EventRow {
-    let severity = match transition.to {
-        AgentStatus::Offline => EventSeverity::Error,
-        AgentStatus::Late => EventSeverity::Warning,
-        _ => EventSeverity::Info,
-    };
-    let (from, to) = (status_name(transition.from), status_name(transition.to));
-    EventRow {
-        at: transition.at,
-        received_at: now,
-        agent_id: transition.id.to_string(),
-        reason: format!("AGENT_{}", to.to_uppercase()),
-        severity: severity as i64,
-        message: match transition.reason {
-            "" => format!("{} is {to}; it was {from}", transition.name),
-            reason => format!("{} is {to} ({reason}); it was {from}", transition.name),
-        },
-        metadata: serde_json::json!({ "from": from, "reason": transition.reason }).to_string(),
     }
 }

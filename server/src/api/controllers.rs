@@ -1,6 +1,6 @@
 //! `ControllerService`.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use muster_proto::{
     error::{ErrorReason, Problem},
@@ -19,8 +19,11 @@ use crate::{
     link::draining::Plan,
 };
 
-/// When an agent that knows no other controller may try this one again. Its own waits grow from there.
-const RETRY: std::ops::Range<Duration> = Duration::from_secs(1)..Duration::from_secs(5);
+/// When an agent that knows no other controller may try this one again: all together not too many each second, and soon after
+/// the drain is cancelled all the same.
+const RETRY: Range<Duration> = Duration::from_secs(10)..Duration::from_secs(30);
+/// The same of one that is about to start again.
+const RETRY_STOPPED: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(3);
 
 #[tonic::async_trait]
 impl ControllerService for Api {
@@ -107,8 +110,11 @@ impl Api {
     /// Why no link is taken now.
     pub(super) fn takes_no_links(&self) -> Option<Problem> {
         let plan = self.controller.draining().plan()?;
-        let problem = if plan.stops { shutting_down() } else { draining() };
-        Some(problem.with_retry_after(rand::rng().random_range(RETRY)))
+        let (problem, retry) = match plan.stops {
+            true => (shutting_down(), RETRY_STOPPED),
+            false => (draining(), RETRY),
+        };
+        Some(problem.with_retry_after(rand::rng().random_range(retry)))
     }
 }
 

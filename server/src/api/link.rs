@@ -90,7 +90,7 @@ fn what_is_wrong(status: &Status) -> Option<String> {
 /// None: the stream ends well.
 fn to_problem(close: Close) -> Option<Problem> {
     Some(match close {
-        Close::Goodbye | Close::Left | Close::Ended => return None,
+        Close::Goodbye | Close::Left | Close::Restarting | Close::Ended => return None,
         Close::Silent | Close::Timeout => Problem::new(
             Code::DeadlineExceeded,
             ErrorReason::Unavailable,

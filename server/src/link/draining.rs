@@ -14,7 +14,8 @@ use crate::clock::Micros;
 const LEAVE: Duration = Duration::from_secs(5);
 /// After the last one was told, whoever is still here is shown out.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same when the process stops.
+/// The same when the process stops, which does not wait for long.
+const STOP_LEAVE: Duration = Duration::from_millis(200);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// That the links shall go.
@@ -163,7 +164,7 @@ impl Follower {
                 return Due::End { stops: plan.stops };
             }
             return Due::Tell(Telling {
-                within: if plan.stops { STOP_PATIENCE / 2 } else { LEAVE },
+                within: if plan.stops { STOP_LEAVE } else { LEAVE },
                 endpoints: plan.endpoints.clone(),
                 stops: plan.stops,
             });

@@ -203,8 +203,8 @@ impl Session {
             }
             Frame::Facts(facts) => effects.push(Effect::Facts(facts)),
             Frame::Goodbye(goodbye) => effects.push(Effect::Close(match goodbye.reason() {
-                // Back in a moment, here or elsewhere, by its own word.
-                v1::GoodbyeReason::Drained | v1::GoodbyeReason::Restarting => Close::Left,
+                v1::GoodbyeReason::Drained => Close::Left,
+                v1::GoodbyeReason::Restarting => Close::Restarting,
                 _ => Close::Goodbye,
             })),
             Frame::TrustBundleStatus(status) => effects.push(Effect::TrustBundleHeld(status.version)),

@@ -388,6 +388,12 @@ fn a_goodbye_is_told_from_a_cut() {
     let effects = session.handle(frame(connect_request::Frame::Goodbye(v1::Goodbye::default())), 1);
     assert_eq!(closes(&effects).map(Close::status_reason), Some("goodbye"));
     let mut session = active();
+    let goodbye = v1::Goodbye {
+        reason: v1::GoodbyeReason::Restarting.into(),
+    };
+    let effects = session.handle(frame(connect_request::Frame::Goodbye(goodbye)), 1);
+    assert_eq!(closes(&effects).map(Close::status_reason), Some("restarting"));
+    let mut session = active();
     assert_eq!(
         closes(&session.handle(Event::Ended, 1)).map(Close::status_reason),
         Some("eof")

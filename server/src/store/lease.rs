@@ -1,15 +1,29 @@
 //! The lock that one controller holds on a PostgreSQL database, on a connection of its own. SQLite needs none of this: its
 //! lock is a file. Who waits for it and what is done when it is lost is `crate::lease`.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
-use super::Error;
+use super::{Error, pool::APPLICATION};
 
 /// "muster" and a version, as one number: advisory locks of PostgreSQL are named by 64 bits, within one database.
 pub(super) const LOCK: i64 = 0x6d75_7374_6572_0001;
+
+/// How the server finds out that the host of this connection is gone: after 5 s of silence it asks, and gives up 6 s later. The
+/// holder itself notices earlier that it has lost the server (`crate::lease`), and stops.
+const KEEPALIVE: &str = "SELECT set_config('tcp_keepalives_idle', '5', false), \
+                         set_config('tcp_keepalives_interval', '2', false), \
+                         set_config('tcp_keepalives_count', '3', false), \
+                         set_config('tcp_user_timeout', '11s', false)";
+const END_OTHERS: &str = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                          WHERE datname = current_database() AND usename = current_user AND application_name = $1";
+const OTHERS: &str = "SELECT COUNT(*) FROM pg_stat_activity \
+                      WHERE datname = current_database() AND usename = current_user AND application_name = $1";
+/// How often it is looked whether the others are gone, and how many times.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 100;
 
 /// A connection that holds, or wants, the lock. The lock lives as long as the connection.
 #[derive(Debug)]
@@ -28,7 +42,10 @@ impl Holder {
             options.get_database().unwrap_or("(default)"),
             options.get_host()
         );
-        let connection = options.connect().await.map_err(|source| Error::Open { name, source })?;
+        let mut connection = options.connect().await.map_err(|source| Error::Open { name, source })?;
+        if let Err(error) = sqlx::query(KEEPALIVE).execute(&mut connection).await {
+            tracing::warn!(%error, "the database does not take keep-alive settings; it may be late to see that a host is gone");
+        }
         Ok(Self(connection))
     }
 
@@ -39,6 +56,26 @@ impl Holder {
             .fetch_one(&mut self.0)
             .await?;
         Ok(taken)
+    }
+
+    /// Ends what the last holder has left behind: a commit of it that is still under way would come after the new one has
+    /// read what there is. Gives how many connections there were.
+    pub async fn end_others(&mut self) -> Result<i64, Error> {
+        let ended: i64 = sqlx::query_scalar(END_OTHERS)
+            .bind(APPLICATION)
+            .fetch_one(&mut self.0)
+            .await?;
+        for _ in 0..LOOKS {
+            let left: i64 = sqlx::query_scalar(OTHERS)
+                .bind(APPLICATION)
+                .fetch_one(&mut self.0)
+                .await?;
+            if left == 0 {
+                return Ok(ended);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(Error::Occupied)
     }
 
     /// An error means that the connection is gone, and the lock with it.
@@ -87,6 +124,22 @@ mod tests {
         assert!(first.check().await.is_err(), "the loss is not noticed");
         assert!(second.try_take().await.unwrap());
         second.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_new_holder_ends_what_the_last_one_has_left_under_way() {
+        let Some(url) = postgres_url() else { return };
+        let options = PgConnectOptions::from_str(&url).unwrap();
+        let options = options.application_name(APPLICATION);
+        let mut left = options.connect().await.unwrap();
+        sqlx::query("BEGIN").execute(&mut left).await.unwrap();
+        let mut holder = Holder::connect(&url).await.unwrap();
+        assert!(holder.end_others().await.unwrap() >= 1);
+        assert!(
+            sqlx::query("COMMIT").execute(&mut left).await.is_err(),
+            "it still commits"
+        );
+        holder.check().await.unwrap();
     }
 
     #[tokio::test]

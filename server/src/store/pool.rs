@@ -12,6 +12,9 @@ use sqlx::{
     },
 };
 
+/// What the controller's connections are called at PostgreSQL, all but the one that holds the lease.
+pub(super) const APPLICATION: &str = "muster-server";
+
 /// Both databases take at least this many parameters in one statement.
 pub(super) const MAX_PARAMETERS: usize = 30_000;
 
@@ -31,6 +34,8 @@ pub enum Error {
     Migrate(#[source] sqlx::migrate::MigrateError),
     #[error("database call failed")]
     Query(#[from] sqlx::Error),
+    #[error("connections of another controller are open and do not end")]
+    Occupied,
     #[error("row {id} of {table} cannot be read: {problem}")]
     Corrupt {
         table: &'static str,
@@ -208,6 +213,7 @@ impl Pool {
                 name: "given as a PostgreSQL URL".into(),
                 source,
             })?
+            .application_name(APPLICATION)
             .options([("synchronous_commit", "on")]);
         let name = format!(
             "{} on {}",

@@ -145,6 +145,37 @@ fn a_controller_that_stops_tells_its_links_and_finds_nobody_offline_when_it_is_b
 }
 
 #[test]
+fn a_controller_that_starts_again_with_its_whole_fleet_calls_nobody_away_and_tells_nothing() {
+    let mut controller = Controller::start();
+    let mut agents: Vec<_> = controller.fleet("host", 6).into_iter().map(Setup::start).collect();
+    let all_confirmed = |controller: &Controller| {
+        poll::until("all are online", 120 * SECOND, || {
+            let agents = controller.ctl().items(&["agent", "list"])?;
+            let is_there =
+                |agent: &&Value| agent["status"] == "AGENT_STATUS_ONLINE" && agent["statusUnconfirmed"].is_null();
+            match agents.iter().filter(is_there).count() {
+                6 => Ok(()),
+                _ => Err(format!("{agents:?}")),
+            }
+        });
+    };
+    all_confirmed(&controller);
+    let before = transitions(&controller);
+    assert_eq!(before.len(), 6, "each came once: {before:?}");
+    for kill in [true, false] {
+        if kill {
+            controller.kill();
+        } else {
+            controller.stop();
+        }
+        controller.run();
+        all_confirmed(&controller);
+        assert_eq!(transitions(&controller), before, "killed: {kill}");
+    }
+    agents.iter_mut().for_each(muster_tests::Agent::stop);
+}
+
+#[test]
 fn agents_that_know_no_other_controller_come_back_after_a_drain_and_lose_nothing() {
     let controller = Controller::start();
     super::counting::apply(&controller, "host");

@@ -23,7 +23,8 @@ fn an_agent_that_freezes_is_late_then_offline_then_back() {
     });
 
     agent.process().signal(Signal::STOP);
-    controller.wait_for_agent("web-01", "LATE");
+    let late = controller.wait_for_agent("web-01", "LATE");
+    assert_eq!(late["statusReason"], "silent", "{late}");
     let offline = controller.wait_for_agent("web-01", "OFFLINE");
     assert_eq!(offline["statusReason"], "silent", "{offline}");
     let state = controller.ctl().state("web-01", "load").expect("a state");
@@ -39,6 +40,45 @@ fn an_agent_that_freezes_is_late_then_offline_then_back() {
             Ok(())
         } else {
             Err(state.to_string())
+        }
+    });
+}
+
+#[test]
+fn how_an_agent_went_is_told_with_every_change_of_its_status() {
+    let controller = Controller::start_with("link: { heartbeat: 1s }");
+    let mut agent = controller.agent("web-01").start();
+    controller.wait_for_agent("web-01", "ONLINE");
+    agent.kill();
+    let offline = controller.wait_for_agent("web-01", "OFFLINE");
+    assert_eq!(offline["statusReason"], "eof", "{offline}");
+    agent.run();
+    controller.wait_for_agent("web-01", "ONLINE");
+    agent.stop();
+    let offline = controller.wait_for_agent("web-01", "OFFLINE");
+    assert_eq!(offline["statusReason"], "goodbye", "{offline}");
+
+    let told = || -> Vec<String> {
+        let events = super::drain::transitions(&controller);
+        let text = |event: &serde_json::Value| {
+            let reason = event["metadata"]["reason"].as_str().unwrap_or_default();
+            format!("{} {reason}", event["reason"].as_str().unwrap_or_default())
+        };
+        events.iter().rev().map(text).collect()
+    };
+    let expected = [
+        "AGENT_ONLINE connected",
+        "AGENT_LATE eof",
+        "AGENT_OFFLINE eof",
+        "AGENT_ONLINE connected",
+        "AGENT_OFFLINE goodbye",
+    ];
+    poll::until("all of it is told", 20 * SECOND, || {
+        let told = told();
+        if told == expected {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
         }
     });
 }

@@ -14,9 +14,8 @@ use std::{
 
 use muster_tests::{
     Agent, Controller, ServerYaml,
-    ctl::Outcome,
     poll::{self, SECOND},
-    process, settings,
+    settings,
 };
 use serde_json::{Value, json};
 
@@ -197,32 +196,17 @@ impl Fleet {
 
     /// Those that the controller has counted since its start are added up.
     fn count_refusals(&mut self) {
-        for (name, count) in log::refusals(&self.metrics()) {
+        for (name, count) in log::refusals(&self.controller.metrics()) {
             *self.refusals.entry(name).or_default() += count;
         }
     }
 
     fn metric(&self, name: &str) -> u64 {
-        let metrics = self.metrics();
+        let metrics = self.controller.metrics();
         let line = metrics
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).unwrap_or(0)
-    }
-
-    /// `/metrics`, as an admin sees it.
-    fn metrics(&self) -> String {
-        let pem = self.controller.path("tester.pem");
-        fs::write(
-            &pem,
-            muster_tests::dial::operator_pem(&self.controller.path("tester.yaml")),
-        )
-        .expect("a file");
-        let url = format!("https://{}/metrics", self.controller.api());
-        let mut curl = process::clean_command("curl", "/".as_ref());
-        curl.args(["--silent", "--show-error", "--insecure", "--fail", &url, "--cert"])
-            .arg(&pem);
-        Outcome::of(curl).expect_code(0).stdout
     }
 
     /// Ends everything in order, and then counts.

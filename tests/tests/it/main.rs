@@ -2,6 +2,7 @@
 
 mod agent_metrics;
 mod api;
+mod arrival;
 mod attacks;
 mod backup;
 mod bad_input;
@@ -32,6 +33,8 @@ mod operator;
 mod outages;
 mod plugins;
 mod readme;
+mod seen;
+mod standby;
 mod store;
 mod swarm;
 mod throughput;

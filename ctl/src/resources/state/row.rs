@@ -25,6 +25,7 @@ pub const COLUMNS: &[Column] = &[
     Column::wide("TOOK"),
     Column::wide("PERFDATA"),
     Column::wide("AGENT ID"),
+    Column::wide("RECEIVED"),
 ];
 
 /// Where a row has nothing to count.
@@ -36,7 +37,10 @@ impl Row for v1::State {
     fn cells(&self, now: Timestamp) -> Vec<Cell> {
         let fresh = is_fresh(self);
         let (word, tone) = words(self);
-        let last_run = age::since(now, self.last_run.as_ref()).map(|age| format!("{age} ago"));
+        let last_run = age::since(now, self.last_run.as_ref()).map(|age| match age::arrival(self.arrival()) {
+            Some(arrival) => format!("{age} ago ({arrival})"),
+            None => format!("{age} ago"),
+        });
         let took = (self.duration_micros > 0).then(|| age::precise(self.duration_micros));
         vec![
             Cell::new(&self.agent_name),
@@ -51,6 +55,9 @@ impl Row for v1::State {
             took.into(),
             Cell::new(&self.perfdata),
             Cell::new(&self.agent_id),
+            age::since(now, self.receive_time.as_ref())
+                .map(|age| format!("{age} ago"))
+                .into(),
         ]
     }
 

@@ -122,8 +122,10 @@ pub struct Admission {
 pub enum Close {
     Clone(Box<Refusal>),
     Goodbye,
-    /// It has gone elsewhere, as it was told to, or comes back by a better way.
+    /// It has gone elsewhere, as it was told to.
     Left,
+    /// It comes again at once, by its own word: by a better way, or as another process.
+    Restarting,
     Ended,
     /// Nothing was heard for four heartbeats, though the connection is there.
     Silent,
@@ -150,6 +152,7 @@ impl Close {
         match self {
             Self::Goodbye => liveness::GOODBYE,
             Self::Left | Self::Draining | Self::ShuttingDown => liveness::DRAINED,
+            Self::Restarting => liveness::RESTARTING,
             Self::Silent => liveness::SILENT,
             Self::Timeout => liveness::TIMEOUT,
             Self::Expired => liveness::EXPIRED,
