@@ -14,6 +14,9 @@
 #   tests/prove.sh enroll-throughput [ENROLLMENTS]
 #                                      what an enrollment costs the controller, beside a bare connection and a signature
 #   tests/prove.sh spool [KILLS]       a process that records is killed that often (1000) at any moment; nothing is missing
+#   tests/prove.sh link [AGENTS]       a fleet of that many (10000) simulated agents: what links cost, that nothing is lost;
+#                                      each figure three times, on SQLite and, for links that are cut, on PostgreSQL; takes
+#                                      an hour and a half; target/test-logs/link.json and link-postgresql.json
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -42,6 +45,21 @@ enroll_throughput() {
   MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/enroll-throughput "$@"
 }
 
+link() {
+  release
+  mkdir -p target/test-logs
+  . tests/run/postgres.sh
+  local swarm=("env" "MUSTER_TEST_BIN_DIR=$PWD/target/release" ./target/release/swarm figures --agents "${1:-10000}")
+  MUSTER_TEST_POSTGRES_URL="" "${swarm[@]}" --json target/test-logs/link.json
+  if ! postgres_bin >/dev/null; then
+    echo "SKIPPED: links that are cut, on PostgreSQL: initdb of PostgreSQL is not installed (Debian: postgresql)"
+    return 0
+  fi
+  trap postgres_stop EXIT
+  postgres_start
+  MUSTER_TEST_POSTGRES_URL="$POSTGRES_URL" "${swarm[@]}" --only 6 --json target/test-logs/link-postgresql.json
+}
+
 build_time() {
   rm -rf target/release
   time cargo build --release --locked -p muster-server
@@ -58,6 +76,7 @@ case "${1-}" in
   attacks) attacks "${@:2}" ;;
   enroll-throughput) enroll_throughput "${@:2}" ;;
   spool) release && ./target/release/spool-kills "${@:2}" ;;
+  link) link "${2-}" ;;
   footprint) footprint "${2-}" ;;
   build-time) build_time ;;
   *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;

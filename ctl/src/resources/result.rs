@@ -103,6 +103,7 @@ impl Row for v1::StoredResult {
         Column::wide("PERFDATA"),
         Column::wide("TIME"),
         Column::wide("RECEIVED"),
+        Column::wide("ARRIVAL"),
         Column::wide("VERSION"),
         Column::wide("AGENT ID"),
     ];
@@ -126,6 +127,7 @@ impl Row for v1::StoredResult {
             Cell::new(&result.perfdata),
             age::moment(self.time.as_ref()).into(),
             age::moment(self.receive_time.as_ref()).into(),
+            Cell::new(arrival(self.arrival())),
             Cell::new(result.version.to_string()),
             Cell::new(&self.agent_id),
         ]
@@ -138,5 +140,15 @@ impl Row for v1::StoredResult {
 
     fn json(&self) -> Value {
         json::to_json(self)
+    }
+}
+
+/// Beside the times, since a clock may have been wrong.
+fn arrival(arrival: v1::Arrival) -> &'static str {
+    match arrival {
+        v1::Arrival::OnTime => "on time",
+        v1::Arrival::Late => "late",
+        v1::Arrival::Ahead => "ahead",
+        v1::Arrival::Unspecified => "",
     }
 }

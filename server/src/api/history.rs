@@ -13,6 +13,7 @@ use super::{
     problem::{context, internal, invalid_field, selector, status},
 };
 use crate::{
+    arrival,
     clock::{self, to_optional_timestamp},
     history::{self, Place, Wanted},
     store::{AgentUsage, ResultRow},
@@ -109,6 +110,7 @@ fn wanted(api: &Api, request: v1::ListResultsRequest) -> Result<Wanted, Problem>
 
 fn to_result(row: ResultRow, agent_name: &str) -> Result<v1::StoredResult, prost::DecodeError> {
     Ok(v1::StoredResult {
+        arrival: arrival::of(row.at, row.received_at) as i32,
         agent_id: row.agent_id,
         agent_name: agent_name.to_owned(),
         time: to_optional_timestamp(row.at),

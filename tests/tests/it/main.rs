@@ -20,6 +20,7 @@ mod drain;
 mod durability;
 mod enrolling;
 mod freshness;
+mod history;
 mod house;
 mod ingest;
 mod inventory;
