@@ -13,9 +13,12 @@ use std::{
 };
 
 use muster_agent::{
-    backoff::Backoff,
+    backoff::{self, Backoff},
     clock::Now,
-    link::queue::{Depth, Directory, Lanes, Limits, Queue, keeper::Keeper},
+    link::{
+        queue::{Depth, Directory, Lanes, Limits, Queue, keeper::Keeper},
+        session::{CAPABILITIES, PROTOCOL_VERSION},
+    },
 };
 use muster_proto::{
     digest,
@@ -224,7 +227,11 @@ impl Agent {
                 Ended::Stopped => return,
                 Ended::Refused { come_after } => {
                     fleet.counts.refused.fetch_add(1, Ordering::Relaxed);
-                    come_after
+                    backoff::told(come_after, rand::random())
+                }
+                Ended::SentAway => {
+                    fleet.counts.sent_away.fetch_add(1, Ordering::Relaxed);
+                    Duration::ZERO
                 }
                 Ended::Broken { active_for, why } => {
                     fleet.counts.failures.fetch_add(1, Ordering::Relaxed);
@@ -243,8 +250,8 @@ impl Agent {
         v1::Hello {
             agent_id: self.id.to_string(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol_version: muster_agent::link::session::PROTOCOL_VERSION,
-            capabilities: driver::CAPABILITIES.iter().map(ToString::to_string).collect(),
+            protocol_version: PROTOCOL_VERSION,
+            capabilities: CAPABILITIES.iter().map(ToString::to_string).collect(),
             fingerprint: Some(self.fingerprint.clone()),
             spools: self.queue.lock().spools(),
             policy_set_digest: set.digest.clone(),

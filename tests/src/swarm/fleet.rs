@@ -49,6 +49,8 @@ pub struct Counts {
     pub welcomes: Moments,
     /// Links that did not come about, or broke.
     pub failures: AtomicU64,
+    /// Links that the controller has ended, for them to come anew.
+    pub sent_away: AtomicU64,
     /// Those told to come later.
     pub refused: AtomicU64,
     /// Policy sets that came, and answers to them.

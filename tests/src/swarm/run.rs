@@ -408,6 +408,7 @@ impl Run<'_> {
             "welcomes": counts.welcomes.count(),
             "ended": counts.failures.load(Ordering::Relaxed),
             "told_to_come_later": self.refused(),
+            "sent_away": counts.sent_away.load(Ordering::Relaxed),
             "why": self.fleet.reasons(),
         });
         let lateness = counts.lateness.to_json();

@@ -32,9 +32,6 @@ use crate::swarm::{
     wire::{self, Wire},
 };
 
-/// Of the session's, those that a simulated agent has too.
-pub const CAPABILITIES: &[&str] = &["answer-now", "trust-bundle"];
-
 const FRAME_BYTES: usize = 1024 * 1024 + 1024;
 /// As in the agent.
 const OUTGOING: usize = 2;
@@ -46,6 +43,8 @@ const LINGER: Duration = Duration::from_millis(500);
 pub enum Ended {
     /// As it was told to.
     Stopped,
+    /// The controller wants it to connect again.
+    SentAway,
     /// The controller has said when to come.
     Refused {
         come_after: Duration,
@@ -134,7 +133,7 @@ impl Link<'_> {
             Err(_) => return self.broken("no answer"),
         };
         let ended = self.drive(&outgoing, &mut incoming).await;
-        if matches!(ended, Ended::Stopped) {
+        if matches!(ended, Ended::Stopped | Ended::SentAway) {
             drop(outgoing);
             let _ = timeout(LINGER, async { while let Ok(Some(_)) = incoming.message().await {} }).await;
         }
@@ -157,6 +156,7 @@ impl Link<'_> {
             {
                 return match closed.clone() {
                     Closed::Stopped => Ended::Stopped,
+                    Closed::Drained { .. } => Ended::SentAway,
                     closed => self.closed(&closed),
                 };
             }
@@ -184,9 +184,6 @@ impl Link<'_> {
                     Err(status) => return self.ended_by(&status),
                 },
                 () = sleep_until(deadline.into()) => {
-                    if self.session.closed().is_some() {
-                        return Ended::Stopped;
-                    }
                     self.handle(Event::Tick);
                 }
                 () = self.agent.queue.recorded(), if frame.is_none() => {}
