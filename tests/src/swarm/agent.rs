@@ -151,7 +151,7 @@ impl Agent {
             let Some(every) = traffic::interval(&fleet.load, lane, 1.0) else {
                 continue;
             };
-            let mut age = outage.mul_f64(1.0);
+            let mut age = outage;
             while let Some(less) = age.checked_sub(every) {
                 self.record(fleet, lane, now - micros(age));
                 age = less;

@@ -1,5 +1,7 @@
 //! One run of a swarm from enrollment to the books: its phases in order, with what the controller used of the machine in each.
 
+mod once;
+
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
@@ -229,56 +231,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Bytes for each agent at this moment: of the links alone, and with what is kept of an agent that is not connected.
-    fn memory(&mut self, when: &str, empty: Option<u64>, enrolled: Option<u64>) {
-        let now = self.target.memory();
-        let agents = self.agents.len() as f64;
-        let each = |before: Option<u64>| Some(rounded((now? as f64 - before? as f64) / agents / 1024.0));
-        self.put(
-            &format!("memory_{when}"),
-            json!({
-                "controller_mib": now.map(|bytes| rounded(bytes as f64 / 1048576.0)),
-                "kib_per_link": each(enrolled),
-                "kib_per_agent": each(empty),
-            }),
-        );
-    }
-
-    /// A frame to all and an answer from each: a change of the policies that all have.
-    async fn broadcast(&mut self) -> anyhow::Result<()> {
-        let api = self.api().await?;
-        let counts = &self.fleet.counts;
-        let (synced, answered) = (counts.synced.count(), counts.answered.count());
-        let all = self.agents.len() as u64;
-        let before = self.target.cpu();
-        let start = self.fleet.started.elapsed();
-        api.assign(&self.name, &self.selector, 1, "second").await?;
-        let begun = Instant::now();
-        while self.fleet.counts.answered.count() < answered + all {
-            if begun.elapsed() > PATIENCE {
-                let came = self.fleet.counts.synced.count() - synced;
-                bail!("a change of the policies came to {came} of {all} agents");
-            }
-            sleep(LOOK).await;
-        }
-        // What was answered is on its way.
-        sleep(SETTLE).await;
-        let cpu = self.spent_since(before);
-        let counts = &self.fleet.counts;
-        let (last_frame, last_answer) = (counts.synced.last(), counts.answered.last());
-        let applied = api.applied(&super::traffic::check_name(&self.name, 0)).await?;
-        self.put(
-            "broadcast",
-            json!({
-                "to_last_frame_s": seconds(last_frame.saturating_sub(start)),
-                "to_last_answer_s": seconds(last_answer.saturating_sub(start)),
-                "cpu_us_per_agent": cpu.map(|cpu| rounded(cpu.as_secs_f64() * 1e6 / all as f64)),
-                "applied_on": applied,
-            }),
-        );
-        Ok(())
-    }
-
     async fn load(&mut self) -> anyhow::Result<()> {
         let load = &self.args.load;
         say(&format!("they report for {} s", load.duration.as_secs()));
@@ -354,38 +306,6 @@ impl Run<'_> {
         }
         self.wait_for_all(PATIENCE).await?;
         self.put("drain_s", json!(seconds(start.elapsed())));
-        Ok(())
-    }
-
-    async fn cold_restart(&mut self) -> anyhow::Result<()> {
-        say("the controller is killed and started again");
-        let welcomes = self.fleet.counts.welcomes.count();
-        let refused = self.refused();
-        let killed = Instant::now();
-        self.target.kill();
-        self.target.launch()?;
-        let (outage, listening, before) = (killed.elapsed(), self.fleet.started.elapsed(), self.target.cpu());
-        let all = self.agents.len();
-        let patience = Instant::now();
-        while self.fleet.counts.welcomes.count() < welcomes + all as u64 || self.up() < all as u64 {
-            if patience.elapsed() > PATIENCE {
-                bail!("{} of {all} links are back", self.up());
-            }
-            sleep(LOOK).await;
-        }
-        let cpu = self.spent_since(before);
-        let back = self.fleet.counts.welcomes.last().saturating_sub(listening);
-        let attempts = self.refused() - refused;
-        self.put(
-            "cold_restart",
-            json!({
-                "outage_s": seconds(outage),
-                "all_back_s": seconds(back),
-                "cpu_seconds": cpu.map(seconds),
-                "links_per_cpu_second": cpu.map(|cpu| per_second(all, cpu)),
-                "told_to_come_later": attempts,
-            }),
-        );
         Ok(())
     }
 

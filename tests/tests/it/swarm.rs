@@ -57,8 +57,8 @@ fn a_fleet_whose_links_are_cut_and_whose_controller_is_killed_loses_and_doubles_
     assert_all_is_accounted_for(&document);
     assert!(document["load"]["cuts"].as_u64() > Some(20), "{document:#}");
     assert_eq!(document["load"]["restarts"], 2, "{document:#}");
-    // Each cut and each restart has made agents connect again.
-    assert!(document["links"]["welcomes"].as_u64() > Some(240), "{document:#}");
+    // All have come once, and again after the last restart.
+    assert!(document["links"]["welcomes"].as_u64() >= Some(240), "{document:#}");
 }
 
 #[test]
