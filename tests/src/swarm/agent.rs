@@ -225,9 +225,15 @@ impl Agent {
             let ended = Box::pin(self.connect(fleet, cut)).await;
             let wait = match ended {
                 Ended::Stopped => return,
-                Ended::Refused { come_after } => {
-                    fleet.counts.refused.fetch_add(1, Ordering::Relaxed);
-                    backoff::told(come_after, rand::random())
+                Ended::Refused { active_for, problem } => {
+                    if backoff::told_by_busy(&problem).is_some() {
+                        fleet.counts.refused.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        fleet.counts.failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                    fleet.note(&problem.message);
+                    backoff.held(active_for);
+                    backoff.after(&problem, rand::random())
                 }
                 Ended::SentAway => {
                     fleet.counts.sent_away.fetch_add(1, Ordering::Relaxed);

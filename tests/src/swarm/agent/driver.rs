@@ -45,9 +45,10 @@ pub enum Ended {
     Stopped,
     /// The controller wants it to connect again.
     SentAway,
-    /// The controller has said when to come.
+    /// The controller has said why.
     Refused {
-        come_after: Duration,
+        active_for: Duration,
+        problem: Box<Problem>,
     },
     Broken {
         active_for: Duration,
@@ -283,11 +284,10 @@ impl Link<'_> {
 
     fn ended_by(&self, status: &Status) -> Ended {
         match Problem::from_status(status) {
-            Some(Problem {
-                retry_after: Some(come_after),
-                ..
-            }) => Ended::Refused { come_after },
-            Some(problem) => self.broken(&problem.message),
+            Some(problem) => Ended::Refused {
+                active_for: self.active_for(),
+                problem: Box::new(problem),
+            },
             None => self.broken(&format!("{:?}: {}", status.code(), status.message())),
         }
     }
@@ -302,8 +302,12 @@ impl Link<'_> {
 
     fn broken(&self, why: &str) -> Ended {
         Ended::Broken {
-            active_for: self.welcomed.map_or(Duration::ZERO, |(at, _)| at.elapsed()),
+            active_for: self.active_for(),
             why: why.to_owned(),
         }
+    }
+
+    fn active_for(&self) -> Duration {
+        self.welcomed.map_or(Duration::ZERO, |(at, _)| at.elapsed())
     }
 }
