@@ -13,12 +13,13 @@ use std::{
 use muster_certs::{pin::Pin, token::Token};
 use muster_proto::v1;
 
-use self::proxy::Proxying;
 pub(crate) use self::read::check_name;
+use self::{proxy::Proxying, srv::SrvName};
 pub use muster_proto::endpoint::Endpoint;
 
 pub mod proxy;
 mod read;
+pub mod srv;
 
 pub const DEFAULT_PATH: &str = "/etc/muster/agent.yaml";
 
@@ -42,6 +43,8 @@ pub struct Config {
 pub struct Server {
     /// In order of preference.
     pub endpoints: Vec<Endpoint>,
+    /// Names further ones in DNS, which come after all others.
+    pub srv: Option<SrvName>,
     pub proxying: Proxying,
     /// How long the link to another endpoint has to hold before a better one is looked for.
     pub fail_back: Duration,
@@ -158,6 +161,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            srv: None,
             proxying: Proxying::default(),
             fail_back: Duration::from_secs(15 * 60),
             ca_pin: Vec::new(),

@@ -5,18 +5,26 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
+use tokio::time::Instant;
+
+use self::srv::Record;
 use crate::{
-    config::{Config, Endpoint},
+    config::{Config, Endpoint, srv::SrvName},
     dial::causes,
     state_dir::StateDir,
 };
 
 mod kept;
+pub mod srv;
 
 /// Of each source.
 pub const MAX: usize = 32;
+
+/// What DNS says is not asked for again before.
+const LOOK_UP: Duration = Duration::from_secs(60);
 
 /// One place where a controller may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub enum Source {
     File,
     /// The controller has told of it in advance.
     Controller,
+    /// An SRV record names it.
+    Dns,
     /// The controller has named it when it sent the agent away.
     Drain,
 }
@@ -43,6 +53,16 @@ pub struct Endpoints(Arc<Known>);
 struct Known {
     path: PathBuf,
     told: Mutex<Vec<Endpoint>>,
+    named: Mutex<Option<Named>>,
+}
+
+/// What DNS has said.
+#[derive(Debug)]
+struct Named {
+    name: SrvName,
+    at: Instant,
+    records: Vec<Record>,
+    endpoints: Vec<Endpoint>,
 }
 
 impl Endpoints {
@@ -50,7 +70,11 @@ impl Endpoints {
     pub fn load(state: &StateDir) -> Endpoints {
         let path = state.endpoints();
         let told = Mutex::new(kept::load(&path));
-        Endpoints(Arc::new(Known { path, told }))
+        Endpoints(Arc::new(Known {
+            path,
+            told,
+            named: Mutex::default(),
+        }))
     }
 
     /// All there are now, each once: under the source that comes first.
@@ -60,7 +84,39 @@ impl Endpoints {
         if config.allow.endpoints {
             add(&mut all, Source::Controller, &self.lock());
         }
+        if let Some(named) = &*self.named()
+            && Some(&named.name) == config.server.srv.as_ref()
+        {
+            add(&mut all, Source::Dns, &named.endpoints);
+        }
         all
+    }
+
+    /// Asks DNS, where an SRV record is configured and it was not asked a short time ago. What it said before counts on when it
+    /// says nothing now.
+    pub async fn look_up(&self, config: &Config) -> Result<(), srv::Error> {
+        let Some(name) = &config.server.srv else { return Ok(()) };
+        let is_fresh = |named: &Named| named.name == *name && named.at.elapsed() < LOOK_UP;
+        if self.named().as_ref().is_some_and(is_fresh) {
+            return Ok(());
+        }
+        let records = srv::look_up(name).await?;
+        self.found(name, records, rand::random);
+        Ok(())
+    }
+
+    fn found(&self, name: &SrvName, mut records: Vec<Record>, random: impl FnMut() -> f64) {
+        records.sort();
+        let mut named = self.named();
+        // The lot among equals is drawn once, so that an agent does not prefer another one from one time to the next.
+        let drawn = named.take().filter(|it| it.name == *name && it.records == records);
+        let endpoints = drawn.map_or_else(|| srv::order(records.clone(), random), |it| it.endpoints);
+        *named = Some(Named {
+            name: name.clone(),
+            at: Instant::now(),
+            records,
+            endpoints,
+        });
     }
 
     /// The controller says where controllers are. It is kept for the next start; nothing said changes nothing.
@@ -84,6 +140,10 @@ impl Endpoints {
         *told = endpoints;
     }
 
+    fn named(&self) -> std::sync::MutexGuard<'_, Option<Named>> {
+        self.0.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Endpoint>> {
         self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,6 +155,7 @@ impl Source {
         match self {
             Source::File => "configured",
             Source::Controller => "told by the controller",
+            Source::Dns => "named by DNS",
             Source::Drain => "sent there by the controller",
         }
     }
@@ -182,5 +243,31 @@ mod tests {
     fn more_than_anybody_needs_is_cut_off() {
         let many: Vec<String> = (1..100).map(|n| format!("a:{n}")).collect();
         assert_eq!(parse(&many).len(), MAX);
+    }
+
+    #[test]
+    fn what_dns_names_comes_last_and_in_one_order_as_long_as_it_says_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoints = Endpoints::load(&StateDir::create(&dir.path().join("state")).unwrap());
+        let config = config("server: { endpoints: [\"a:1\"], srv: _muster._tcp.lan }");
+        let name = config.server.srv.clone().unwrap();
+        let records = |texts: &[&str]| srv::tests::equals(texts);
+        endpoints.told(&texts(&["c:1"]));
+        endpoints.found(&name, records(&["x:1", "y:1", "a:1"]), || 0.99);
+        let order = shown(&endpoints, &config);
+        let sources: Vec<Source> = order.iter().map(|(_, source)| *source).collect();
+        assert_eq!(sources, [Source::File, Source::Controller, Source::Dns, Source::Dns]);
+        for lot in [0.0, 0.5, 0.99] {
+            endpoints.found(&name, records(&["y:1", "a:1", "x:1"]), || lot);
+            assert_eq!(shown(&endpoints, &config), order);
+        }
+        endpoints.found(&name, records(&["z:1"]), || 0.0);
+        assert_eq!(shown(&endpoints, &config)[2], ("z:1".to_owned(), Source::Dns));
+        let without = super::tests::config("server: { endpoints: [\"a:1\"] }");
+        assert_eq!(
+            shown(&endpoints, &without).len(),
+            2,
+            "what is not configured counts for nothing"
+        );
     }
 }

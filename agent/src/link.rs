@@ -24,7 +24,7 @@ use crate::{
     backoff::Backoff,
     clock::Now,
     config::{Config, Endpoint},
-    dial::dial,
+    dial::{causes, dial},
     endpoints::{Candidate, Endpoints},
     identity::Holder,
     policy::Policies,
@@ -84,11 +84,30 @@ impl Link {
                 continue;
             }
             let config = self.config.borrow_and_update().clone();
+            let looked_up = tokio::select! {
+                looked_up = self.endpoints.look_up(&config) => looked_up,
+                () = stop.cancelled() => break,
+            };
             let known = self.endpoints.all(&config);
             self.board.endpoints(&known);
+            if let Err(error) = looked_up {
+                let why = causes(&error);
+                tracing::warn!(why, "DNS does not name the endpoints of controllers");
+                if known.is_empty() {
+                    self.lost(&why, None);
+                    self.wait(backoff.next(rand::random()), &stop).await;
+                    continue;
+                }
+            }
             let Some(candidate) = route.next(&known) else {
                 self.lost("no endpoint of a controller is known", None);
-                self.wait(Duration::MAX, &stop).await;
+                // DNS may name one later.
+                let patience = config
+                    .server
+                    .srv
+                    .as_ref()
+                    .map_or(Duration::MAX, |_| backoff.next(rand::random()));
+                self.wait(patience, &stop).await;
                 continue;
             };
             let endpoint = &candidate.endpoint;
@@ -179,7 +198,7 @@ impl Link {
         if let Reason::Closed(Closed::ForeignSpool(_)) = reason {
             match self.state.next_spool_id(SystemTime::now()) {
                 Ok(id) => self.queue.lock().renumber(&id),
-                Err(error) => tracing::error!(error = crate::dial::causes(&error), "failed to start a new spool"),
+                Err(error) => tracing::error!(error = causes(&error), "failed to start a new spool"),
             }
         }
         if reason.refusal().is_some_and(|refusal| copy::is_refused(&refusal)) {

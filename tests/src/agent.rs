@@ -15,6 +15,8 @@ pub struct Setup {
     pub config: Value,
     /// Of the agent's processes, beside what every process of a test has.
     pub environment: Vec<(String, String)>,
+    /// A command, with arguments, that runs them; empty: none does.
+    pub wrapper: Vec<String>,
     dir: TempDir,
 }
 
@@ -39,6 +41,7 @@ impl Setup {
         let setup = Self {
             config,
             environment: Vec::new(),
+            wrapper: Vec::new(),
             dir,
         };
         setup.write_token(&token.secret);
@@ -85,7 +88,15 @@ impl Setup {
         // Renamed into its place: a process of before may be about to read it.
         self.write("agent.yaml.new", &self.config.to_string());
         fs::rename(self.path("agent.yaml.new"), self.path("agent.yaml")).expect("the config is in its place");
-        let mut command = process::clean_command(binaries::path("muster-agent"), self.dir.path());
+        let agent = binaries::path("muster-agent");
+        let mut command = match self.wrapper.split_first() {
+            None => process::clean_command(agent, self.dir.path()),
+            Some((wrapper, its_arguments)) => {
+                let mut command = process::clean_command(wrapper, self.dir.path());
+                command.args(its_arguments).arg(agent);
+                command
+            }
+        };
         command.args(arguments).arg("--config").arg(self.path("agent.yaml"));
         command.envs(self.environment.iter().cloned());
         command

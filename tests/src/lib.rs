@@ -23,6 +23,7 @@ pub mod dial;
 pub mod inspection;
 pub mod isolated_root;
 pub mod link;
+pub mod name_server;
 pub mod peer;
 pub mod poll;
 mod ports;

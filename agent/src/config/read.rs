@@ -64,8 +64,9 @@ impl Reader<'_> {
     }
 
     fn server(&mut self, node: &Node, server: &mut Server) {
-        const KEYS: [&str; 8] = [
+        const KEYS: [&str; 9] = [
             "endpoints",
+            "srv",
             "proxy",
             "proxy_credentials_file",
             "no_proxy",
@@ -78,6 +79,7 @@ impl Reader<'_> {
         for (key, line, node) in self.entries(node, "server") {
             match key {
                 "endpoints" => self.parsed_list(node, "server.endpoints", MAX_ENDPOINTS, &mut server.endpoints),
+                "srv" => self.parsed(node, "server.srv", &mut server.srv),
                 "proxy" => self.parsed(node, "server.proxy", &mut proxying.proxy),
                 "proxy_credentials_file" => {
                     self.path(node, "server.proxy_credentials_file", &mut proxying.credentials_file);

@@ -30,6 +30,7 @@ fn the_example_file_parses_without_a_warning_and_gives_the_defaults_it_speaks_of
     assert_eq!(config.agent.name, default.agent.name);
     assert_eq!(config.server.token_file, default.server.token_file);
     assert_eq!(config.server.ca_cert, default.server.ca_cert);
+    assert_eq!(config.server.srv, default.server.srv);
     assert_eq!(config.server.proxying, default.server.proxying);
     assert_eq!(config.server.fail_back, default.server.fail_back);
     assert_eq!(config.server.endpoints[0].to_string(), "controller.example.com:8443");
@@ -48,7 +49,7 @@ fn an_empty_file_and_empty_sections_are_the_defaults() {
 fn every_key_is_read() {
     let config = parse(
         "server:  { endpoints: [\"a:1\", \"[::1]:2\"], ca_cert: /ca.pem, token_file: \"\", fail_back: 2m,\n\
-         \x20          proxy: \"http://p:3128\", proxy_credentials_file: /p, no_proxy: [lan, \"10.0.0.0/8\"] }\n\
+         \x20          srv: _muster._tcp.lan, proxy: \"http://p:3128\", proxy_credentials_file: /p, no_proxy: [lan, \"10.0.0.0/8\"] }\n\
          agent:   { id_file: /id, state_dir: /state, name: db-01, labels: { env: prod } }\n\
          checks:  { default_timeout: 1m30s, max_concurrent: 3 }\n\
          logging: { level: debug, format: json }\n\
@@ -56,6 +57,7 @@ fn every_key_is_read() {
     );
     assert_eq!(config.server.endpoints.len(), 2);
     assert_eq!(config.server.fail_back, Duration::from_secs(120));
+    assert_eq!(config.server.srv.unwrap().as_str(), "_muster._tcp.lan");
     let proxying = &config.server.proxying;
     assert_eq!(proxying.proxy.as_ref().unwrap().to_string(), "http://p:3128");
     assert_eq!(proxying.credentials_file, Some("/p".into()));

@@ -43,9 +43,15 @@ pub struct Enrollment<'a> {
 pub async fn enroll(enrollment: &Enrollment<'_>) -> Result<Identity, Error> {
     let Enrollment { config, state, .. } = enrollment;
     let token = find_token(config)?;
-    let endpoints = Endpoints::load(state).all(config);
+    let endpoints = Endpoints::load(state);
+    let looked_up = endpoints.look_up(config).await;
+    let endpoints = endpoints.all(config);
     if endpoints.is_empty() {
-        return Err(Error::NoEndpoint);
+        looked_up?;
+        return Err(match &config.server.srv {
+            Some(name) => Error::NoneNamed(name.clone()),
+            None => Error::NoEndpoint,
+        });
     }
     let tls = trust_before_enrollment(config)?;
     let id = id_file::read_or_make(&config.agent.id_file)?;

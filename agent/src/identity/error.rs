@@ -13,8 +13,9 @@ use tonic::Code;
 
 use super::{id_file, trust};
 use crate::{
-    config::Endpoint,
+    config::{Endpoint, srv::SrvName},
     dial::{self, causes},
+    endpoints::srv,
     failure::{Exit, Failure},
 };
 
@@ -36,6 +37,10 @@ pub enum Error {
     Token { path: PathBuf, source: token::Error },
     #[error("no controller to enroll at")]
     NoEndpoint,
+    #[error(transparent)]
+    LookUp(#[from] srv::Error),
+    #[error("DNS names no controller: {0} has no record")]
+    NoneNamed(SrvName),
     #[error("nothing to know the controller by")]
     NoPin,
     #[error("failed to read the CA certificate {}: {why}", path.display())]
@@ -66,6 +71,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Dial(error) => !error.is_distrust(),
+            Error::LookUp(_) | Error::NoneNamed(_) => true,
             Error::Refused { problem, .. } => matches!(
                 problem.code,
                 Code::Unavailable
@@ -124,7 +130,16 @@ impl Error {
             Error::NoEndpoint => Failure::new(Exit::Usage, self.to_string())
                 .what("enroll this machine")
                 .why("no endpoint of a controller is known")
-                .remedy("give --server HOST:PORT, or server.endpoints in agent.yaml"),
+                .remedy("give --server HOST:PORT, or server.endpoints or server.srv in agent.yaml"),
+            Error::LookUp(error) => Failure::new(Exit::Unreachable, self.to_string())
+                .what("find a controller by DNS (server.srv in agent.yaml)")
+                .why(causes(error))
+                .remedy("see that the name servers of /etc/resolv.conf answer, or give server.endpoints too"),
+            Error::NoneNamed(name) => Failure::new(Exit::Unreachable, self.to_string())
+                .what("find a controller by DNS (server.srv in agent.yaml)")
+                .why("there is no such name, or it has no SRV record with a host and a port")
+                .remedy(format!("look at what others see:  dig SRV {name}"))
+                .remedy("or give server.endpoints too"),
             Error::NoPin => Failure::new(Exit::Usage, self.to_string())
                 .what("enroll this machine")
                 .why("without a pin or a CA certificate the token could be sent to anybody")

@@ -236,6 +236,8 @@ impl Renewer {
         call: impl Fn(Client) -> Call<T>,
     ) -> Result<(Endpoint, T), Error> {
         let config = self.config.borrow().clone();
+        // Who connects tells of it.
+        let _ = self.endpoints.look_up(&config).await;
         let mut worst = Error::NoEndpoint;
         for Candidate { endpoint, .. } in self.endpoints.all(&config) {
             let channel = match dial(&endpoint, &config.server.proxying, tls.clone()).await {

@@ -5,6 +5,7 @@ use std::fs;
 use muster_tests::{
     Agent, ConnectProxy, Controller, Proxy, ServerYaml,
     inspection::{self, Inspection},
+    name_server::NameServer,
     poll::{self, SECOND},
     proxy::Fault,
 };
@@ -265,4 +266,35 @@ fn a_fleet_lives_on_ipv6_alone() {
             .is_some_and(|it| it.contains("::1")),
         "{shown}"
     );
+}
+
+#[test]
+fn controllers_are_found_by_the_record_that_names_them() {
+    let controller = Controller::start();
+    let dead = 1;
+    let records = vec![(10, 0, controller.agents_port, "localhost"), (0, 0, dead, "localhost")];
+    let Some(names) = NameServer::start("DNS SRV", Vec::new()) else {
+        return;
+    };
+    let mut setup = controller.agent("web-01").through("replaced");
+    setup.config["server"]["endpoints"] = json!([]);
+    setup.config["server"]["srv"] = json!("_muster._tcp.example.test");
+    setup.wrapper = names.wrapper();
+    let outcome = setup.enroll_once().expect_code(3);
+    assert!(outcome.stderr.contains("DNS names no controller"), "{outcome}");
+    assert!(
+        outcome.stderr.contains("dig SRV _muster._tcp.example.test"),
+        "{outcome}"
+    );
+
+    names.set(records);
+    setup.enroll_once().expect_code(0);
+    let agent = setup.start();
+    let endpoint = format!("localhost:{}", controller.agents_port);
+    let status = connected_at(&agent, &endpoint);
+    let places = json!([
+        { "endpoint": format!("localhost:{dead}"), "source": "named by DNS" },
+        { "endpoint": endpoint, "source": "named by DNS" },
+    ]);
+    assert_eq!(status["endpoints"], places, "the lower priority comes first");
 }
