@@ -198,3 +198,11 @@ proptest! {
         let _ = Config::parse("agent.yaml", &text);
     }
 }
+
+#[test]
+fn a_password_in_the_url_of_a_proxy_is_refused_and_not_repeated() {
+    let told = errors("server:\n  proxy: http://me:secret@proxy.example:3128\n");
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("agent.yaml:2: server.proxy: ") && told[0].contains("proxy_credentials_file"));
+    assert!(!told[0].contains("secret"), "{told:?}");
+}

@@ -259,6 +259,7 @@ struct Said {
     labels: std::collections::BTreeMap<String, String>,
     warnings: Vec<String>,
     proxying: Proxying,
+    allows_endpoints: bool,
     /// Whether the endpoint is one of the file's.
     is_configured: bool,
 }
@@ -270,6 +271,7 @@ impl Said {
             labels: config.agent.labels.clone(),
             warnings,
             proxying: config.server.proxying.clone(),
+            allows_endpoints: config.allow.endpoints,
             is_configured: config.server.endpoints.contains(&candidate.endpoint),
         }
     }
