@@ -137,6 +137,7 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
         directory: directory.path().to_owned(),
         limits: settings.queue,
     };
+    keeper.begin();
     let policies = Arc::new(Policies::load(state.policies(), trust.clone(), settings.allow));
     let warnings = join::warnings(&identity, &settings);
     reporter.follow(queue.clone(), policies.status(), warnings.clone());

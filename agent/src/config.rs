@@ -82,6 +82,16 @@ pub struct Queue {
     pub metrics: u64,
     /// What is older is dropped.
     pub max_age: Duration,
+    pub sync: Sync,
+}
+
+/// How soon results and events are on the disk itself, where no loss of power takes them. Metrics are within a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sync {
+    /// At once, each of them.
+    Always,
+    /// Within a second as well: for disks that wear, or are slow.
+    Second,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +218,7 @@ impl Default for Queue {
             results: 64 << 20,
             metrics: 128 << 20,
             max_age: Duration::from_secs(7 * 24 * 3600),
+            sync: Sync::Always,
         }
     }
 }

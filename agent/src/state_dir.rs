@@ -134,14 +134,19 @@ impl StateDir {
             path: path.clone(),
             source,
         };
-        let mut file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+            .open(&path);
+        let mut file = match opened {
+            // As one that is full, it keeps nobody from starting who has been here before.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+            opened => opened,
+        }
+        .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -8,7 +8,7 @@ use muster_proto::{
     threshold::Amount,
 };
 
-use super::{Agent, Allow, Checks, Config, Finding, Format, Logging, Queue, Server};
+use super::{Agent, Allow, Checks, Config, Finding, Format, Logging, Queue, Server, Sync};
 
 const MAX_ENDPOINTS: usize = 32;
 const MAX_PINS: usize = 32;
@@ -137,7 +137,8 @@ impl Reader<'_> {
     }
 
     fn queue(&mut self, node: &Node, queue: &mut Queue) {
-        const KEYS: [&str; 3] = ["results", "metrics", "max_age"];
+        const KEYS: [&str; 4] = ["results", "metrics", "max_age", "sync"];
+        const SYNCS: [(&str, Sync); 2] = [("always", Sync::Always), ("second", Sync::Second)];
         for (key, line, node) in self.entries(node, "queue") {
             match key {
                 "results" => self.bytes(node, "queue.results", &mut queue.results),
@@ -147,6 +148,7 @@ impl Reader<'_> {
                         queue.max_age = age;
                     }
                 }
+                "sync" => self.choice(node, "queue.sync", &SYNCS, &mut queue.sync),
                 _ => self.unknown(key, line, "queue", &KEYS),
             }
         }

@@ -23,6 +23,7 @@ fn the_example_file_parses_without_a_warning_and_gives_the_defaults_it_speaks_of
     assert_eq!(config.warnings, []);
     let default = Config::default();
     assert_eq!(config.checks, default.checks);
+    assert_eq!(config.queue, default.queue);
     assert_eq!(config.logging, default.logging);
     assert_eq!(config.allow, default.allow);
     assert_eq!(config.agent.id_file, default.agent.id_file);
@@ -52,8 +53,18 @@ fn every_key_is_read() {
          \x20          srv: _muster._tcp.lan, proxy: \"http://p:3128\", proxy_credentials_file: /p, no_proxy: [lan, \"10.0.0.0/8\"] }\n\
          agent:   { id_file: /id, state_dir: /state, name: db-01, labels: { env: prod } }\n\
          checks:  { default_timeout: 1m30s, max_concurrent: 3 }\n\
+         queue:   { results: 2MiB, metrics: 3MiB, max_age: 1h, sync: second }\n\
          logging: { level: debug, format: json }\n\
          allow:   { checks: false, endpoints: false }\n",
+    );
+    assert_eq!(
+        config.queue,
+        Queue {
+            results: 2 << 20,
+            metrics: 3 << 20,
+            max_age: Duration::from_secs(3600),
+            sync: Sync::Second,
+        }
     );
     assert_eq!(config.server.endpoints.len(), 2);
     assert_eq!(config.server.fail_back, Duration::from_secs(120));

@@ -15,8 +15,9 @@ use crate::{
 
 const EVERY: Duration = Duration::from_secs(60);
 const CHANGES: Micros = DAY;
-/// Spools live 7 days.
-const MARKS: Micros = 30 * DAY;
+/// Twice as long as any agent may keep a record (`queue.max_age`, at most 30 days; an agent drops what is older before it sends
+/// anything): whoever asks for a mark that is gone has nothing that it spoke for.
+const MARKS: Micros = 60 * DAY;
 /// Watchers that come back find their place among the last of these.
 const MAX_CHANGES: i64 = 1_000_000;
 /// Of an agent, in each lane.

@@ -1,5 +1,7 @@
 //! The controller on a disk that fills: what it takes less of, what operators can still do, and that nothing is lost.
 
+mod agent;
+
 use std::{
     fs,
     os::unix::fs::{FileExt as _, PermissionsExt as _},

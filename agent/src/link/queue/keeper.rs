@@ -18,13 +18,13 @@ use crate::{
     statvfs::{self, Space},
 };
 
-/// What was written within it may be lost when power is; results are synced at once.
+/// What was written within it may be lost when power is; results are synced at once, unless the configuration says otherwise.
 const SYNC: Duration = Duration::from_secs(1);
 /// How often the room is measured and a failed disk is tried.
 const LOOK: Duration = Duration::from_secs(30);
 /// A disk that has not synced for so long is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The least that a lane may hold, however full the disk.
+/// The least that a lane may hold, however full the disk; on a tiny one its part of the twentieth.
 const LEAST: u64 = 1024 * 1024;
 
 #[derive(Debug)]
@@ -35,8 +35,15 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Before anything is sent: what is too old is dropped, since the controller may not know any longer whether it has it.
+    pub fn begin(&self) {
+        let mut lanes = self.queue.lock();
+        self.drop_old(&mut lanes, unix_micros(SystemTime::now()));
+    }
+
     /// Until `stop`; what was recorded before is on disk then.
     pub async fn run(self, stop: CancellationToken) {
+        let at_once = self.limits.sync == config::Sync::Always;
         let mut sync = interval(SYNC);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(LOOK);
@@ -44,7 +51,7 @@ impl Keeper {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.queue.unsynced() => self.sync().await,
+                () = self.queue.unsynced(), if at_once => self.sync().await,
                 _ = sync.tick() => self.sync().await,
                 _ = look.tick() => self.look().await,
             }
@@ -82,7 +89,6 @@ impl Keeper {
     async fn look(&self) {
         let space = statvfs::ask(&self.directory, PATIENCE).await;
         let now = unix_micros(SystemTime::now());
-        let age = i64::try_from(self.limits.max_age.as_micros()).unwrap_or(i64::MAX);
         let mut lanes = self.queue.lock();
         if let Ok(space) = space {
             let total = room(space, used(&lanes), self.limits.results + self.limits.metrics);
@@ -91,16 +97,22 @@ impl Keeper {
                 (v1::Lane::Metrics, self.limits.metrics),
             ] {
                 let part = share(total, limit, self.limits.results + self.limits.metrics);
-                let part = part.clamp(LEAST.min(limit), limit);
+                let least = LEAST.min(limit).min(share(space.size / 20, 1, Lanes::ALL.len() as u64));
+                let part = part.clamp(least, limit.max(least));
                 lanes
                     .lane_mut(lane)
                     .set_limit(usize::try_from(part).unwrap_or(usize::MAX));
             }
         }
+        lanes.settle(now);
+        self.drop_old(&mut lanes, now);
+    }
+
+    fn drop_old(&self, lanes: &mut Lanes, now: i64) {
+        let age = i64::try_from(self.limits.max_age.as_micros()).unwrap_or(i64::MAX);
         for lane in Lanes::ALL {
             lanes.lane_mut(lane).drop_older(now.saturating_sub(age));
         }
-        lanes.settle(now);
         lanes.tell_losses(now);
     }
 }

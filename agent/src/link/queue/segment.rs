@@ -191,6 +191,21 @@ impl Segment {
         }
     }
 
+    /// Goes on with the whole frames that a damaged file begins with; false: there are none, or nothing is wrong with it.
+    pub fn salvage(&mut self) -> bool {
+        let Some(file) = &mut self.file else { return false };
+        let content = match Content::read(&file.path) {
+            Ok((content, _)) if (1..self.count).contains(&(content.starts.len() as u64)) => content,
+            _ => return false,
+        };
+        self.count = content.starts.len() as u64;
+        self.bytes = content.bytes.len();
+        self.newest_at = content.at(content.starts.len() - 1);
+        file.whole = self.bytes;
+        self.content = Some(content);
+        true
+    }
+
     /// Best effort: what stays is sent again, and known to the controller.
     pub fn remove(self) {
         if let Some(file) = self.file
@@ -428,6 +443,23 @@ mod tests {
         assert!(segment.take_unsynced().is_none());
         let (mut segment, _) = Segment::open(path, 5).expect("it opens");
         assert!(segment.take_unsynced().is_none(), "what an earlier process has written");
+    }
+
+    #[test]
+    fn of_a_damaged_file_the_whole_frames_before_the_damage_are_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        let mut segment = filled(&path, &[b"one", b"two", b"three"]);
+        segment.unload();
+        assert!(!segment.salvage(), "nothing is wrong with it");
+        let file = OpenOptions::new().write(true).open(&path).expect("the file");
+        file.write_all_at(b"T", 8 + 19 + 16).expect("written");
+        segment.get(5).expect_err("it is damaged");
+        assert!(segment.salvage());
+        assert_eq!((segment.count, segment.last_seq(), segment.newest_at), (1, 5, 10));
+        segment.unload();
+        assert_eq!(segment.get(5).expect("read"), Some(&b"one"[..]));
+        assert_eq!(segment.get(6).expect("read"), None);
     }
 
     #[test]

@@ -238,19 +238,24 @@ impl Spool {
         loss
     }
 
-    /// Gives up the segment of the record after `seq`.
+    /// Gives up what cannot be read of the segment of the record after `seq`.
     pub fn drop_after(&mut self, seq: u64) -> Option<Loss> {
         let next = self.next_after(seq)?;
         let index = self.segments.partition_point(|segment| segment.last_seq() < next);
-        let segment = self.segments.remove(index)?;
-        let loss = Loss {
+        let segment = self.segments.get_mut(index)?;
+        let mut loss = Loss {
             spool: self.id.clone(),
             first_seq: next,
             last_seq: segment.last_seq(),
             from: segment.oldest_at,
             to: segment.newest_at,
         };
-        segment.remove();
+        if segment.salvage() && segment.last_seq() >= next {
+            loss.first_seq = segment.last_seq() + 1;
+            loss.from = segment.newest_at;
+        } else if let Some(segment) = self.segments.remove(index) {
+            segment.remove();
+        }
         Some(loss)
     }
 
