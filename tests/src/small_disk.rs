@@ -35,6 +35,20 @@ pub fn alone(what: &'static str, test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// The same for a test that can go on without: it is told whether mounts are its own.
+pub fn alone_or_not(what: &'static str, test: impl FnOnce(bool) + Send + 'static) {
+    let thread = thread::Builder::new().name(what.to_owned()).spawn(move || {
+        let entered = enter();
+        if let Err(why) = &entered {
+            tools::skipped(what, &format!("no mounts of its own: {why}"));
+        }
+        test(entered.is_ok());
+    });
+    if let Err(panicked) = thread.expect("a thread").join() {
+        panic::resume_unwind(panicked);
+    }
+}
+
 #[expect(
     deprecated,
     reason = "what makes it unsafe is the table of open files, which is not what is unshared here"
@@ -76,6 +90,10 @@ impl SmallDisk {
         mount(&arguments).expect("a disk is mounted");
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("a mode");
         Self { path: path.to_owned() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Size and what is free, in bytes.

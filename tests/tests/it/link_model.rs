@@ -2,9 +2,11 @@
 //! the controller has stored. The sessions and the queue are the real ones, without sockets and clocks; everything that can
 //! go wrong between and around them does, in any order.
 
+mod faults;
+mod step;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fs,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,6 +22,7 @@ use muster_agent::{
 use muster_proto::v1::{self, AckedSpool, AgentEvent, ConnectRequest, ConnectResponse, Lane, Record, record::Body};
 use muster_server::{
     agents::OnClone,
+    disk::Level,
     ingest::{Done, SpoolId},
     link::{
         Config,
@@ -27,7 +30,13 @@ use muster_server::{
     },
     policies::PolicySet,
 };
-use proptest::prelude::*;
+use muster_tests::{SmallDisk, small_disk};
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use self::{
+    faults::copy_dir,
+    step::{Step, step},
+};
 
 const AGENT: &str = "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
 const LANES: [Lane; 2] = [Lane::Results, Lane::Metrics];
@@ -37,54 +46,10 @@ const LIMITS: Limits = Limits {
     memory: 64 << 20,
 };
 
-#[derive(Debug, Clone)]
-enum Step {
-    Record {
-        is_metric: bool,
-        bytes: usize,
-    },
-    /// Frames go on their way, arrive, are stored and acknowledged: so many of each.
-    AgentSends(usize),
-    ControllerHears(usize),
-    Commits(usize),
-    AgentHears(usize),
-    /// The connection is gone with all that is on its way, and there is another one.
-    Cut,
-    /// The agent is killed and starts again.
-    AgentKilled,
-    /// As well, and of its newest file this part is left.
-    PowerLost(f64),
-    /// The disk of the agent's machine is remembered, and put back.
-    Snapshot,
-    PutBack,
-    /// The controller is killed: what it has not committed is gone.
-    ControllerKilled,
-    /// Its database is remembered, and restored.
-    Backup,
-    Restored,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        30 => (any::<bool>(), prop_oneof![9 => 0usize..2_000, 1 => 20_000usize..60_000])
-            .prop_map(|(is_metric, bytes)| Step::Record { is_metric, bytes }),
-        20 => (1usize..6).prop_map(Step::AgentSends),
-        20 => (1usize..6).prop_map(Step::ControllerHears),
-        20 => (1usize..6).prop_map(Step::Commits),
-        20 => (1usize..6).prop_map(Step::AgentHears),
-        4 => Just(Step::Cut),
-        2 => Just(Step::AgentKilled),
-        1 => (0.0..1.0).prop_map(Step::PowerLost),
-        1 => Just(Step::Snapshot),
-        1 => Just(Step::PutBack),
-        2 => Just(Step::ControllerKilled),
-        1 => Just(Step::Backup),
-        1 => Just(Step::Restored),
-    ]
-}
-
 struct Job {
     lane: Lane,
+    /// How often the lane had been sent again.
+    resends: u32,
     spool: SpoolId,
     first_seq: u64,
     records: Vec<Record>,
@@ -101,7 +66,16 @@ struct Database {
     stored: Vec<i64>,
 }
 
-struct World {
+/// The controller's end of a connection that it does not know to be gone.
+struct Old {
+    session: controller::Session,
+    up: VecDeque<ConnectRequest>,
+    connection: usize,
+}
+
+struct World<'a> {
+    /// What the agent's disk is a part of, where it can be filled.
+    small: Option<&'a SmallDisk>,
     disk: tempfile::TempDir,
     lanes: Lanes,
     /// On the agent's disk.
@@ -111,9 +85,15 @@ struct World {
     agent: agent::Session,
     controller: controller::Session,
     connection: usize,
+    old: Option<Old>,
     up: VecDeque<ConnectRequest>,
     down: VecDeque<ConnectResponse>,
     jobs: VecDeque<Job>,
+    /// Connections and lanes of which records were lost, and for how many times that the lane had been sent again: those behind
+    /// them are not stored either.
+    lost: BTreeSet<(usize, Lane, u32)>,
+    /// How full the controller's disk is.
+    room: Level,
     database: Database,
     snapshot: Option<(tempfile::TempDir, u64)>,
     backup: Option<Database>,
@@ -141,36 +121,47 @@ fn hello(lanes: &Lanes) -> v1::Hello {
         agent_id: AGENT.to_owned(),
         agent_version: "0.1.0".to_owned(),
         protocol_version: agent::PROTOCOL_VERSION,
+        capabilities: agent::CAPABILITIES.iter().map(ToString::to_string).collect(),
         spools: lanes.spools(),
         ..Default::default()
     }
 }
 
-fn controller_session() -> controller::Session {
+fn controller_session(room: Level) -> controller::Session {
     let config = Config {
         heartbeat: 30_000_000,
         controller_name: "c1".into(),
         on_clone: OnClone::Refuse,
     };
-    controller::Session::new(AGENT.parse().expect("a UUID"), config, i64::MAX, 0)
+    let mut session = controller::Session::new(AGENT.parse().expect("a UUID"), config, i64::MAX, 0);
+    session.handle(Event::Room(room), 0);
+    session
 }
 
-impl World {
-    fn new() -> Self {
-        let disk = tempfile::tempdir().expect("a directory");
+impl<'a> World<'a> {
+    fn new(small: Option<&'a SmallDisk>) -> Self {
+        let disk = match small {
+            Some(small) => tempfile::tempdir_in(small.path()),
+            None => tempfile::tempdir(),
+        }
+        .expect("a directory");
         let lanes = lanes_at(disk.path(), "1-s1");
         let start = Instant::now();
         Self {
             agent: agent::Session::new(hello(&lanes), now(start, 0)),
-            controller: controller_session(),
+            controller: controller_session(Level::Ample),
+            small,
             disk,
             lanes,
             generation: 1,
             spools: 1,
             connection: 0,
+            old: None,
             up: VecDeque::new(),
             down: VecDeque::new(),
             jobs: VecDeque::new(),
+            lost: BTreeSet::new(),
+            room: Level::Ample,
             database: Database::default(),
             snapshot: None,
             backup: None,
@@ -199,7 +190,7 @@ impl World {
             Step::Commits(jobs) => self.commit(jobs),
             Step::AgentHears(frames) => self.agent_hears(frames),
             Step::Cut => self.connect(),
-            Step::AgentKilled => self.start_agent(),
+            Step::AgentKilled => self.kill_agent(),
             Step::PowerLost(part) => {
                 self.lose_power(part);
                 self.start_agent();
@@ -210,12 +201,18 @@ impl World {
                 self.snapshot = Some((copy, self.generation));
             }
             Step::PutBack => self.put_back(),
-            Step::ControllerKilled => {
-                self.jobs.clear();
-                self.connect();
-            }
+            Step::ControllerKilled => self.kill_controller(),
             Step::Backup => self.backup = Some(self.database.clone()),
             Step::Restored => self.restore(),
+            Step::DiskFills => self.disk_fills(),
+            Step::DiskHasRoom => self.disk_has_room(),
+            Step::SyncFails { is_metric } => self.sync_fails(LANES[usize::from(is_metric)]),
+            Step::DiskTried => self.lanes.settle(self.now().unix_micros),
+            Step::FileDamaged { which, is_gone } => self.damage_file(which, is_gone),
+            Step::CutUnnoticed => self.cut_unnoticed(),
+            Step::OldOneHears(frames) => self.old_one_hears(frames),
+            Step::Room(level) => self.set_room(level),
+            Step::NoRoom => self.no_room(),
         }
     }
 
@@ -251,6 +248,69 @@ impl World {
         }
     }
 
+    /// By a connection that another one has taken the place of. What the controller says there nobody hears.
+    fn old_one_hears(&mut self, frames: usize) {
+        let Some(mut old) = self.old.take() else { return };
+        for _ in 0..frames {
+            let Some(frame) = old.up.pop_front() else { break };
+            for effect in old.session.handle(Event::Frame(Box::new(frame)), self.made) {
+                self.take_in(effect, old.connection);
+            }
+        }
+        self.old = Some(old);
+    }
+
+    fn set_room(&mut self, level: Level) {
+        self.room = level;
+        if let Some(old) = &mut self.old {
+            old.session.handle(Event::Room(level), self.made);
+        }
+        let effects = self.controller.handle(Event::Room(level), self.made);
+        self.carry_out(effects);
+    }
+
+    /// The next job is one too many for the controller's disk.
+    fn no_room(&mut self) {
+        if let Some(job) = self.jobs.pop_front() {
+            self.not_taken(job);
+        }
+    }
+
+    fn not_taken(&mut self, job: Job) {
+        self.lost.insert((job.connection, job.lane, job.resends));
+        if job.connection == self.connection {
+            let event = Event::NotTaken {
+                lane: job.lane,
+                bytes: job.bytes,
+                resends: job.resends,
+            };
+            let effects = self.controller.handle(event, self.made);
+            self.carry_out(effects);
+        }
+    }
+
+    fn take_in(&mut self, effect: Effect, connection: usize) {
+        if let Effect::Ingest {
+            lane,
+            spool,
+            first_seq,
+            records,
+            bytes,
+            resends,
+        } = effect
+        {
+            self.jobs.push_back(Job {
+                lane,
+                resends,
+                spool,
+                first_seq,
+                records,
+                bytes,
+                connection,
+            });
+        }
+    }
+
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -279,21 +339,7 @@ impl World {
                     let effects = self.controller.handle(Event::Admitted(Box::new(admitted)), self.made);
                     self.carry_out(effects);
                 }
-                Effect::Ingest {
-                    lane,
-                    spool,
-                    first_seq,
-                    records,
-                    bytes,
-                    ..
-                } => self.jobs.push_back(Job {
-                    lane,
-                    spool,
-                    first_seq,
-                    records,
-                    bytes,
-                    connection: self.connection,
-                }),
+                Effect::Ingest { .. } => self.take_in(effect, self.connection),
                 Effect::Close(why) => panic!("the controller ends the link: {why:?}"),
                 _ => {}
             }
@@ -304,6 +350,10 @@ impl World {
     fn commit(&mut self, jobs: usize) {
         for _ in 0..jobs {
             let Some(job) = self.jobs.pop_front() else { break };
+            if !self.room.takes(job.lane) || self.lost.contains(&(job.connection, job.lane, job.resends)) {
+                self.not_taken(job);
+                continue;
+            }
             let mark = self
                 .database
                 .marks
@@ -364,7 +414,18 @@ impl World {
         self.up.clear();
         self.down.clear();
         self.agent = agent::Session::new(hello(&self.lanes), self.now());
-        self.controller = controller_session();
+        self.controller = controller_session(self.room);
+    }
+
+    fn cut_unnoticed(&mut self) {
+        let session = std::mem::replace(&mut self.controller, controller_session(self.room));
+        let up = std::mem::take(&mut self.up);
+        self.old = Some(Old {
+            session,
+            up,
+            connection: self.connection,
+        });
+        self.connect();
     }
 
     fn start_agent(&mut self) {
@@ -373,74 +434,11 @@ impl World {
         self.connect();
     }
 
-    fn lose_power(&mut self, part: f64) {
-        let before = self.waiting();
-        for lane in ["results", "metrics"] {
-            let dir = self.disk.path().join("queue").join(AGENT).join(lane);
-            let newest = fs::read_dir(dir)
-                .expect("the lane")
-                .map(|entry| entry.expect("a file").path());
-            let newest = newest.max_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
-            if let Some(path) = newest {
-                let file = fs::OpenOptions::new().write(true).open(path).expect("the file");
-                let length = file.metadata().expect("its length").len();
-                file.set_len((length as f64 * part) as u64).expect("it is cut");
-            }
-        }
-        let spool = self.next_spool(0);
-        self.lanes = lanes_at(self.disk.path(), &spool);
-        let after = self.waiting();
-        self.excused.extend(before.difference(&after));
-    }
-
-    fn put_back(&mut self) {
-        let Some((copy, generation)) = self.snapshot.take() else {
-            return;
-        };
-        let before = self.waiting();
-        fs::remove_dir_all(self.disk.path().join("queue")).expect("the disk is empty");
-        copy_dir(copy.path(), self.disk.path());
-        self.generation = generation;
-        self.snapshot = Some((copy, generation));
-        self.start_agent();
-        let after = self.waiting();
-        self.excused.extend(before.difference(&after));
-        // The connection has not been used for looking.
-        self.connect();
-    }
-
-    fn restore(&mut self) {
-        let Some(backup) = &self.backup else { return };
-        let kept: BTreeSet<i64> = backup.stored.iter().copied().collect();
-        self.excused
-            .extend(self.database.stored.iter().filter(|number| !kept.contains(number)));
-        self.database = backup.clone();
-        self.jobs.clear();
-        self.connect();
-    }
-
-    /// Numbers of all records in the queue, acknowledged or not. Reading them makes them count as sent, so this is for a
-    /// queue that is about to be opened anew or has just been.
-    fn waiting(&mut self) -> BTreeSet<i64> {
-        let spool = format!("{}-look", self.generation + 1_000_000);
-        let mut lanes = lanes_at(self.disk.path(), &spool);
-        let mut found = BTreeSet::new();
-        for lane in LANES {
-            let lane = lanes.lane_mut(lane);
-            let spools: Vec<_> = lane.spools().map(|spool| spool.id().clone()).collect();
-            for spool in spools {
-                let mut seq = 0;
-                while let Some(batch) = lane.take_batch(&spool, seq, 1 << 20) {
-                    seq = batch.last_seq;
-                    found.extend(batch.records.iter().map(|record| record.time_unix_micros));
-                }
-            }
-        }
-        found
-    }
-
     /// No more trouble: until nobody has anything to say.
     fn settle(&mut self) {
+        self.disk_has_room();
+        self.room = Level::Ample;
+        self.old = None;
         self.connect();
         for _ in 0..10_000 {
             self.agent_sends(100);
@@ -456,38 +454,44 @@ impl World {
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            fs::create_dir(&target).expect("a directory");
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o700)).expect("its mode");
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).expect("a copy");
-        }
-    }
-}
+const WHAT: &str = "a disk of the agent that fills, in the model of the link";
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
-
-    #[test]
-    fn whatever_happens_to_both_ends_every_record_is_stored_once_or_was_lost_with_a_disk(
-        steps in prop::collection::vec(step(), 1..250),
-    ) {
-        let mut world = World::new();
-        for step in steps {
-            world.take(step);
+#[test]
+fn whatever_happens_to_both_ends_every_record_is_stored_once_or_was_lost_with_a_disk() {
+    small_disk::alone_or_not(WHAT, |is_alone| {
+        let place = tempfile::tempdir().expect("a directory");
+        let small = is_alone.then(|| SmallDisk::at(place.path(), "size=256m"));
+        let mut config = ProptestConfig::default();
+        config.failure_persistence = None;
+        // Unless PROPTEST_CASES says more.
+        if config.cases == 256 {
+            config.cases = 96;
         }
-        world.settle();
-        let stored: BTreeSet<i64> = world.database.stored.iter().copied().collect();
-        prop_assert_eq!(stored.len(), world.database.stored.len(), "nothing is stored twice");
-        let missing: Vec<i64> = (1..=world.made)
-            .filter(|number| !stored.contains(number) && !world.excused.contains(number))
-            .collect();
-        prop_assert!(missing.is_empty(), "missing: {:?}", missing);
-    }
+        let all = proptest::collection::vec(step(), 1..250);
+        let outcome = TestRunner::new(config).run(&all, |steps| {
+            let mut world = World::new(small.as_ref());
+            for step in steps {
+                world.take(step);
+            }
+            world.settle();
+            // What the agent's queue has to tell of itself bears its time, which is later than any number.
+            let stored: Vec<i64> = world
+                .database
+                .stored
+                .iter()
+                .copied()
+                .filter(|number| *number <= world.made)
+                .collect();
+            let once: BTreeSet<i64> = stored.iter().copied().collect();
+            prop_assert_eq!(once.len(), stored.len(), "nothing is stored twice");
+            let missing: Vec<i64> = (1..=world.made)
+                .filter(|number| !once.contains(number) && !world.excused.contains(number))
+                .collect();
+            prop_assert!(missing.is_empty(), "missing: {:?}", missing);
+            Ok(())
+        });
+        if let Err(failure) = outcome {
+            panic!("{failure}");
+        }
+    });
 }
