@@ -115,7 +115,7 @@ impl Row for v1::AgentHistory {
         let last = kinds(self)
             .filter_map(|kind| kind.last_time.as_ref())
             .max_by_key(|time| key(time));
-        let of = |kind: &Option<v1::HistoryUsage>| kind.clone().unwrap_or_default();
+        let of = |kind: &Option<v1::HistoryUsage>| kind.unwrap_or_default();
         let (results, events, metrics) = (of(&self.results), of(&self.events), of(&self.metrics));
         let number = |number: i64| Cell::new(count::grouped(number));
         vec![

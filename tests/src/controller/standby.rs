@@ -36,8 +36,7 @@ impl Controller {
                 }
                 _ => line.to_owned(),
             });
-            let config = lines.collect::<Vec<_>>().join("\n");
-            config
+            lines.collect::<Vec<_>>().join("\n")
         });
         fs::copy(self.path("tester.yaml"), standby.path("tester.yaml")).expect("the context file is copied");
         standby.rewrite(&standby.path("tester.yaml"), |context| {
