@@ -78,7 +78,7 @@ const TRANSPORT_ROOMS: &[&str] = &[
 /// The storeys of the server from top to bottom: a lower one never names an upper one. What is in no list is domain.
 const TRANSPORT: &[&str] = &["api", "rest", "prom", "web"];
 const BELOW_STORE: &[&str] = &["store", "clock"];
-const PROCESS: &[&str] = &["main", "cli", "app", "dev", "init", "admin", "backup"];
+const PROCESS: &[&str] = &["main", "cli", "app", "dev", "init", "admin", "backup", "doctor"];
 
 #[test]
 fn crates_depend_only_on_crates_below_them() {
