@@ -10,6 +10,7 @@ pub mod liveness;
 mod machines;
 mod persist;
 mod preregister;
+mod throttling;
 mod transitions;
 
 use std::{

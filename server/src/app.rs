@@ -25,7 +25,7 @@ use crate::{
     forks::Forks,
     ingest::{self, Ingest},
     lease::{self, Lease},
-    link::{self, Links},
+    link::{self, Links, arrivals::Arrivals},
     net,
     pki::{self, Pki},
     policies::{self, Policies},
@@ -147,6 +147,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         states: states.clone(),
         telemetry: telemetry.clone(),
         disk: disk.clone(),
+        limits: config.limits.ingest,
     })
     .await?;
     let links = Arc::new(Links::new(config.link.heartbeat));
@@ -221,6 +222,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
             policies,
             ingest: ingest_handle,
             links,
+            arrivals: Arc::new(Arrivals::new(config.limits.links_per_second, std::time::Instant::now())),
             telemetry: telemetry.clone(),
             disk: disk.clone(),
             shutdown: serving.clone(),
@@ -249,6 +251,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         tcp: agents_tcp,
         tls: muster_certs::tls::agent_listener(certificate.served(), pki.agents_clients(), trust_domain)?,
         limits: config.agent_limits(),
+        proxies: config.agent_proxy_protocol.clone(),
         metrics: telemetry.listener("agents"),
         // Links are cut by the agent, and what is no link ends soon.
         distrust: None,
@@ -258,6 +261,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         tcp: api_tcp,
         tls: muster_certs::tls::api_listener(&api_certificate, pki.users_clients(), trust_domain)?,
         limits: config.api_limits(),
+        proxies: Vec::new(),
         metrics: telemetry.listener("api"),
         distrust: Some(pki.watch_distrust()),
     };

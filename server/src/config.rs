@@ -15,6 +15,7 @@ use muster_certs::identity::TrustDomain;
 
 use crate::agents::OnClone;
 use crate::disk;
+use crate::ingest;
 use crate::net;
 use crate::pki::Lifetimes;
 use crate::store;
@@ -34,6 +35,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub agent_listen: SocketAddr,
     pub api_listen: SocketAddr,
+    /// Proxies in front of `agent_listen`: see [`net::Listener`].
+    pub agent_proxy_protocol: Vec<net::Network>,
     /// Where agents reach this controller and those that stand by for it, `host:port`. Agents are told, and keep it. Empty: they
     /// are told nothing, and see [`Config::endpoints`].
     pub advertise: Vec<String>,
@@ -65,12 +68,15 @@ pub struct Link {
     pub heartbeat: Duration,
 }
 
-/// See [`net::Limits`]; they hold for each listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// These three hold for each listener: see [`net::Limits`].
     pub connections: usize,
     pub connections_per_source: usize,
     pub handshakes: usize,
+    /// See [`crate::link::arrivals`].
+    pub links_per_second: usize,
+    pub ingest: ingest::Limits,
 }
 
 /// What happens when the file system of the data directory fills.
@@ -168,6 +174,7 @@ impl Config {
             data_dir,
             agent_listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
             api_listen: SocketAddr::from(([127, 0, 0, 1], 9443)),
+            agent_proxy_protocol: Vec::new(),
             advertise: Vec::new(),
             database: Database::Sqlite,
             link: Link {
@@ -177,6 +184,9 @@ impl Config {
                 connections: 4096,
                 connections_per_source: 1024,
                 handshakes: 256,
+                // A link costs 0.25 to 0.6 ms of CPU, so that this is about half a core.
+                links_per_second: 1_000,
+                ingest: ingest::Limits::default(),
             },
             disk: Disk {
                 limits: disk::Limits::default(),

@@ -3,6 +3,7 @@
 
 mod gaps;
 mod plan;
+mod quotas;
 mod spool_id;
 mod validate;
 
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use quotas::{Held, Limits, Quotas, Share};
 pub use spool_id::SpoolId;
 pub use validate::{is_label_name, is_metric_name};
 
@@ -32,8 +34,6 @@ use crate::{
     telemetry::{Fate, Telemetry},
 };
 
-/// Jobs that wait for the worker of a lane; a link that finds it full waits and sends no further acknowledgement.
-const QUEUE: usize = 1_024;
 /// Records and bytes in one commit.
 const MAX_RECORDS: usize = 4_000;
 const MAX_BYTES: usize = 8 << 20;
@@ -54,6 +54,8 @@ pub struct Job {
     /// Shared with the jobs of its lane that came by the same link: set when one of them is lost. Those behind it are not stored
     /// either, since their mark would speak for it.
     pub lost: Lost,
+    /// Its part of the budget.
+    pub held: Held,
     /// Dropped without an answer when the database fails: nothing is acknowledged then.
     pub done: oneshot::Sender<Done>,
 }
@@ -95,17 +97,32 @@ pub struct Handle {
     metrics: mpsc::Sender<Job>,
     marks: Arc<Marks>,
     states: Arc<States>,
+    quotas: Quotas,
+}
+
+/// Why a job was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    Full,
+    Stopping,
 }
 
 impl Handle {
-    /// Waits while the lane's queue is full; false when the controller is stopping.
-    pub async fn submit(&self, lane: Lane, job: Job) -> bool {
+    /// Never waits: whoever hands in a job has more to do than to wait for the store.
+    pub fn submit(&self, lane: Lane, job: Job) -> Result<(), Refused> {
         let queue = if lane == Lane::Metrics {
             &self.metrics
         } else {
             &self.results
         };
-        queue.send(job).await.is_ok()
+        queue.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Full,
+            mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
+        })
+    }
+
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// How far a spool's lane has been stored; 0: nothing.
@@ -181,12 +198,14 @@ pub struct Deps {
     pub states: Arc<States>,
     pub telemetry: Telemetry,
     pub disk: Disk,
+    pub limits: Limits,
 }
 
 #[derive(Debug)]
 pub struct Ingest {
     deps: Deps,
     marks: Arc<Marks>,
+    quotas: Quotas,
     gaps: Arc<gaps::Gaps>,
     results: mpsc::Receiver<Job>,
     metrics: mpsc::Receiver<Job>,
@@ -203,19 +222,23 @@ impl Ingest {
             }
         }
         let marks = Arc::new(marks);
-        let (results, results_queue) = mpsc::channel(QUEUE);
-        let (metrics, metrics_queue) = mpsc::channel(QUEUE);
+        let quotas = Quotas::new(deps.limits);
+        // The budget fills up before they do; an empty one takes no room.
+        let (results, results_queue) = mpsc::channel(quotas.max_jobs());
+        let (metrics, metrics_queue) = mpsc::channel(quotas.max_jobs());
         let handle = Handle {
             results,
             metrics,
             marks: marks.clone(),
             states: deps.states.clone(),
+            quotas: quotas.clone(),
         };
         Ok((
             Self {
                 gaps: Arc::new(gaps::Gaps::load(&deps.db, deps.agents.clone()).await?),
                 deps,
                 marks,
+                quotas,
                 results: results_queue,
                 metrics: metrics_queue,
             },
@@ -229,6 +252,7 @@ impl Ingest {
             lane,
             deps: self.deps.clone(),
             marks: self.marks.clone(),
+            quotas: self.quotas.clone(),
             gaps: self.gaps.clone(),
         };
         tokio::join!(
@@ -243,6 +267,7 @@ struct Worker {
     lane: Lane,
     deps: Deps,
     marks: Arc<Marks>,
+    quotas: Quotas,
     gaps: Arc<gaps::Gaps>,
 }
 
@@ -266,7 +291,9 @@ impl Worker {
                 bytes += job.bytes;
                 jobs.push(job);
             }
+            self.deps.telemetry.ingest_bytes(self.quotas.held());
             self.commit_all(jobs).await;
+            self.deps.telemetry.ingest_bytes(self.quotas.held());
         }
     }
 
@@ -410,6 +437,14 @@ impl Worker {
             error = error as &dyn std::error::Error,
             "failed to store records; nothing was acknowledged"
         );
+    }
+}
+
+/// The place of a lane where something is kept for each.
+pub fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Metrics => 1,
+        Lane::Results | Lane::Unspecified => 0,
     }
 }
 

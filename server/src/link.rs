@@ -1,6 +1,7 @@
 //! Links: the stream of each connected agent and its session. The session decides and does no I/O; the driver does the I/O
 //! and decides nothing; here is the register of who is connected. Knows frames, but no gRPC.
 
+pub mod arrivals;
 pub mod draining;
 mod driver;
 mod policy_sync;

@@ -5,6 +5,8 @@ mod accept;
 mod admission;
 mod connection;
 mod http;
+mod network;
+mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +22,7 @@ use tokio::sync::watch;
 pub use accept::serve;
 pub use admission::source_of;
 pub use connection::Connection;
+pub use network::Network;
 
 /// Who sent a request; in the extensions of each.
 #[derive(Debug, Clone)]
@@ -38,6 +41,9 @@ pub struct Listener {
     pub tcp: TcpListener,
     pub tls: Arc<muster_certs::rustls::ServerConfig>,
     pub limits: Limits,
+    /// Proxies, which say whose connection they pass on: from them a header of the PROXY protocol is demanded, from others none
+    /// is read.
+    pub proxies: Vec<Network>,
     pub metrics: crate::telemetry::ListenerMetrics,
     /// Told when certificates no longer count that opened a connection before: all that have shown one end then, and may come
     /// again. None: somebody else sees to it.

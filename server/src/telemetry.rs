@@ -2,6 +2,7 @@
 //! thing that is counted. Not the metrics of the fleet, those are records of agents; nothing here is stored.
 
 mod disk;
+mod limits;
 mod links;
 
 use std::sync::Arc;
@@ -48,6 +49,7 @@ struct Metrics {
     accept_errors: Counters<1>,
     agents: Gauges<1>,
     links: links::Metrics,
+    limits: limits::Metrics,
     certificates_late: Gauge,
     clocks_wrong: Gauge,
     ca_expiry: Gauge,
@@ -119,6 +121,7 @@ impl Telemetry {
             api_certificate_expiry.clone(),
         );
         let links = links::Metrics::register(&mut registry);
+        let limits = limits::Metrics::register(&mut registry);
         let records = Counters::<2>::default();
         registry.register(
             "records",
@@ -174,6 +177,7 @@ impl Telemetry {
             accept_errors,
             agents,
             links,
+            limits,
             certificates_late,
             clocks_wrong,
             ca_expiry,

@@ -250,6 +250,13 @@ impl Controller {
         self.ctl().ok(&["apply".as_ref(), "-f".as_ref(), path.as_os_str()])
     }
 
+    /// A metric of `/metrics`, by its name and labels; 0 when it is not there.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
     /// A file of the harness beside the controller's.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

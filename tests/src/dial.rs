@@ -24,10 +24,18 @@ pub async fn tls(
     port: u16,
     identity: Option<&IdentityFile>,
 ) -> Result<TlsStream<TcpStream>, Error> {
-    let roots = pem::certificates(&fs::read_to_string(controller.data_dir().join("pki/root.pem"))?)?;
-    let config = tls::operator(&roots, &trust_domain(), identity)?;
     let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
     tcp.set_nodelay(true)?;
+    tls_over(controller, tcp, identity).await
+}
+
+async fn tls_over(
+    controller: &Controller,
+    tcp: TcpStream,
+    identity: Option<&IdentityFile>,
+) -> Result<TlsStream<TcpStream>, Error> {
+    let roots = pem::certificates(&fs::read_to_string(controller.data_dir().join("pki/root.pem"))?)?;
+    let config = tls::operator(&roots, &trust_domain(), identity)?;
     Ok(TlsConnector::from(config)
         .connect(tls::server_name("127.0.0.1"), tcp)
         .await?)
@@ -35,7 +43,20 @@ pub async fn tls(
 
 /// The same, ready for gRPC.
 pub async fn channel(controller: &Controller, port: u16, identity: Option<&IdentityFile>) -> Result<Channel, Error> {
-    let mut stream = Some(TokioIo::new(tls(controller, port, identity).await?));
+    over(tls(controller, port, identity).await?).await
+}
+
+/// The same over a connection on which something was said before.
+pub async fn channel_over(
+    controller: &Controller,
+    tcp: TcpStream,
+    identity: Option<&IdentityFile>,
+) -> Result<Channel, Error> {
+    over(tls_over(controller, tcp, identity).await?).await
+}
+
+async fn over(tls: TlsStream<TcpStream>) -> Result<Channel, Error> {
+    let mut stream = Some(TokioIo::new(tls));
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = stream
             .take()

@@ -64,6 +64,8 @@ pub struct Entry {
     pub machines: Machines,
     /// What copies of it have tried since the controller started.
     pub conflict: Conflict,
+    /// When it was slowed down last, and in which lane.
+    pub throttled: Option<(&'static str, Micros)>,
 }
 
 /// What happens to a machine that shows the identity of an agent that is connected from another machine.
@@ -134,6 +136,7 @@ impl Entry {
             preregistered: row.preregistered,
             machines: Machines::from_json(&row.fingerprint).map_err(|error| corrupt(error.to_string()))?,
             conflict: Conflict::default(),
+            throttled: None,
         })
     }
 
@@ -233,6 +236,7 @@ impl From<&store::NewAgent<'_>> for Entry {
             preregistered: false,
             machines: Machines::default(),
             conflict: Conflict::default(),
+            throttled: None,
         }
     }
 }

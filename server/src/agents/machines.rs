@@ -112,7 +112,7 @@ impl Agents {
         Some(entry.clone())
     }
 
-    fn notices(&self, notices: impl IntoIterator<Item = EventRow>) {
+    pub(super) fn notices(&self, notices: impl IntoIterator<Item = EventRow>) {
         self.lock_notices().extend(notices);
         self.persist.notify_one();
     }

@@ -1,6 +1,10 @@
 //! `LinkService`: gives the stream to a link and turns its end into a status.
 
-use std::{future::ready, pin::Pin};
+use std::{
+    future::ready,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use futures_util::{Stream, StreamExt as _};
 use muster_proto::{
@@ -10,6 +14,7 @@ use muster_proto::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::info;
 
 use super::{Api, controllers, problem};
 use crate::{
@@ -19,6 +24,8 @@ use crate::{
     net::Peer,
 };
 
+/// When an agent comes again for which there was no room.
+const OVERLOADED: Duration = Duration::from_secs(5);
 /// Frames that wait for a slow agent before its link does.
 const OUTBOUND: usize = 16;
 
@@ -50,6 +57,18 @@ impl LinkService for Api {
                 .map(|it| clock::from_system(it.not_after))
                 .unwrap_or_default(),
         };
+        // Before anything is made of it.
+        if let Err(later) = self.link.arrivals.knock(agent, Instant::now()) {
+            self.telemetry.link_turned_away();
+            if later.is_first {
+                info!(agent.id = %agent, "more links than limits.links_per_second allows: newcomers are told when to come");
+            }
+            if let Some(connection) = connection {
+                connection.close();
+            }
+            return Err(problem::status(&ctx, too_many(later.after)));
+        }
+        self.telemetry.link_admitted();
         let inbound = request
             .into_inner()
             .map(|frame| frame.map_err(|status| what_is_wrong(&status)))
@@ -114,6 +133,12 @@ fn to_problem(close: Close) -> Option<Problem> {
         ),
         Close::Draining => controllers::draining(),
         Close::ShuttingDown => problem::shutting_down(),
+        Close::Overloaded => Problem::new(
+            Code::ResourceExhausted,
+            ErrorReason::RateLimited,
+            "more is on its way than the controller has room for; what was not acknowledged is to be sent again",
+        )
+        .with_retry_after(OVERLOADED),
         Close::StoreFailed => Problem::new(
             Code::Unavailable,
             ErrorReason::Unavailable,
@@ -126,6 +151,18 @@ fn to_problem(close: Close) -> Option<Problem> {
         ),
         Close::Protocol(text) => protocol(&text),
     })
+}
+
+fn too_many(retry_after: Duration) -> Problem {
+    Problem::new(
+        Code::ResourceExhausted,
+        ErrorReason::RateLimited,
+        format!(
+            "more links begin than the controller takes in a second; come again in {} s",
+            retry_after.as_secs_f64().ceil()
+        ),
+    )
+    .with_retry_after(retry_after)
 }
 
 fn protocol(text: &str) -> Problem {

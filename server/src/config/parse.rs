@@ -11,6 +11,7 @@ use muster_proto::duration;
 use muster_proto::threshold::Amount;
 
 use crate::agents::OnClone;
+use crate::net;
 
 use super::{ApiCertificate, Config, Database, DatabaseUrl, Keep, LogFormat, Mistake, value};
 
@@ -125,6 +126,7 @@ impl<'a> Section<'a> {
         self.set("api_listen", &mut config.api_listen, |node| {
             value::listen_address(text(node)?)
         });
+        self.set("agent_proxy_protocol", &mut config.agent_proxy_protocol, networks);
         self.set("advertise", &mut config.advertise, endpoints);
         let url = self.optional("database", database);
         let file = self.optional("database_url_file", database_url_file);
@@ -153,6 +155,19 @@ impl<'a> Section<'a> {
                 count,
             );
             limits.set("handshakes", &mut config.limits.handshakes, count);
+            limits.set("links_per_second", &mut config.limits.links_per_second, up_to(10_000));
+            let ingest = &mut config.limits.ingest;
+            limits.set("ingest_bytes", &mut ingest.bytes, at_least(16 << 20));
+            limits.set(
+                "agent_records_per_second",
+                &mut ingest.agent_records_per_second,
+                |node| up_to(1_000_000)(node).map(|count| count as u64),
+            );
+            limits.set(
+                "agent_bytes_per_second",
+                &mut ingest.agent_bytes_per_second,
+                at_least(1 << 10),
+            );
         });
         self.section("disk", |disk| {
             disk.set("refuse_metrics_below", &mut config.disk.limits.metrics, free);
@@ -213,10 +228,7 @@ impl<'a> Section<'a> {
     fn keep(&mut self, key: &'static str, keep: &mut Keep) {
         self.section(key, |section| {
             section.set("age", &mut keep.age, between(MINUTE, 20 * YEAR));
-            section.set("bytes", &mut keep.bytes, |node| match value::bytes(text(node)?)? {
-                bytes if bytes < 1 << 20 => Err("must be at least 1MiB".to_owned()),
-                bytes => Ok(bytes),
-            });
+            section.set("bytes", &mut keep.bytes, at_least(1 << 20));
         });
     }
 
@@ -298,9 +310,21 @@ fn on_clone(node: &Node) -> Result<OnClone, String> {
 }
 
 fn count(node: &Node) -> Result<usize, String> {
-    match node.value {
-        Value::Int(n) if (1..=1_000_000).contains(&n) => Ok(n as usize),
-        _ => Err("must be a whole number from 1 to 1000000".to_owned()),
+    up_to(1_000_000)(node)
+}
+
+fn up_to(most: usize) -> impl FnOnce(&Node) -> Result<usize, String> {
+    move |node| match node.value {
+        Value::Int(n) if usize::try_from(n).is_ok_and(|n| (1..=most).contains(&n)) => Ok(n as usize),
+        _ => Err(format!("must be a whole number from 1 to {most}")),
+    }
+}
+
+fn at_least(least: u64) -> impl FnOnce(&Node) -> Result<u64, String> {
+    move |node| match value::bytes(text(node)?)? {
+        bytes if bytes < least && least >= 1 << 20 => Err(format!("must be at least {}MiB", least >> 20)),
+        bytes if bytes < least => Err(format!("must be at least {}KiB", least >> 10)),
+        bytes => Ok(bytes),
     }
 }
 
@@ -351,13 +375,25 @@ fn absolute_path(node: &Node) -> Result<PathBuf, String> {
     }
 }
 
-fn endpoints(node: &Node) -> Result<Vec<String>, String> {
-    let Value::Seq(items) = &node.value else {
-        return Err("must be a list: [\"controller.example.com:8443\"]".to_owned());
-    };
-    if items.len() > 32 {
-        return Err("has more than 32 elements".to_owned());
+fn list<'a>(node: &'a Node, example: &str) -> Result<&'a [Node], String> {
+    match &node.value {
+        Value::Seq(items) if items.len() > 32 => Err("has more than 32 elements".to_owned()),
+        Value::Seq(items) => Ok(items),
+        _ => Err(format!("must be a list: [\"{example}\"]")),
     }
+}
+
+fn networks(node: &Node) -> Result<Vec<net::Network>, String> {
+    let network = |item| {
+        let text = text(item)?;
+        text.parse()
+            .map_err(|error| format!("`{}` {error}", value::shown(text)))
+    };
+    list(node, "10.0.0.0/8")?.iter().map(network).collect()
+}
+
+fn endpoints(node: &Node) -> Result<Vec<String>, String> {
+    let items = list(node, "controller.example.com:8443")?;
     let endpoint = |item| {
         let text = text(item)?;
         value::check_endpoint(text).map(|()| text.to_owned())

@@ -44,6 +44,10 @@ data_dir: {data_dir}
 agent_listen: {agent_listen}
 api_listen: {api_listen}
 
+# Proxies in front of agent_listen that say by the PROXY protocol, version 1 or 2, whose connection they pass on: networks
+# like 10.0.0.0/8. From them such a header is demanded, from others none is read.
+# agent_proxy_protocol: []
+
 # How agents reach this controller; goes into the join command. Default: agent_listen, or the name of this machine.
 {advertise}
 
@@ -54,11 +58,15 @@ api_listen: {api_listen}
 # link:
 #   heartbeat: 30s               # an agent is late after two of these and offline after four
 
-# Of each listener. Connections of agents count until they are established as links.
+# Docs: docs/operations.md. The first three are of each listener; connections of agents count until they are links.
 # limits:
 #   connections: 4096
 #   connections_per_source: 1024
 #   handshakes: 256
+#   links_per_second: 1000             # agents beyond that are told when to come
+#   ingest_bytes: 256MiB               # received and not stored yet, of all agents; at least 16KiB for each
+#   agent_records_per_second: 2000     # of each agent and queue; what is beyond is taken later
+#   agent_bytes_per_second: 4MiB
 
 # When the file system of data_dir fills: less than this free, and metrics stay with the agents, then everything does. Percent or
 # bytes. The ballast is a file that is given up for operators' changes on a full disk; at most 1% of the file system, or none.

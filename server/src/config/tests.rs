@@ -34,9 +34,10 @@ fn three_keys_are_enough() {
 fn every_key_is_taken() {
     let config = parse(
         "name: c1\ntrust_domain: example.muster\ndata_dir: /srv/muster\n\
-         agent_listen: \"[::]:18443\"\napi_listen: 192.0.2.1:19443\nadvertise: [muster.example.com:8443]\n\
+         agent_listen: \"[::]:18443\"\napi_listen: 192.0.2.1:19443\nadvertise: [muster.example.com:8443]\nagent_proxy_protocol: [10.0.0.0/8, 192.0.2.7]\n\
          database: postgres://muster@db/muster\nlink: { heartbeat: 10s }\n\
-         limits: { connections: 5, connections_per_source: 4, handshakes: 3 }\n\
+         limits: { connections: 5, connections_per_source: 4, handshakes: 3, links_per_second: 50, ingest_bytes: 64MiB, \
+         agent_records_per_second: 70, agent_bytes_per_second: 80KiB }\n\
          retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n  deleted_agents: 30d\n\
          certificates: { agent: 24h, user: 7d, controller: 14d }\n\
          enrollment: { on_clone: fork }\nlogging: { level: debug, format: json }\n\
@@ -45,6 +46,8 @@ fn every_key_is_taken() {
     .unwrap();
     assert_eq!(config.agent_listen.port(), 18443);
     assert_eq!(config.api_listen.to_string(), "192.0.2.1:19443");
+    let proxies: Vec<String> = config.agent_proxy_protocol.iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.7/32"]);
     assert_eq!(config.advertise, ["muster.example.com:8443"]);
     assert!(matches!(config.source(), store::Source::Postgres(url) if url == "postgres://muster@db/muster"));
     assert_eq!(config.link.heartbeat, Duration::from_secs(10));
@@ -56,6 +59,16 @@ fn every_key_is_taken() {
         (5, 4)
     );
     assert_eq!(config.agent_limits().max_handshakes, 3);
+    assert_eq!(config.limits.links_per_second, 50);
+    let ingest = config.limits.ingest;
+    assert_eq!(
+        (
+            ingest.bytes,
+            ingest.agent_records_per_second,
+            ingest.agent_bytes_per_second
+        ),
+        (64 << 20, 70, 80 << 10)
+    );
     assert_eq!(
         config.retention.metrics,
         Keep {

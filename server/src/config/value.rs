@@ -33,7 +33,7 @@ pub fn check_endpoint(text: &str) -> Result<(), String> {
 }
 
 /// As much of an input as belongs into a message.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 

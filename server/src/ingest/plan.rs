@@ -11,7 +11,7 @@ use muster_proto::{
 use prost::Message as _;
 use tokio::sync::oneshot;
 
-use super::{Done, Job, Lost, SpoolId, lane_name, validate};
+use super::{Done, Held, Job, Lost, SpoolId, lane_name, validate};
 use crate::{
     clock::{self, Micros},
     policies::PolicySet,
@@ -30,6 +30,8 @@ pub struct Work {
     received_at: Micros,
     /// See `Job`.
     pub lost: Lost,
+    /// Until it is dropped.
+    _held: Option<Held>,
     /// Set by `finish`.
     pub done: Option<Done>,
 }
@@ -51,6 +53,7 @@ impl Work {
             through_seq: job.first_seq.saturating_add(job.records.len() as u64).saturating_sub(1),
             received_at: job.received_at,
             lost: job.lost,
+            _held: Some(job.held),
             done: None,
         };
         for (index, record) in job.records.into_iter().enumerate() {
@@ -80,6 +83,7 @@ impl Work {
             rejected: Vec::new(),
             received_at: self.received_at,
             lost: self.lost.clone(),
+            _held: None,
             done: None,
         }
     }

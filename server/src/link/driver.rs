@@ -21,6 +21,7 @@ use tracing::{debug, info};
 use self::door::{Newcomer, answered};
 use super::{
     Close, Config, Links, Registered,
+    arrivals::Arrivals,
     draining::{Due, Follower},
     probe::Probe,
     session::{Effect, Event, Session},
@@ -30,7 +31,7 @@ use crate::{
     clock::{self, Micros},
     clones::Party,
     disk::{Disk, Level},
-    ingest::{self, Job, Lost, Why},
+    ingest::{self, Job, Lost, Refused, Why},
     pki::Pki,
     policies::{Compiled, Policies},
     telemetry::Telemetry,
@@ -47,6 +48,7 @@ pub struct Deps {
     pub pki: Arc<Pki>,
     pub ingest: ingest::Handle,
     pub links: Arc<Links>,
+    pub arrivals: Arc<Arrivals>,
     pub telemetry: Telemetry,
     pub disk: Disk,
     pub shutdown: CancellationToken,
@@ -109,7 +111,9 @@ pub async fn run(
     outbound: Outbound,
     on_active: Box<dyn FnOnce() + Send>,
 ) {
-    let session = Session::new(agent, deps.config.clone(), shown.not_after, clock::now());
+    let now = clock::now();
+    let share = deps.ingest.quotas().share(agent, deps.agents.count(), now);
+    let session = Session::new(agent, deps.config.clone(), shown.not_after, share, now);
     let session_id = uuid::Uuid::new_v4();
     // As good as drawn by lot.
     let place = session_id.as_u64_pair().0;
@@ -190,6 +194,7 @@ impl Link {
                     Some(Err(None)) | None => Event::Ended,
                 },
                 _ = ticks.tick() => Event::Tick,
+                () = passed(self.session.deadline()) => Event::Tick,
             };
             if let Some(close) = self.step(event).await {
                 return close;
@@ -224,6 +229,7 @@ impl Link {
                         records,
                         bytes,
                         resends,
+                        held,
                     } => {
                         let (done, wait) = oneshot::channel();
                         let received_at = clock::now();
@@ -236,10 +242,13 @@ impl Link {
                             received_at,
                             bytes: bytes as usize,
                             lost: lost.clone(),
+                            held,
                             done,
                         };
-                        if !self.submit(lane, job).await {
-                            return Some(Close::ShuttingDown);
+                        match self.deps.ingest.submit(lane, job) {
+                            Ok(()) => {}
+                            Err(Refused::Full) => return Some(Close::Overloaded),
+                            Err(Refused::Stopping) => return Some(Close::ShuttingDown),
                         }
                         let telemetry = self.deps.telemetry.clone();
                         let pending = wait.map(move |done| {
@@ -284,27 +293,17 @@ impl Link {
                     }
                     Effect::TrustBundleHeld(version) => self.deps.agents.set_bundle_version(self.agent, version),
                     Effect::Leaving => self.deps.agents.leaving(self.agent, &self.session_id),
+                    Effect::Throttled(lane) => {
+                        let lane = ingest::lane_name(lane);
+                        self.deps.telemetry.throttled(lane);
+                        self.deps.agents.throttled(self.agent, lane, clock::now());
+                    }
                     Effect::PolicySyncSent => self.deps.telemetry.policy_sync(),
                     Effect::Close(close) => return Some(close),
                 }
             }
         }
         None
-    }
-
-    /// False when the controller is stopping. While a full queue keeps the link from being read, the agent's silence is not
-    /// its own.
-    async fn submit(&mut self, lane: Lane, job: Job) -> bool {
-        let submitted = self.deps.ingest.submit(lane, job);
-        tokio::pin!(submitted);
-        let heartbeat = Duration::from_micros(self.deps.config.heartbeat.max(1) as u64);
-        loop {
-            tokio::select! {
-                taken = &mut submitted => return taken,
-                () = self.deps.shutdown.cancelled() => return false,
-                () = tokio::time::sleep(heartbeat) => self.deps.agents.seen(self.agent, clock::now()),
-            }
-        }
     }
 
     /// What tells whether records were lost that those of this lane come behind.
@@ -365,6 +364,13 @@ impl Drop for Link {
         }
         // The receiver may be gone, and a peer that does not read is not waited for.
         let _ = self.outbound.try_send(Err(self.close.clone()));
+    }
+}
+
+async fn passed(deadline: Option<Micros>) {
+    match deadline {
+        Some(at) => tokio::time::sleep(Duration::from_micros(u64::try_from(at - clock::now()).unwrap_or(0))).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     agents::{OnClone, Report},
     clock::{self, Micros},
     disk::Level,
+    ingest::Share,
     policies::PolicySet,
 };
 
@@ -30,6 +31,9 @@ const TRUST_BUNDLE: &str = "trust-bundle";
 const RESEND: &str = "resend";
 /// Capability of agents that leave when they are told to.
 const DRAIN: &str = "drain";
+/// Frames before Welcome, which an agent waits for.
+const MAX_EARLY: usize = 64;
+const MAX_EARLY_BYTES: usize = 1 << 20;
 const MAX_FACTS: usize = 1_000;
 /// Digests are "sha256:<hex>".
 const MAX_DIGEST: usize = 128;
@@ -51,6 +55,7 @@ enum State {
     Admitting {
         held_digest: String,
         early: Vec<ConnectRequest>,
+        early_bytes: usize,
     },
     Active(Active),
     Closed,
@@ -61,7 +66,6 @@ struct Active {
     /// The set that was sent last; none until the first.
     policies: Option<Arc<PolicySet>>,
     config: AgentConfig,
-    intake: Intake,
     last_sent: Micros,
     probe: Option<Asked>,
 }
@@ -74,6 +78,7 @@ struct Asked(Micros);
 pub struct Session {
     agent: AgentId,
     config: Config,
+    intake: Intake,
     /// When the certificate ends that the link was made with. Who has renewed it makes another link.
     expires: Micros,
     state: State,
@@ -92,10 +97,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(agent: AgentId, config: Config, expires: Micros, now: Micros) -> Self {
+    pub fn new(agent: AgentId, config: Config, expires: Micros, share: Share, now: Micros) -> Self {
         Self {
             agent,
             config,
+            intake: Intake::new(share),
             expires,
             state: State::Handshake,
             last_heard: now,
@@ -106,6 +112,11 @@ impl Session {
             room: Level::Ample,
             drains: false,
         }
+    }
+
+    /// When [`Event::Tick`] is wanted, if that is sooner than it comes by itself.
+    pub fn deadline(&self) -> Option<Micros> {
+        self.intake.deadline()
     }
 
     /// Frames of a kind that is not known here.
@@ -128,11 +139,13 @@ impl Session {
                 spool,
                 bytes,
                 done,
-            } => self.intake(|intake| intake.committed(lane, &spool, bytes, done)),
-            Event::NotTaken { lane, bytes, resends } => self.intake(|intake| intake.not_taken(lane, bytes, resends)),
+            } => self.intake(|intake| intake.committed(lane, spool, bytes, done, now)),
+            Event::NotTaken { lane, bytes, resends } => {
+                self.intake(|intake| intake.not_taken(lane, bytes, resends, now))
+            }
             Event::Room(level) => {
                 self.room = level;
-                self.intake(|intake| intake.room(level))
+                self.intake(|intake| intake.room(level, now))
             }
             Event::StoreFailed => vec![Effect::Close(Close::StoreFailed)],
             Event::Policies(policies) => self.policies(policies),
@@ -170,11 +183,13 @@ impl Session {
             }
             (State::Handshake, _) => return protocol("the first frame must be Hello"),
             (_, Frame::Hello(_)) => return protocol("Hello came twice"),
-            (State::Admitting { early, .. }, _) => {
-                if early.len() >= 64 {
+            (State::Admitting { early, early_bytes, .. }, _) => {
+                let frame = ConnectRequest { frame: Some(frame) };
+                *early_bytes += frame.encoded_len();
+                if early.len() >= MAX_EARLY || *early_bytes > MAX_EARLY_BYTES {
                     return protocol("too many frames before Welcome");
                 }
-                early.push(ConnectRequest { frame: Some(frame) });
+                early.push(frame);
                 return Vec::new();
             }
             (State::Active(active), _) => active,
@@ -187,7 +202,10 @@ impl Session {
         match frame {
             Frame::Hello(_) => {}
             Frame::Heartbeat(heartbeat) => effects.push(Effect::Report(report(heartbeat, now))),
-            Frame::Records(records) => effects.extend(active.intake.records(records)),
+            Frame::Records(records) => match self.intake.records(records, now) {
+                Ok(effect) => effects.extend(effect),
+                Err(close) => effects.push(Effect::Close(close)),
+            },
             Frame::PolicyStatus(status) if status.digest.len() > MAX_DIGEST => {
                 return protocol("the digest of the policy status is not one");
             }
@@ -224,6 +242,7 @@ impl Session {
                 self.state = State::Admitting {
                     held_digest,
                     early: Vec::new(),
+                    early_bytes: 0,
                 };
                 vec![Effect::Admit(Box::new(admission))]
             }
@@ -232,15 +251,14 @@ impl Session {
     }
 
     fn admitted(&mut self, admitted: Admitted, now: Micros) -> Vec<Effect> {
-        let State::Admitting { held_digest, early } = std::mem::replace(&mut self.state, State::Closed) else {
+        let State::Admitting { held_digest, early, .. } = std::mem::replace(&mut self.state, State::Closed) else {
             return Vec::new();
         };
-        let intake = Intake::new(self.room, self.resends);
         let welcome = v1::Welcome {
             session_id: admitted.session_id,
             heartbeat_interval_micros: self.config.heartbeat,
             acked: admitted.acked,
-            windows: intake.windows(),
+            windows: self.intake.begin(self.room, self.resends, now),
             capabilities: Vec::new(),
             facts_digest: admitted.facts_digest,
             policy_status_digest: admitted.policy_status_digest,
@@ -257,7 +275,6 @@ impl Session {
         self.state = State::Active(Active {
             policies: is_held.then(|| admitted.policies.clone()),
             config: admitted.config,
-            intake,
             last_sent: now,
             probe: None,
         });
@@ -270,9 +287,10 @@ impl Session {
         effects
     }
 
+    /// Before the link is active nothing has come that this could be about.
     fn intake(&mut self, on: impl FnOnce(&mut Intake) -> Vec<Effect>) -> Vec<Effect> {
-        match &mut self.state {
-            State::Active(active) => on(&mut active.intake),
+        match &self.state {
+            State::Active(_) => on(&mut self.intake),
             _ => Vec::new(),
         }
     }
@@ -358,17 +376,20 @@ impl Session {
         if now >= self.expires {
             return vec![Effect::Close(Close::Expired)];
         }
-        match &mut self.state {
-            // Also when the clock was set back behind the last one.
-            State::Active(active) if (now - active.last_sent).abs() >= self.config.heartbeat => {
-                active.last_sent = now;
-                vec![send(Frame::Heartbeat(v1::ControllerHeartbeat {
-                    time_unix_micros: now,
-                    answer_now: false,
-                }))]
-            }
-            _ => Vec::new(),
+        let State::Active(active) = &mut self.state else {
+            return Vec::new();
+        };
+        let mut effects = self.intake.acknowledge(now);
+        effects.extend(self.intake.take_back(now));
+        // Also when the clock was set back behind the last one.
+        if (now - active.last_sent).abs() >= self.config.heartbeat {
+            active.last_sent = now;
+            effects.push(send(Frame::Heartbeat(v1::ControllerHeartbeat {
+                time_unix_micros: now,
+                answer_now: false,
+            })));
         }
+        effects
     }
 }
 

@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::admission::{Admission, Slot};
+use super::admission::{Admission, Refusal, Slot};
 use super::http::{self, Serving};
-use super::{Connection, Limits, Listener, Peer};
+use super::{Connection, Limits, Listener, Network, Peer, proxy};
 use crate::telemetry::ListenerMetrics;
 
 /// How long to wait when the system has no more file descriptors or memory for a connection.
@@ -45,6 +45,7 @@ where
         tcp,
         tls,
         limits,
+        proxies,
         metrics,
         distrust,
     } = listener;
@@ -57,6 +58,7 @@ where
         acceptor: TlsAcceptor::from(tls),
         handshakes: Semaphore::new(limits.max_handshakes),
         limits,
+        proxies,
         metrics,
         distrust,
         shutdown: shutdown.clone(),
@@ -71,7 +73,11 @@ where
         failing: false,
     };
     while let Some((stream, addr)) = shutdown.run_until_cancelled(source.next()).await {
-        match admission.admit(addr.ip()) {
+        let admitted = match shared.is_proxy(addr) {
+            true => admission.admit_unknown(),
+            false => admission.admit(addr.ip()),
+        };
+        match admitted {
             Ok(slot) => {
                 shared.metrics.accepted();
                 tracker.spawn(connection(Arc::clone(&shared), service.clone(), stream, addr, slot));
@@ -102,12 +108,19 @@ struct Shared {
     acceptor: TlsAcceptor,
     handshakes: Semaphore,
     limits: Limits,
+    proxies: Vec<Network>,
     metrics: ListenerMetrics,
     distrust: Option<watch::Receiver<()>>,
     shutdown: CancellationToken,
     /// The grace is over: drop everything.
     gone: CancellationToken,
     tracker: TaskTracker,
+}
+
+impl Shared {
+    fn is_proxy(&self, addr: SocketAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(addr.ip()))
+    }
 }
 
 /// The listening socket, as a source of connections that has no errors.
@@ -168,7 +181,7 @@ fn is_of_connection(error: &io::Error) -> bool {
 }
 
 /// The life of one connection.
-async fn connection<S, B>(shared: Arc<Shared>, service: S, stream: TcpStream, addr: SocketAddr, slot: Slot)
+async fn connection<S, B>(shared: Arc<Shared>, service: S, stream: TcpStream, mut addr: SocketAddr, mut slot: Slot)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -181,7 +194,11 @@ where
     let mut distrust = shared.distrust.clone();
     distrust.iter_mut().for_each(watch::Receiver::mark_unchanged);
     // Nothing of the peer's is under way before the handshake is done, so shutdown needs no grace here.
-    let Some(tls) = shared.shutdown.run_until_cancelled(handshake(&shared, stream)).await else {
+    let Some(tls) = shared
+        .shutdown
+        .run_until_cancelled(handshake(&shared, stream, &mut addr, &mut slot))
+        .await
+    else {
         return;
     };
     let tls = match tls {
@@ -223,10 +240,22 @@ where
     }
 }
 
-async fn handshake(shared: &Shared, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
+/// `addr` is the peer's, and becomes that of whom a proxy says it is.
+async fn handshake(
+    shared: &Shared,
+    mut stream: TcpStream,
+    addr: &mut SocketAddr,
+    slot: &mut Slot,
+) -> Result<TlsStream<TcpStream>, Failure> {
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let handshake = async {
         http::tune(&stream).map_err(Failure::Io)?;
+        if shared.is_proxy(*addr) {
+            if let Some(source) = proxy::read(&mut stream).await? {
+                *addr = source;
+            }
+            slot.comes_from(addr.ip()).map_err(Failure::Refused)?;
+        }
         // A peer that sends nothing takes no turn from those that do.
         stream.readable().await.map_err(Failure::Io)?;
         let Ok(turn) = shared.handshakes.acquire().await else {
@@ -255,6 +284,10 @@ async fn handshake(shared: &Shared, stream: TcpStream) -> Result<TlsStream<TcpSt
 enum Failure {
     #[error("the peer did not complete the handshake in time")]
     TimedOut,
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
+    #[error("too many connections of one source")]
+    Refused(Refusal),
     #[error("{}", describe(.0).unwrap_or_else(|| .0.to_string()))]
     Io(io::Error),
 }
@@ -262,7 +295,12 @@ enum Failure {
 impl Failure {
     /// The label of its counter.
     fn reason(&self) -> &'static str {
-        let Failure::Io(error) = self else { return "timeout" };
+        let error = match self {
+            Failure::TimedOut => return "timeout",
+            Failure::Proxy(_) => return "proxy_header",
+            Failure::Refused(refusal) => return refusal.reason(),
+            Failure::Io(error) => error,
+        };
         match error.get_ref().and_then(|e| e.downcast_ref::<TlsError>()) {
             None => "closed",
             Some(TlsError::InvalidMessage(_)) => "not_tls",

@@ -46,20 +46,21 @@ impl Admission {
 
     /// A place for one more connection from `addr`; it is free again when the slot is dropped.
     pub(super) fn admit(self: &Arc<Self>, addr: IpAddr) -> Result<Slot, Refusal> {
-        let source = source_of(addr);
+        let mut slot = self.admit_unknown()?;
+        slot.comes_from(addr)?;
+        Ok(slot)
+    }
+
+    /// The same for one whose source is not known yet: until it is, only the total counts it.
+    pub(super) fn admit_unknown(self: &Arc<Self>) -> Result<Slot, Refusal> {
         let mut counts = self.counts();
         if counts.total >= self.max_total {
             return Err(Refusal::Total);
         }
-        let of_source = counts.by_source.get(&source).copied().unwrap_or(0);
-        if of_source >= self.max_per_source {
-            return Err(Refusal::Source);
-        }
-        counts.by_source.insert(source, of_source + 1);
         counts.total += 1;
         Ok(Slot {
             admission: Arc::clone(self),
-            source,
+            source: None,
         })
     }
 
@@ -73,17 +74,34 @@ impl Admission {
 #[derive(Debug)]
 pub(super) struct Slot {
     admission: Arc<Admission>,
-    source: IpAddr,
+    source: Option<IpAddr>,
+}
+
+impl Slot {
+    /// The source of a connection whose source was not known.
+    pub(super) fn comes_from(&mut self, addr: IpAddr) -> Result<(), Refusal> {
+        let source = source_of(addr);
+        let mut counts = self.admission.counts();
+        let of_source = counts.by_source.entry(source).or_default();
+        if *of_source >= self.admission.max_per_source {
+            return Err(Refusal::Source);
+        }
+        *of_source += 1;
+        self.source = Some(source);
+        Ok(())
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
         counts.total -= 1;
-        if let Some(n) = counts.by_source.get_mut(&self.source) {
+        if let Some(source) = self.source
+            && let Some(n) = counts.by_source.get_mut(&source)
+        {
             *n -= 1;
             if *n == 0 {
-                counts.by_source.remove(&self.source);
+                counts.by_source.remove(&source);
             }
         }
     }
@@ -125,6 +143,21 @@ mod tests {
         let _one = admission.admit(ip("192.0.2.1")).unwrap();
         let _two = admission.admit(ip("192.0.2.2")).unwrap();
         assert_eq!(admission.admit(ip("192.0.2.3")).unwrap_err(), Refusal::Total);
+    }
+
+    #[test]
+    fn a_source_that_is_learned_later_counts_from_then_on() {
+        let admission = Admission::new(3, 1);
+        let mut proxied = [admission.admit_unknown().unwrap(), admission.admit_unknown().unwrap()];
+        assert_eq!(proxied[0].comes_from(ip("192.0.2.1")), Ok(()));
+        assert_eq!(proxied[1].comes_from(ip("192.0.2.1")), Err(Refusal::Source));
+        assert_eq!(proxied[1].comes_from(ip("192.0.2.2")), Ok(()));
+        let third = admission.admit_unknown().unwrap();
+        assert_eq!(admission.admit_unknown().unwrap_err(), Refusal::Total);
+        drop(proxied);
+        drop(third);
+        let counts = admission.counts();
+        assert_eq!((counts.total, counts.by_source.len()), (0, 0));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+mod proxies;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
@@ -57,6 +59,10 @@ fn api() -> Limits {
 
 impl Rig {
     fn start(limits: Limits, router: Router) -> Self {
+        Self::start_behind(&[], limits, router)
+    }
+
+    fn start_behind(proxies: &[&str], limits: Limits, router: Router) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let domain: TrustDomain = "example.muster".parse().unwrap();
         let pki = Pki::create(&folder.path().join("pki"), &domain, SystemTime::now()).unwrap();
@@ -76,6 +82,7 @@ impl Rig {
             tcp,
             tls,
             limits,
+            proxies: proxies.iter().map(|network| network.parse().unwrap()).collect(),
             metrics: telemetry.listener("test"),
             distrust: Some(pki.watch_distrust()),
         };
@@ -97,14 +104,20 @@ impl Rig {
     }
 
     async fn tls(&self, identity: Option<&IdentityFile>, alpn: &[u8]) -> TlsStream<TcpStream> {
+        self.tls_over(self.tcp().await, identity, alpn).await.unwrap()
+    }
+
+    async fn tls_over(
+        &self,
+        tcp: TcpStream,
+        identity: Option<&IdentityFile>,
+        alpn: &[u8],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let config = tls::operator(&self.roots, self.pki.trust_domain(), identity).unwrap();
         let mut config = muster_certs::rustls::ClientConfig::clone(&config);
         config.alpn_protocols = vec![alpn.to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
-        connector
-            .connect(tls::server_name("localhost"), self.tcp().await)
-            .await
-            .unwrap()
+        connector.connect(tls::server_name("localhost"), tcp).await
     }
 
     async fn http2(&self, identity: Option<&IdentityFile>) -> Client {

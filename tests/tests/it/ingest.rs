@@ -55,6 +55,7 @@ impl Part {
             states: states.clone(),
             telemetry: Telemetry::new(),
             disk: Disk::default(),
+            limits: ingest::Limits::default(),
         };
         let (ingest, handle) = Ingest::load(deps).await.expect("ingest");
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -78,13 +79,10 @@ impl Part {
     }
 
     async fn send(&self, agent: AgentId, spool: &str, first_seq: u64, records: Vec<v1::Record>) -> Done {
-        self.send_later(agent, spool, first_seq, records)
-            .await
-            .await
-            .expect("stored")
+        self.send_later(agent, spool, first_seq, records).await.expect("stored")
     }
 
-    async fn send_later(
+    fn send_later(
         &self,
         agent: AgentId,
         spool: &str,
@@ -101,9 +99,10 @@ impl Part {
             records,
             received_at: NOW,
             lost: self.lost.clone(),
+            held: self.handle.quotas().share(agent, 1, NOW).hold(100, 1).expect("room"),
             done,
         };
-        assert!(self.handle.submit(Lane::Results, job).await);
+        self.handle.submit(Lane::Results, job).expect("it is taken");
         wait
     }
 
@@ -193,7 +192,7 @@ async fn many_links_share_commits_and_nothing_is_lost() {
     for seq in 1..=25_u64 {
         for agent in &agents {
             let record = result(seq as i64, &seq.to_string(), CheckState::Ok);
-            waits.push((seq, part.send_later(*agent, "1-a", seq, vec![record]).await));
+            waits.push((seq, part.send_later(*agent, "1-a", seq, vec![record])));
         }
     }
     for (seq, wait) in waits {
@@ -272,9 +271,7 @@ async fn what_follows_a_lost_record_in_its_link_is_not_stored_either() {
     let mut part = Part::start(&fresh.db, pki.clone()).await;
     // The database goes away, and with it what is on its way.
     fresh.db.close().await;
-    let first = part
-        .send_later(agent, "1-a", 1, vec![result(1, "one", CheckState::Ok)])
-        .await;
+    let first = part.send_later(agent, "1-a", 1, vec![result(1, "one", CheckState::Ok)]);
     assert!(first.await.is_err(), "nothing is acknowledged");
     let lost = part.lost.clone();
     part.stop().await;
@@ -283,9 +280,7 @@ async fn what_follows_a_lost_record_in_its_link_is_not_stored_either() {
     let db = Db::open(&fresh.source).await.expect("opens again");
     part = Part::start(&db, pki).await;
     let link = std::mem::replace(&mut part.lost, lost);
-    let second = part
-        .send_later(agent, "1-a", 2, vec![result(2, "two", CheckState::Ok)])
-        .await;
+    let second = part.send_later(agent, "1-a", 2, vec![result(2, "two", CheckState::Ok)]);
     assert!(second.await.is_err(), "nothing is acknowledged");
     let spool = "1-a".parse().expect("a spool id");
     assert_eq!(part.handle.mark(agent, Lane::Results, &spool), 0, "what Welcome says");

@@ -23,9 +23,9 @@ use muster_proto::v1::{self, AckedSpool, AgentEvent, ConnectRequest, ConnectResp
 use muster_server::{
     agents::OnClone,
     disk::Level,
-    ingest::{Done, SpoolId},
+    ingest::{self, Done, Held, Quotas, SpoolId},
     link::{
-        Config,
+        Close, Config,
         session::{self as controller, Admitted, Effect, Event},
     },
     policies::PolicySet,
@@ -54,6 +54,7 @@ struct Job {
     first_seq: u64,
     records: Vec<Record>,
     bytes: u64,
+    _held: Held,
     /// The connection that it came by.
     connection: usize,
 }
@@ -84,6 +85,10 @@ struct World<'a> {
     spools: u64,
     agent: agent::Session,
     controller: controller::Session,
+    /// So little that agents meet their limits.
+    quotas: Quotas,
+    /// The controller's.
+    clock: i64,
     connection: usize,
     old: Option<Old>,
     up: VecDeque<ConnectRequest>,
@@ -127,14 +132,17 @@ fn hello(lanes: &Lanes) -> v1::Hello {
     }
 }
 
-fn controller_session(room: Level) -> controller::Session {
+fn controller_session(room: Level, quotas: &Quotas, now: i64) -> controller::Session {
     let config = Config {
-        heartbeat: 30_000_000,
+        // Nobody is ever silent here.
+        heartbeat: 1 << 50,
         controller_name: "c1".into(),
         on_clone: OnClone::Refuse,
     };
-    let mut session = controller::Session::new(AGENT.parse().expect("a UUID"), config, i64::MAX, 0);
-    session.handle(Event::Room(room), 0);
+    let agent = AGENT.parse().expect("a UUID");
+    let share = quotas.share(agent, 1, now);
+    let mut session = controller::Session::new(agent, config, i64::MAX, share, now);
+    session.handle(Event::Room(room), now);
     session
 }
 
@@ -147,9 +155,16 @@ impl<'a> World<'a> {
         .expect("a directory");
         let lanes = lanes_at(disk.path(), "1-s1");
         let start = Instant::now();
+        let quotas = Quotas::new(ingest::Limits {
+            bytes: 300_000,
+            agent_records_per_second: 10,
+            agent_bytes_per_second: 20_000,
+        });
         Self {
             agent: agent::Session::new(hello(&lanes), now(start, 0)),
-            controller: controller_session(Level::Ample),
+            controller: controller_session(Level::Ample, &quotas, 0),
+            quotas,
+            clock: 0,
             small,
             disk,
             lanes,
@@ -202,6 +217,7 @@ impl<'a> World<'a> {
             }
             Step::PutBack => self.put_back(),
             Step::ControllerKilled => self.kill_controller(),
+            Step::TimePasses(millis) => self.pass(millis),
             Step::Backup => self.backup = Some(self.database.clone()),
             Step::Restored => self.restore(),
             Step::DiskFills => self.disk_fills(),
@@ -243,7 +259,7 @@ impl<'a> World<'a> {
     fn controller_hears(&mut self, frames: usize) {
         for _ in 0..frames {
             let Some(frame) = self.up.pop_front() else { break };
-            let effects = self.controller.handle(Event::Frame(Box::new(frame)), self.made);
+            let effects = self.controller.handle(Event::Frame(Box::new(frame)), self.clock);
             self.carry_out(effects);
         }
     }
@@ -253,7 +269,7 @@ impl<'a> World<'a> {
         let Some(mut old) = self.old.take() else { return };
         for _ in 0..frames {
             let Some(frame) = old.up.pop_front() else { break };
-            for effect in old.session.handle(Event::Frame(Box::new(frame)), self.made) {
+            for effect in old.session.handle(Event::Frame(Box::new(frame)), self.clock) {
                 self.take_in(effect, old.connection);
             }
         }
@@ -263,9 +279,9 @@ impl<'a> World<'a> {
     fn set_room(&mut self, level: Level) {
         self.room = level;
         if let Some(old) = &mut self.old {
-            old.session.handle(Event::Room(level), self.made);
+            old.session.handle(Event::Room(level), self.clock);
         }
-        let effects = self.controller.handle(Event::Room(level), self.made);
+        let effects = self.controller.handle(Event::Room(level), self.clock);
         self.carry_out(effects);
     }
 
@@ -284,7 +300,7 @@ impl<'a> World<'a> {
                 bytes: job.bytes,
                 resends: job.resends,
             };
-            let effects = self.controller.handle(event, self.made);
+            let effects = self.controller.handle(event, self.clock);
             self.carry_out(effects);
         }
     }
@@ -296,6 +312,7 @@ impl<'a> World<'a> {
             first_seq,
             records,
             bytes,
+            held,
             resends,
         } = effect
         {
@@ -306,6 +323,7 @@ impl<'a> World<'a> {
                 first_seq,
                 records,
                 bytes,
+                _held: held,
                 connection,
             });
         }
@@ -336,10 +354,12 @@ impl<'a> World<'a> {
                         highest_generation,
                         trust_bundle: 0,
                     };
-                    let effects = self.controller.handle(Event::Admitted(Box::new(admitted)), self.made);
+                    let effects = self.controller.handle(Event::Admitted(Box::new(admitted)), self.clock);
                     self.carry_out(effects);
                 }
                 Effect::Ingest { .. } => self.take_in(effect, self.connection),
+                // It has more than there is room for, and comes again with it.
+                Effect::Close(Close::Overloaded) => return self.connect(),
                 Effect::Close(why) => panic!("the controller ends the link: {why:?}"),
                 _ => {}
             }
@@ -380,10 +400,16 @@ impl<'a> World<'a> {
                         rejected: Vec::new(),
                     },
                 },
-                self.made,
+                self.clock,
             );
             self.carry_out(effects);
         }
+    }
+
+    fn pass(&mut self, millis: i64) {
+        self.clock += 1_000 * millis;
+        let effects = self.controller.handle(Event::Tick, self.clock);
+        self.carry_out(effects);
     }
 
     fn agent_hears(&mut self, frames: usize) {
@@ -414,11 +440,12 @@ impl<'a> World<'a> {
         self.up.clear();
         self.down.clear();
         self.agent = agent::Session::new(hello(&self.lanes), self.now());
-        self.controller = controller_session(self.room);
+        self.controller = controller_session(self.room, &self.quotas, self.clock);
     }
 
     fn cut_unnoticed(&mut self) {
-        let session = std::mem::replace(&mut self.controller, controller_session(self.room));
+        let newer = controller_session(self.room, &self.quotas, self.clock);
+        let session = std::mem::replace(&mut self.controller, newer);
         let up = std::mem::take(&mut self.up);
         self.old = Some(Old {
             session,
@@ -445,6 +472,7 @@ impl<'a> World<'a> {
             self.controller_hears(100);
             self.commit(100);
             self.agent_hears(100);
+            self.pass(1_000);
             let is_quiet = self.up.is_empty() && self.down.is_empty() && self.jobs.is_empty();
             if is_quiet && LANES.iter().all(|lane| self.lanes.lane(*lane).is_empty()) {
                 return;

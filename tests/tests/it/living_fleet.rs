@@ -176,7 +176,7 @@ impl Fleet {
 
     /// By what the controller counts: after a restart the status of all is what it was.
     fn all_connected(&self) -> Result<(), String> {
-        match self.metric("muster_controller_links") {
+        match self.controller.metric("muster_controller_links") {
             links if links == self.agents.len() as u64 => Ok(()),
             links => Err(format!("{links} links")),
         }
@@ -199,14 +199,6 @@ impl Fleet {
         for (name, count) in log::refusals(&self.controller.metrics()) {
             *self.refusals.entry(name).or_default() += count;
         }
-    }
-
-    fn metric(&self, name: &str) -> u64 {
-        let metrics = self.controller.metrics();
-        let line = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 
     /// Ends everything in order, and then counts.

@@ -1,5 +1,6 @@
 //! Tests of the whole: the source tree's own rules, and the real binaries through their public interfaces.
 
+mod admission;
 mod agent_metrics;
 mod api;
 mod arrival;

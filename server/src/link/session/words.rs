@@ -8,7 +8,7 @@ use crate::{
     agents::{Hello, Report, liveness},
     clones::Refusal,
     disk::Level,
-    ingest::{Done, SpoolId},
+    ingest::{Done, Held, SpoolId},
     link::draining::Telling,
     policies::PolicySet,
 };
@@ -91,7 +91,10 @@ pub enum Effect {
         bytes: u64,
         /// How often the lane was sent again before. Records of one number are stored in their order or not at all.
         resends: u32,
+        held: Held,
     },
+    /// An acknowledgement of this lane has to wait, since the agent is beyond its limits: for the first time in a while.
+    Throttled(Lane),
     Facts(v1::Facts),
     PolicyStatus(v1::PolicyStatus),
     Report(Report),
@@ -140,6 +143,8 @@ pub enum Close {
     Draining,
     ShuttingDown,
     StoreFailed,
+    /// There is no room for what the agent has sent.
+    Overloaded,
     Version {
         wanted: u32,
     },
@@ -158,7 +163,7 @@ impl Close {
             Self::Expired => liveness::EXPIRED,
             Self::Revoked => liveness::REVOKED,
             Self::Clone(_) | Self::Version { .. } | Self::Protocol(_) => liveness::REFUSED,
-            Self::StoreFailed => liveness::NOT_STORED,
+            Self::StoreFailed | Self::Overloaded => liveness::NOT_STORED,
             Self::Replaced => liveness::SUPERSEDED,
             Self::Ended => liveness::EOF,
         }

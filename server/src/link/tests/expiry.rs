@@ -1,7 +1,7 @@
 //! A link ends with the certificate that it was made with.
 
 use super::{Arc, PolicySet, connect_request};
-use super::{Close, Config, Event, HEARTBEAT, OnClone, Session, active, admitted, agent, closes, frame, hello};
+use super::{Close, Config, Event, HEARTBEAT, OnClone, Session, active, admitted, agent, closes, frame, hello, share};
 
 const EXPIRES: i64 = HEARTBEAT / 2;
 
@@ -11,7 +11,7 @@ fn session() -> Session {
         controller_name: "c1".into(),
         on_clone: OnClone::Refuse,
     };
-    Session::new(agent(), config, EXPIRES, 0)
+    Session::new(agent(), config, EXPIRES, share(), 0)
 }
 
 #[test]

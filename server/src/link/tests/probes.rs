@@ -1,16 +1,9 @@
 //! Which frame answers a probe.
 
 use super::{
-    Arc, Effect, Event, PolicySet, active, admitted, connect_request, connect_response, frame, hello, records, sent,
-    session, v1,
+    Arc, Effect, Event, PolicySet, active, admitted, connect_request, connect_response, frame, heartbeat, hello,
+    records, sent, session, v1,
 };
-
-fn heartbeat(echo: i64) -> Event {
-    frame(connect_request::Frame::Heartbeat(v1::Heartbeat {
-        echo_unix_micros: echo,
-        ..v1::Heartbeat::default()
-    }))
-}
 
 fn answered(effects: &[Effect]) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::Answered))

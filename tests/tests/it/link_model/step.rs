@@ -25,6 +25,8 @@ pub enum Step {
     PutBack,
     /// The controller is killed: what it has not committed is gone.
     ControllerKilled,
+    /// On the controller, for acknowledgements that wait since the agent is beyond its limits: so many milliseconds.
+    TimePasses(i64),
     /// Its database is remembered, and restored.
     Backup,
     Restored,
@@ -65,6 +67,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Snapshot),
         1 => Just(Step::PutBack),
         2 => Just(Step::ControllerKilled),
+        4 => (1i64..5_000).prop_map(Step::TimePasses),
         1 => Just(Step::Backup),
         1 => Just(Step::Restored),
         2 => Just(Step::DiskFills),
