@@ -102,7 +102,7 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
     let idle = usage::memory(pid)?;
 
     let before = usage::cpu(pid)?;
-    let to_last = echo.to_all(count)?;
+    let to_last = echo.reach_all(count)?;
     let broadcast = usage::cpu(pid)? - before;
 
     links.talk.send_replace(MESSAGES);
@@ -170,7 +170,7 @@ impl Echo {
     }
 
     /// Seconds from the first frame to the last answer.
-    fn to_all(&mut self, count: usize) -> anyhow::Result<f64> {
+    fn reach_all(&mut self, count: usize) -> anyhow::Result<f64> {
         writeln!(self.commands, "{count}")?;
         self.commands.flush()?;
         let mut line = String::new();
