@@ -489,8 +489,10 @@ fn whatever_happens_to_both_ends_every_record_is_stored_once_or_was_lost_with_a_
     small_disk::alone_or_not(WHAT, |is_alone| {
         let place = tempfile::tempdir().expect("a directory");
         let small = is_alone.then(|| SmallDisk::at(place.path(), "size=256m"));
-        let mut config = ProptestConfig::default();
-        config.failure_persistence = None;
+        let mut config = ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
         // Unless PROPTEST_CASES says more.
         if config.cases == 256 {
             config.cases = 96;
