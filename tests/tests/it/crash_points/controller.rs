@@ -10,6 +10,7 @@ use muster_tests::{
     poll::{self, SECOND},
     strace::Strace,
 };
+use rustix::process::Signal;
 
 use super::{assert_enrolled_once, assert_no_copies};
 
@@ -55,6 +56,13 @@ fn calls(controller: &Controller) -> Vec<(&'static str, usize)> {
     database.iter().chain([&ANSWER]).copied().collect()
 }
 
+/// Stops following, if it can: strace may hang over a process that its own kill has reached at this very moment.
+fn leave(follower: &mut Process) {
+    follower.signal(Signal::TERM);
+    let gone = || if follower.is_running() { Err("it runs") } else { Ok(()) };
+    let _ = poll::attempt(10 * SECOND, gone);
+}
+
 /// Whether it was killed before the machine was enrolled.
 fn enroll_while_it_is_killed(
     controller: &mut Controller,
@@ -73,8 +81,9 @@ fn enroll_while_it_is_killed(
     });
     let was_killed = enroll.is_running();
     if !was_killed {
-        follower.stop();
+        leave(&mut follower);
     }
+    drop(follower);
     if !controller.is_running() {
         controller.run();
     }
@@ -139,8 +148,9 @@ fn renew_while_it_is_killed(
         }
     });
     if !was_killed {
-        follower.stop();
+        leave(&mut follower);
     }
+    drop(follower);
     if !controller.is_running() {
         controller.run();
     }
