@@ -41,7 +41,8 @@ const MESSAGES: u64 = 200;
 /// Links that are made at the same time.
 const PARALLEL: usize = 64;
 const SETTLE: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Without any progress.
+const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The other process, ended with this value.
@@ -96,7 +97,7 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
         }
         sleep(Duration::from_millis(1)).await;
     }
-    until("all links are up", || links.up.load(Ordering::Relaxed) >= count as u64).await?;
+    until("all links are up", &links.up, count as u64).await?;
     let (took, cpu) = (start.elapsed(), usage::cpu(pid)? - before);
     sleep(SETTLE).await;
     let idle = usage::memory(pid)?;
@@ -107,10 +108,7 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
 
     links.talk.send_replace(MESSAGES);
     let wanted = MESSAGES * count as u64;
-    until("all messages are echoed", || {
-        links.echoed.load(Ordering::Relaxed) >= wanted
-    })
-    .await?;
+    until("all messages are echoed", &links.echoed, wanted).await?;
     sleep(SETTLE).await;
     let busy = usage::memory(pid)?;
     let kib = |bytes: u64| rounded((bytes as f64 - empty as f64) / count as f64 / 1024.0);
@@ -126,11 +124,18 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
     }))
 }
 
-async fn until(what: &str, is_so: impl Fn() -> bool) -> anyhow::Result<()> {
-    let start = Instant::now();
-    while !is_so() {
-        if start.elapsed() > PATIENCE {
-            bail!("the floor: not after {} s: {what}", PATIENCE.as_secs());
+/// As long as it gets more there is hope.
+async fn until(what: &str, counted: &AtomicU64, wanted: u64) -> anyhow::Result<()> {
+    let (mut count, mut since) = (0, Instant::now());
+    while count < wanted {
+        let now = counted.load(Ordering::Relaxed);
+        if now > count {
+            (count, since) = (now, Instant::now());
+        } else if since.elapsed() > PATIENCE {
+            bail!(
+                "the floor: {what}: {count} of {wanted}, and no more for {} s",
+                PATIENCE.as_secs()
+            );
         }
         sleep(LOOK).await;
     }

@@ -293,16 +293,19 @@ impl Run<'_> {
     /// Until nothing waits any longer.
     async fn drain(&mut self) -> anyhow::Result<()> {
         let start = Instant::now();
-        while self.waiting() > 0 {
-            // As long as it gets less there is hope.
+        // As long as it gets less there is hope.
+        let (mut least, mut since) = (u64::MAX, Instant::now());
+        loop {
             let waiting = self.waiting();
-            let look = Instant::now();
-            while self.waiting() >= waiting {
-                if look.elapsed() > PATIENCE {
-                    bail!("{waiting} records wait, and are not taken");
-                }
-                sleep(LOOK).await;
+            if waiting == 0 {
+                break;
             }
+            if waiting < least {
+                (least, since) = (waiting, Instant::now());
+            } else if since.elapsed() > PATIENCE {
+                bail!("{waiting} records wait, and are not taken");
+            }
+            sleep(LOOK).await;
         }
         self.wait_for_all(PATIENCE).await?;
         self.put("drain_s", json!(seconds(start.elapsed())));
