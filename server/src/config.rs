@@ -184,7 +184,7 @@ impl Config {
                 connections: 4096,
                 connections_per_source: 1024,
                 handshakes: 256,
-                // A link costs 0.25 to 0.6 ms of CPU, so that this is about half a core.
+                // A crowd is let in over some seconds, and what connected agents send goes on meanwhile.
                 links_per_second: 1_000,
                 ingest: ingest::Limits::default(),
             },
