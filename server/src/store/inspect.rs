@@ -99,7 +99,7 @@ impl Inspector {
     /// When the newest result or event was received, in microseconds since 1970; 0: there is none.
     pub async fn newest(&mut self) -> Result<i64, Error> {
         let sql = "SELECT COALESCE(MAX(newest), 0) FROM (SELECT MAX(received_at) AS newest FROM results \
-                   UNION ALL SELECT MAX(received_at) AS newest FROM events) AS both";
+                   UNION ALL SELECT MAX(received_at) AS newest FROM events) AS times";
         Ok(match self {
             Self::Sqlite { control, .. } => sqlx::query_scalar(sql).fetch_one(&mut control.connection).await?,
             Self::Postgres { connection, .. } => sqlx::query_scalar(sql).fetch_one(connection).await?,

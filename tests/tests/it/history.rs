@@ -14,10 +14,12 @@ use serde_json::Value;
 use crate::store::fresh;
 
 const CHECK: &str = "\
+apiVersion: muster/v1
 kind: Check
 metadata: { name: memory }
 spec: { selector: '*', schedule: { interval: 1s }, run: { memory: {} } }
 ---
+apiVersion: muster/v1
 kind: Check
 metadata: { name: load }
 spec: { selector: '*', schedule: { interval: 1s }, run: { load: { warning: '1000', critical: '2000' } } }
