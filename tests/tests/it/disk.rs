@@ -158,6 +158,10 @@ fn writes_that_find_no_room_acknowledge_nothing_and_are_not_tried_again_and_agai
             .heartbeat("1s")
             .line("disk: { refuse_metrics_below: 0%, refuse_results_below: 0%, ballast: none }");
         let (controller, disk, agent) = start(&settings);
+        if controller.database_url().is_some() {
+            // PostgreSQL writes elsewhere: the run on SQLite is the one that fills the disk of the database.
+            return;
+        }
         disk.leave_free(0.0);
         more_wait(&agent, "results", 8);
         controller.wait_for_agent("host", "ONLINE");
