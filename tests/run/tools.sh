@@ -13,7 +13,7 @@ step_tools() {
 # A command and the Debian package that brings it, where the command is not there yet.
 packages() {
   local missing=()
-  command -v cc >/dev/null || missing+=(build-essential)
+  { command -v cc && command -v make; } >/dev/null || missing+=(build-essential)
   command -v curl >/dev/null || missing+=(curl ca-certificates)
   command -v npm >/dev/null || missing+=(npm)
   command -v systemd-analyze >/dev/null || missing+=(systemd)
