@@ -12,7 +12,7 @@ use muster_server::{admin, app, backup, clock, dev, doctor, init, logging, signa
 use tikv_jemallocator::Jemalloc;
 use tokio_util::task::TaskTracker;
 
-/// Gives back what ten thousand links needed for a moment.
+/// For many small buffers that come and go by the ten thousand.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
