@@ -6,8 +6,9 @@
 #   tests/run.sh --list        their names
 #
 # Installs what it needs: Debian packages (as root, or by sudo when it asks for no password) and, under target/tools,
-# tools of pinned versions. Ends with the time of each step, and fails if any of them failed. What could not be tested
-# here says so in a line "SKIPPED: what: why"; these lines are counted and shown again at the end.
+# tools of pinned versions. Ends with the time of each step and the tests that failed, and fails if there are any. What could
+# not be tested here says so in a line "SKIPPED: what: why"; these lines are counted and shown again at the end. Of tests
+# that pass nothing is shown; target/test-logs has everything.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -63,10 +64,19 @@ step_release() {
 
 skip() { echo "SKIPPED: $1: $2"; }
 
+# Of a log of tests: all but the tests that passed, and what these have printed.
+failures() {
+  awk '
+    /^successes:$/ { passed = 1 }
+    /^failures:$|^test result:/ { passed = 0 }
+    /^SKIPPED:/ || !(passed || /^test .* ok$/ || /^$/) { print; fflush() }
+  '
+}
+
 run_step() {
   local name=$1 start=$SECONDS code
   printf '\n== %s\n' "$name"
-  "step_$name" 2>&1 | tee "$logs/$name.log"
+  "step_$name" 2>&1 | tee "$logs/$name.log" | failures
   code=${PIPESTATUS[0]}
   local took=$((SECONDS - start)) skipped
   skipped=$(grep -c '^SKIPPED:' "$logs/$name.log")
@@ -77,7 +87,7 @@ run_step() {
 
 case "${1-}" in
   --list) printf '%s\n' $steps; exit 0 ;;
-  -*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  -*) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 chosen=${*:-$steps}
 for name in $chosen; do
@@ -92,6 +102,7 @@ printf '%s\n' "${summary[@]}"
 (cd "$logs" && for name in $chosen; do grep -h '^SKIPPED:' "$name.log"; done | sort | uniq -c)
 printf 'total %dm%02ds\n' $((SECONDS / 60)) $((SECONDS % 60))
 if [ ${#failed[@]} -gt 0 ]; then
+  for name in "${failed[@]}"; do grep -hE '^test .* FAILED$|^error(\[|:)' "$logs/$name.log" | sort -u; done
   echo "FAILED: ${failed[*]} (logs in $logs/)"
   exit 1
 fi

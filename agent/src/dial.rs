@@ -36,9 +36,10 @@ mod tunnel;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// After so long without a word the other side is asked for one, and has so long to answer: a link that carries nothing is
-/// left before it has missed its second heartbeat.
-const PING: Duration = Duration::from_secs(20);
-const PING_ANSWER: Duration = Duration::from_secs(20);
+/// left before it has missed its second heartbeat. A little more than the time of a heartbeat, since who answers that need not
+/// be asked.
+const PING: Duration = Duration::from_secs(32);
+const PING_ANSWER: Duration = Duration::from_secs(12);
 /// Bytes that nobody acknowledges for so long end the connection.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,7 @@
 //! The inventory: every agent, its labels, its status and what it last said of itself. Kept in memory as a whole, so that a
 //! connecting fleet asks the database nothing, and written through in batches. Knows no transport.
 
+mod assignments;
 mod certificates;
 mod connection;
 mod ending;
@@ -25,6 +26,7 @@ use muster_proto::{
 };
 use tokio::sync::Notify;
 
+use assignments::Assignments;
 pub use certificates::Certificate;
 pub use connection::{Connection, Report};
 pub use ending::Ending;
@@ -81,8 +83,7 @@ pub struct Agents {
     /// Events that wait to be written.
     notices: Mutex<Vec<store::EventRow>>,
     persist: Notify,
-    /// Told when labels, facts or status changed: states follow.
-    pub assignments: Notify,
+    pub assignments: Assignments,
     /// Held over a write of the inventory.
     pub(crate) writing: tokio::sync::Mutex<()>,
     started_at: Micros,
@@ -112,7 +113,7 @@ impl Agents {
             first_uses: Mutex::default(),
             notices: Mutex::default(),
             persist: Notify::new(),
-            assignments: Notify::new(),
+            assignments: Assignments::default(),
             writing: tokio::sync::Mutex::new(()),
             started_at: now,
         })
@@ -155,11 +156,10 @@ impl Agents {
     }
 
     /// As `each`, from `first` on, until `look` says no.
-    pub fn each_from(&self, first: Option<AgentId>, look: impl FnMut(&Entry) -> bool) {
-        let start = first.map_or(Bound::Unbounded, Bound::Included);
+    pub fn each_from(&self, first: Bound<AgentId>, look: impl FnMut(&Entry) -> bool) {
         let _ = self
             .read()
-            .range((start, Bound::Unbounded))
+            .range((first, Bound::Unbounded))
             .map(|(_, entry)| entry)
             .all(look);
     }
@@ -200,8 +200,9 @@ impl Agents {
 
     /// Takes up an agent whose row has just been committed.
     pub fn inserted(&self, entry: Entry) {
+        let id = entry.id;
         self.insert(entry);
-        self.assignments.notify_one();
+        self.assignments.changed([id]);
         self.changes.committed();
     }
 
@@ -215,6 +216,7 @@ impl Agents {
             changed |= entry.status != AgentStatus::Online;
             changed
         });
+        self.assignments.changed([id]);
         self.set_status(id, now, |_| Some((AgentStatus::Online, liveness::CONNECTED)));
     }
 
@@ -226,20 +228,24 @@ impl Agents {
     }
 
     pub fn heartbeat(&self, id: AgentId, session: &str, report: Report, now: Micros) {
-        self.of_session(id, session, |connection| connection.reported(report, now));
+        self.of_session(id, session, |connection, skew| {
+            *skew = report.skew.or(*skew);
+            connection.reported(report, now);
+        });
     }
 
     /// It was told to leave.
     pub fn leaving(&self, id: AgentId, session: &str) {
-        self.of_session(id, session, |connection| connection.leaving = true);
+        self.of_session(id, session, |connection, _| connection.leaving = true);
     }
 
-    /// Nothing when a newer session has taken over.
-    fn of_session(&self, id: AgentId, session: &str, change: impl FnOnce(&mut Connection)) {
-        if let Some(connection) = self.write().get_mut(&id).and_then(|entry| entry.connection.as_mut())
+    /// With what is known of its clock; nothing when a newer session has taken over.
+    fn of_session(&self, id: AgentId, session: &str, change: impl FnOnce(&mut Connection, &mut Option<Micros>)) {
+        if let Some(entry) = self.write().get_mut(&id)
+            && let Some(connection) = &mut entry.connection
             && connection.session_id == session
         {
-            change(connection);
+            change(connection, &mut entry.clock_skew);
         }
     }
 
@@ -268,6 +274,7 @@ impl Agents {
             entry.facts = facts;
             changed
         });
+        self.assignments.changed([id]);
     }
 
     /// The agent has taken over a trust bundle.
@@ -314,7 +321,7 @@ impl Agents {
             entry.revision = revision;
             entry.clone()
         };
-        self.assignments.notify_one();
+        self.assignments.changed([id]);
         self.changes.committed();
         Ok(entry)
     }
@@ -353,6 +360,7 @@ impl Agents {
         };
         self.lock_transitions().push(transition);
         self.mark_dirty(id);
+        self.assignments.changed([id]);
     }
 
     /// Changes an entry; what `change` says was changed gets written.
@@ -369,7 +377,6 @@ impl Agents {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .insert(id);
         self.persist.notify_one();
-        self.assignments.notify_one();
     }
 
     // A panic while a lock is held leaves an entry as it was before or after a single assignment, so a poisoned lock is

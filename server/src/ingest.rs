@@ -292,7 +292,10 @@ impl Worker {
                 jobs.push(job);
             }
             self.deps.telemetry.ingest_bytes(self.quotas.held());
+            // They come in the order in which they were received.
+            let oldest = jobs.first().map_or(0, |job| job.received_at);
             self.commit_all(jobs).await;
+            self.quotas.committed(self.lane, clock::now() - oldest);
             self.deps.telemetry.ingest_bytes(self.quotas.held());
         }
     }

@@ -16,6 +16,8 @@ mod policies;
 mod pool;
 mod retention;
 mod revision;
+#[cfg(test)]
+mod scratch;
 mod states;
 mod tokens;
 mod users;

@@ -48,7 +48,7 @@ impl Agents {
             entry.next = None;
             entry.revision = revision;
         })?;
-        self.assignments.notify_one();
+        self.assignments.changed([id]);
         self.changes.committed();
         Ok(entry)
     }
@@ -127,7 +127,6 @@ impl Agents {
         tx.commit().await?;
         self.lock_deleted().insert(id);
         self.write().remove(&id);
-        self.assignments.notify_one();
         self.changes.committed();
         Ok(())
     }

@@ -41,6 +41,8 @@ pub struct Entry {
     /// Issued and not used yet.
     pub next: Option<Certificate>,
     pub connection: Option<Connection>,
+    /// Its clock minus the controller's, as heard last: a link that has just begun has not told yet.
+    pub clock_skew: Option<Micros>,
     pub revision: i64,
     /// Whether it has connected since the controller started; until then its status is that from before.
     pub heard: bool,
@@ -123,6 +125,7 @@ impl Entry {
             certificate: Certificate::default(),
             next: None,
             connection: None,
+            clock_skew: None,
             revision: row.revision,
             heard: false,
             leave_reason: "",
@@ -223,6 +226,7 @@ impl From<&store::NewAgent<'_>> for Entry {
             certificate: Certificate::default(),
             next: None,
             connection: None,
+            clock_skew: None,
             revision: agent.revision,
             heard: false,
             leave_reason: "",

@@ -1,5 +1,5 @@
-//! Writes what changed in the inventory, many entries in one commit: whatever gathers while one commit runs goes into the
-//! next. What cannot be written stays marked and is tried again.
+//! Writes what changed in the inventory, many entries in one commit: whatever gathers within a moment, and while one commit
+//! runs, goes into the next. What cannot be written stays marked and is tried again.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,6 +21,8 @@ use crate::{
 
 /// Entries in one commit.
 const BATCH: usize = 1_000;
+/// For how long changes gather: links that begin one after the other would have a commit each.
+const GATHER: Duration = Duration::from_millis(50);
 
 impl Agents {
     /// Writes until `shutdown`, then writes what is left.
@@ -29,6 +31,9 @@ impl Agents {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = self.persist.notified() => {}
+            }
+            if shutdown.run_until_cancelled(tokio::time::sleep(GATHER)).await.is_none() {
+                break;
             }
             if let Err(error) = self.flush().await {
                 warn!(
@@ -161,12 +166,10 @@ impl Agents {
         };
         for (index, row) in rows.iter_mut().enumerate() {
             row.revision = first + index as i64;
-            tx.agent_update(row).await?;
         }
+        tx.agent_update_all(&rows).await?;
         tx.event_insert_all(&events).await?;
-        for first_use in first_uses {
-            tx.agent_certificate_first_use(first_use).await?;
-        }
+        tx.agent_certificate_first_use_all(first_uses).await?;
         tx.commit().await?;
         {
             let mut entries = self.write();

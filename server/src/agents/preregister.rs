@@ -61,7 +61,7 @@ impl Agents {
                 entry.preregistered = true;
                 entry.revision = revision;
             })?;
-            self.assignments.notify_one();
+            self.assignments.changed([id]);
             self.changes.committed();
             return Ok(entry);
         }

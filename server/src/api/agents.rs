@@ -247,7 +247,7 @@ impl<'a> Viewer<'a> {
                     connect_time: Some(to_timestamp(connection.connected_at)),
                     remote_address: connection.remote.clone(),
                     round_trip_micros: report.and_then(|report| report.round_trip),
-                    clock_skew_micros: report.and_then(|report| report.skew),
+                    clock_skew_micros: entry.clock_skew,
                     lanes: report.map(|report| report.lanes.clone()).unwrap_or_default(),
                     controller: self.controller.about.name.clone(),
                     stalled_since: stalled.map(|(_, since)| to_timestamp(since)),

@@ -108,6 +108,9 @@ impl Enroller {
         let _held = self.changes.hold().await;
         match self.store(matched, now).await {
             Ok(stored) => {
+                self.agents
+                    .assignments
+                    .changed(stored.iter().map(|stored| stored.entry.id));
                 for Stored { job, found, entry, .. } in stored {
                     let enrolled = Enrolled {
                         agent_id: entry.id,
@@ -122,7 +125,6 @@ impl Enroller {
                     }
                     answer(job, Ok(enrolled));
                 }
-                self.agents.assignments.notify_one();
                 self.changes.committed();
             }
             // Nothing was stored, and nobody gets an answer: as if the connection had broken.

@@ -5,6 +5,9 @@
 //! another. The other half is lent to lanes that use what they have, metrics up to half of it, and is taken back when they
 //! do not, or when much waits to be stored. What is granted is never more than the budget, as long as that has 16 KiB for
 //! each agent; what is held is never more than the budget whatever agents do.
+//!
+//! While the store of a lane takes longer than [`PROMPT`] for what comes in, its windows are smaller by as much: what waits
+//! from an outage then waits with the agents, and what is new does not come behind it here.
 
 mod pace;
 
@@ -12,7 +15,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -23,7 +26,7 @@ use muster_proto::{
 
 pub use self::pace::Pace;
 use super::lane_index;
-use crate::clock::Micros;
+use crate::clock::{Micros, SECOND};
 
 /// A lane may always have this much under way, or it could not learn that it may have more.
 const LEAST: u64 = 4 << 10;
@@ -31,6 +34,8 @@ const LEAST: u64 = 4 << 10;
 const IDLE: u64 = 64 << 10;
 pub const MOST: u64 = 1 << 20;
 const LANES: u64 = 2;
+/// From when a frame is received until it is committed, when all is well.
+const PROMPT: Micros = SECOND / 4;
 /// Beyond this many, those that say nothing any longer are dropped.
 const MAX_PACES: usize = 1_024;
 /// What a frame takes in memory beside its records, until it is committed and acknowledged.
@@ -68,6 +73,8 @@ struct Shared {
     fleet: AtomicU64,
     held: AtomicU64,
     lent: AtomicU64,
+    /// By lane, how long the oldest frame of the last commit had waited for its end.
+    delays: [AtomicI64; 2],
     /// Of agents that were slowed down and have no link now.
     paces: Mutex<HashMap<AgentId, [Pace; 2]>>,
 }
@@ -79,6 +86,7 @@ impl Quotas {
             fleet: AtomicU64::new(1),
             held: AtomicU64::new(0),
             lent: AtomicU64::new(0),
+            delays: Default::default(),
             paces: Mutex::default(),
         }))
     }
@@ -101,6 +109,11 @@ impl Quotas {
     /// Bytes that were received and are not committed.
     pub fn held(&self) -> u64 {
         self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// A commit has ended; its oldest frame was received so long before.
+    pub(super) fn committed(&self, lane: Lane, delay: Micros) {
+        self.0.delays[lane_index(lane)].store(delay, Ordering::Relaxed);
     }
 
     /// More jobs never wait than would fill the budget by themselves.
@@ -127,6 +140,11 @@ impl Share {
         let (shared, index) = (&self.shared, lane_index(lane));
         let total = shared.limits.bytes;
         let part = (total / 2 / LANES / shared.fleet.load(Ordering::Relaxed)).clamp(LEAST, IDLE);
+        let delay = shared.delays[index].load(Ordering::Relaxed);
+        let part = match delay > PROMPT {
+            true => (part * PROMPT.unsigned_abs() / delay.unsigned_abs()).max(LEAST),
+            false => part,
+        };
         let held = shared.held.load(Ordering::Relaxed);
         // Metrics give way first.
         let (tight, full, lendable) = match lane {
@@ -138,7 +156,8 @@ impl Share {
             true => (2 * window).min(MOST),
             false => window / 2,
         };
-        let wanted = if held >= tight { 0 } else { wanted.saturating_sub(part) };
+        let is_slow = held >= tight || delay > PROMPT;
+        let wanted = if is_slow { 0 } else { wanted.saturating_sub(part) };
         let before = self.lent[index];
         let change = |lent: u64| {
             let others = lent.saturating_sub(before);

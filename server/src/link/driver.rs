@@ -142,12 +142,16 @@ pub async fn run(
 
 impl Link {
     async fn drive(&mut self, mut inbound: Inbound) -> Close {
-        let heartbeat = Duration::from_micros(self.deps.config.heartbeat.max(1) as u64);
-        // A fraction of the heartbeat, so that it goes out on time.
-        let mut ticks = tokio::time::interval(heartbeat / 4);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        let mut armed = None;
         self.room.mark_changed();
         loop {
+            let deadline = self.session.deadline();
+            if armed != Some(deadline) {
+                armed = Some(deadline);
+                timer.as_mut().reset(self.wake(deadline));
+            }
             let changed = self.registered.as_ref().map(|registered| registered.changed.clone());
             let replaced = self.registered.as_ref().map(|registered| registered.replaced.clone());
             let probe = self.registered.as_ref().map(|registered| registered.probe.clone());
@@ -193,8 +197,10 @@ impl Link {
                     Some(Err(Some(what))) => Event::Unreadable(what),
                     Some(Err(None)) | None => Event::Ended,
                 },
-                _ = ticks.tick() => Event::Tick,
-                () = passed(self.session.deadline()) => Event::Tick,
+                () = timer.as_mut() => {
+                    armed = None;
+                    Event::Tick
+                }
             };
             if let Some(close) = self.step(event).await {
                 return close;
@@ -334,6 +340,14 @@ impl Link {
         })
     }
 
+    /// Within two heartbeats in any case, since the clock may be set meanwhile.
+    fn wake(&self, deadline: Micros) -> tokio::time::Instant {
+        let wait = deadline
+            .saturating_sub(clock::now())
+            .clamp(0, 2 * self.deps.config.heartbeat);
+        tokio::time::Instant::now() + Duration::from_micros(wait.unsigned_abs())
+    }
+
     /// Fails when the agent does not read, or is gone.
     async fn send(&mut self, frame: ConnectResponse) -> Result<(), Close> {
         let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
@@ -364,13 +378,6 @@ impl Drop for Link {
         }
         // The receiver may be gone, and a peer that does not read is not waited for.
         let _ = self.outbound.try_send(Err(self.close.clone()));
-    }
-}
-
-async fn passed(deadline: Option<Micros>) {
-    match deadline {
-        Some(at) => tokio::time::sleep(Duration::from_micros(u64::try_from(at - clock::now()).unwrap_or(0))).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -66,7 +66,8 @@ struct Active {
     /// The set that was sent last; none until the first.
     policies: Option<Arc<PolicySet>>,
     config: AgentConfig,
-    last_sent: Micros,
+    /// When the agent is to be told again that somebody is here.
+    heartbeat_due: Micros,
     probe: Option<Asked>,
 }
 
@@ -114,9 +115,20 @@ impl Session {
         }
     }
 
-    /// When [`Event::Tick`] is wanted, if that is sooner than it comes by itself.
-    pub fn deadline(&self) -> Option<Micros> {
-        self.intake.deadline()
+    /// When [`Event::Tick`] is wanted.
+    pub fn deadline(&self) -> Micros {
+        let ends = self.expires.min(self.silent_at());
+        match &self.state {
+            State::Active(active) => [Some(active.heartbeat_due), self.intake.deadline()]
+                .into_iter()
+                .flatten()
+                .fold(ends, Micros::min),
+            _ => ends,
+        }
+    }
+
+    fn silent_at(&self) -> Micros {
+        self.last_heard.saturating_add(4 * self.config.heartbeat)
     }
 
     /// Frames of a kind that is not known here.
@@ -201,7 +213,11 @@ impl Session {
         }
         match frame {
             Frame::Hello(_) => {}
-            Frame::Heartbeat(heartbeat) => effects.push(Effect::Report(report(heartbeat, now))),
+            Frame::Heartbeat(heartbeat) => {
+                effects.push(Effect::Report(report(heartbeat, now)));
+                effects.extend(active.answer(self.config.heartbeat, now));
+                effects.extend(self.intake.take_back(now));
+            }
             Frame::Records(records) => match self.intake.records(records, now) {
                 Ok(effect) => effects.extend(effect),
                 Err(close) => effects.push(Effect::Close(close)),
@@ -275,7 +291,7 @@ impl Session {
         self.state = State::Active(Active {
             policies: is_held.then(|| admitted.policies.clone()),
             config: admitted.config,
-            last_sent: now,
+            heartbeat_due: now + self.config.heartbeat,
             probe: None,
         });
         effects.extend(self.bundle.map(Effect::TrustBundleHeld));
@@ -344,11 +360,8 @@ impl Session {
             return Vec::new();
         };
         active.probe = Some(Asked(now));
-        active.last_sent = now;
-        vec![send(Frame::Heartbeat(v1::ControllerHeartbeat {
-            time_unix_micros: now,
-            answer_now: self.answers_now,
-        }))]
+        active.heartbeat_due = now + self.config.heartbeat;
+        vec![heartbeat(now, self.answers_now)]
     }
 
     /// Whoever does not know the frame, or is not yet there, can only be shown out.
@@ -370,7 +383,7 @@ impl Session {
     }
 
     fn tick(&mut self, now: Micros) -> Vec<Effect> {
-        if now - self.last_heard >= 4 * self.config.heartbeat {
+        if now >= self.silent_at() {
             return vec![Effect::Close(Close::Silent)];
         }
         if now >= self.expires {
@@ -380,20 +393,27 @@ impl Session {
             return Vec::new();
         };
         let mut effects = self.intake.acknowledge(now);
-        effects.extend(self.intake.take_back(now));
         // Also when the clock was set back behind the last one.
-        if (now - active.last_sent).abs() >= self.config.heartbeat {
-            active.last_sent = now;
-            effects.push(send(Frame::Heartbeat(v1::ControllerHeartbeat {
-                time_unix_micros: now,
-                answer_now: false,
-            })));
+        if now >= active.heartbeat_due || active.heartbeat_due - now > 2 * self.config.heartbeat {
+            active.heartbeat_due = now + self.config.heartbeat;
+            effects.extend(self.intake.take_back(now));
+            effects.push(heartbeat(now, false));
         }
         effects
     }
 }
 
 impl Active {
+    /// A heartbeat for a heartbeat: one time at which there is something to do for both. As long as the agent's come, there is
+    /// no other.
+    fn answer(&mut self, interval: Micros, now: Micros) -> Option<Effect> {
+        let is_soon_due = self.heartbeat_due - now <= interval / 4 * 3;
+        is_soon_due.then(|| {
+            self.heartbeat_due = now + interval + interval / 4;
+            heartbeat(now, false)
+        })
+    }
+
     /// Whether a frame answers the probe. What was on its way already says nothing: an agent that died has sent it too. Of
     /// one that cannot answer at once any word has to do.
     fn answers(&mut self, frame: &connect_request::Frame, answers_now: bool) -> bool {
@@ -433,6 +453,13 @@ fn leave(stops: bool) -> Close {
         true => Close::ShuttingDown,
         false => Close::Draining,
     }
+}
+
+fn heartbeat(now: Micros, answer_now: bool) -> Effect {
+    send(Frame::Heartbeat(v1::ControllerHeartbeat {
+        time_unix_micros: now,
+        answer_now,
+    }))
 }
 
 fn send(frame: Frame) -> Effect {

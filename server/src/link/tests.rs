@@ -299,6 +299,25 @@ fn heartbeats_go_out_on_time_and_silence_ends_the_link() {
 }
 
 #[test]
+fn a_heartbeat_answers_a_heartbeat_and_no_other_goes_out_meanwhile() {
+    let mut session = active();
+    for beat in 1..5 {
+        let now = beat * HEARTBEAT;
+        let effects = session.handle(heartbeat(0), now);
+        assert!(
+            matches!(sent(&effects)[..], [connect_response::Frame::Heartbeat(_)]),
+            "{effects:?}"
+        );
+        let at_once = session.handle(heartbeat(0), now + 1);
+        assert!(
+            sent(&at_once).is_empty(),
+            "who talks all the time is not answered all the time"
+        );
+        assert!(session.deadline() > now + HEARTBEAT, "the next one is the agent's");
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_back_stops_no_heartbeat() {
     let mut session = active();
     session.handle(Event::Tick, HEARTBEAT);

@@ -1,7 +1,7 @@
 //! Brings the entries in line with what is assigned and with the time: pending entries for new assignments, none for what
 //! is no longer assigned, freshness as it is now. Every difference is a transition that watchers see.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
 
 use muster_proto::ids::AgentId;
 use tokio::time::MissedTickBehavior;
@@ -10,11 +10,13 @@ use tracing::warn;
 
 use super::{Entry, States, freshness};
 use crate::{
+    agents,
     clock::{self, Micros},
+    policies::Compiled,
     store::{self, ChangeKind, Op},
 };
 
-/// How often freshness is looked at when nothing else happens.
+/// How often all agents are looked at when nothing else happens.
 const EVERY: Duration = Duration::from_secs(5);
 /// How long after one look the next begins at the earliest: what a connecting fleet changes meanwhile is seen at once.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -29,21 +31,86 @@ enum Step {
     Remove(AgentId, String),
 }
 
+/// The differences of so many agents as one commit may hold.
+struct Piece<'a> {
+    states: &'a States,
+    compiled: Arc<Compiled>,
+    now: Micros,
+    looked_at: usize,
+    steps: Vec<Step>,
+}
+
+impl<'a> Piece<'a> {
+    fn new(states: &'a States, now: Micros) -> Self {
+        Self {
+            states,
+            compiled: states.policies.current(),
+            now,
+            looked_at: 0,
+            steps: Vec::new(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.looked_at == PIECE || self.steps.len() >= BATCH
+    }
+
+    fn look_at(&mut self, agent: &agents::Entry) {
+        self.looked_at += 1;
+        let set = self.compiled.set_for(|key| agent.value(key));
+        let started_at = self.states.agents.started_at();
+        // After the inventory's lock, as everywhere.
+        let all = self.states.read();
+        let own = all.get(&agent.id);
+        for policy in set.policies.values() {
+            let name = &policy.key.name;
+            let known = own.and_then(|entries| entries.get(name));
+            let pending = known.is_none().then(|| Entry::pending(self.now));
+            let Some(entry) = known.or(pending.as_ref()) else {
+                continue;
+            };
+            let fresh = freshness::judge(agent, policy, entry, started_at, self.now);
+            if known.is_none() || fresh.freshness != entry.freshness {
+                let entry = Entry {
+                    freshness: fresh.freshness,
+                    freshness_since: fresh.since,
+                    ..entry.clone()
+                };
+                self.steps.push(Step::Put(agent.id, name.clone(), entry));
+            }
+        }
+        let gone = own
+            .into_iter()
+            .flat_map(|entries| entries.keys())
+            .filter(|name| set.check(name).is_none());
+        self.steps.extend(gone.map(|name| Step::Remove(agent.id, name.clone())));
+    }
+}
+
 impl States {
-    /// Reconciles when assignments change and every few seconds, until `shutdown`.
+    /// Reconciles agents that change, and all when policies change and every few seconds, until `shutdown`.
     pub async fn run_reconcile(&self, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut policies = self.policies.watch();
         loop {
-            tokio::select! {
+            let changed = tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
-                () = self.agents.assignments.notified() => {}
-                changed = policies.changed() => if changed.is_err() { return },
-            }
+                _ = ticks.tick() => None,
+                changed = policies.changed() => match changed {
+                    Ok(()) => None,
+                    Err(_) => return,
+                },
+                changed = self.agents.assignments.next() => Some(changed),
+            };
             let look = async {
-                if let Err(error) = self.reconcile_once(clock::now()).await {
+                let now = clock::now();
+                let looked = match changed {
+                    Some(changed) => self.reconcile(changed, now).await,
+                    None => self.reconcile_once(now).await,
+                };
+                // What could not be written is found again by the next look at all.
+                if let Err(error) = looked {
                     warn!(
                         error = &error as &dyn std::error::Error,
                         "failed to write states; trying again"
@@ -59,58 +126,47 @@ impl States {
 
     /// Goes through the inventory piece by piece, so that results and links never wait for more than one of them.
     pub async fn reconcile_once(&self, now: Micros) -> Result<(), store::Error> {
-        let mut first = None;
+        let mut first = Bound::Unbounded;
         loop {
-            let writing = self.writing.lock().await;
-            let (steps, next) = self.steps(first, now);
-            if !steps.is_empty() {
-                self.write_steps(steps, now).await?;
+            let mut piece = Piece::new(self, now);
+            let _writing = self.writing.lock().await;
+            let mut last = None;
+            self.agents.each_from(first, |agent| {
+                piece.look_at(agent);
+                last = Some(agent.id);
+                !piece.is_full()
+            });
+            let is_whole = !piece.is_full();
+            self.write_steps(piece.steps, now).await?;
+            match last {
+                Some(last) if !is_whole => first = Bound::Excluded(last),
+                _ => return Ok(()),
             }
-            drop(writing);
-            if next.is_none() {
-                return Ok(());
-            }
-            first = next;
             tokio::task::yield_now().await;
         }
     }
 
-    /// The differences of one piece of the inventory, and where the next one begins.
-    fn steps(&self, first: Option<AgentId>, now: Micros) -> (Vec<Step>, Option<AgentId>) {
-        let compiled = self.policies.current();
-        let (mut steps, mut looked_at, mut next) = (Vec::new(), 0, None);
-        self.agents.each_from(first, |agent| {
-            if looked_at == PIECE || steps.len() >= BATCH {
-                next = Some(agent.id);
-                return false;
+    /// The same for these agents.
+    async fn reconcile(&self, agents: BTreeSet<AgentId>, now: Micros) -> Result<(), store::Error> {
+        let mut agents = agents.into_iter().peekable();
+        while agents.peek().is_some() {
+            let mut piece = Piece::new(self, now);
+            let _writing = self.writing.lock().await;
+            while !piece.is_full()
+                && let Some(agent) = agents.next()
+            {
+                self.agents.with(agent, |agent| piece.look_at(agent));
             }
-            looked_at += 1;
-            let set = compiled.set_for(|key| agent.value(key));
-            // After the inventory's lock, as everywhere.
-            let all = self.read();
-            let own = all.get(&agent.id);
-            for policy in set.policies.values() {
-                let name = &policy.key.name;
-                let known = own.and_then(|entries| entries.get(name));
-                let mut entry = known.cloned().unwrap_or_else(|| Entry::pending(now));
-                let fresh = freshness::judge(agent, policy, &entry, self.agents.started_at(), now);
-                if known.is_none() || fresh.freshness != entry.freshness {
-                    entry.freshness = fresh.freshness;
-                    entry.freshness_since = fresh.since;
-                    steps.push(Step::Put(agent.id, name.clone(), entry));
-                }
-            }
-            let gone = own
-                .into_iter()
-                .flat_map(|entries| entries.keys())
-                .filter(|name| set.check(name).is_none());
-            steps.extend(gone.map(|name| Step::Remove(agent.id, name.clone())));
-            true
-        });
-        (steps, next)
+            self.write_steps(piece.steps, now).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     async fn write_steps(&self, mut steps: Vec<Step>, now: Micros) -> Result<(), store::Error> {
+        if steps.is_empty() {
+            return Ok(());
+        }
         let changes: Vec<_> = steps
             .iter()
             .map(|step| match step {

@@ -112,7 +112,7 @@ impl Tx {
                 agent.revision,
             ]
         });
-        self.insert_rows(
+        self.with_rows(
             "INSERT INTO agents (id, name, agent_labels, token_labels, operator_labels, status, status_reason, \
              status_since, last_seen, version, facts, warnings, policy_status, enrolled_at, revision)",
             rows.collect(),
@@ -122,26 +122,34 @@ impl Tx {
     }
 
     /// Writes all that changes during an agent's life, except what operators set.
-    pub async fn agent_update(&mut self, row: &AgentUpdate) -> Result<(), Error> {
-        let sql = "UPDATE agents SET status = $2, status_reason = $3, status_since = $4, last_seen = $5, version = $6, \
-                   agent_labels = $7, facts = $8, warnings = $9, policy_status = $10, revision = $11, \
-                   fingerprint = $12, bundle_version = $13 WHERE id = $1";
-        let args = args![
-            &row.id,
-            row.status,
-            &row.status_reason,
-            row.status_since,
-            row.last_seen,
-            &row.version,
-            &row.agent_labels,
-            &row.facts,
-            &row.warnings,
-            row.policy_status.as_slice(),
-            row.revision,
-            &row.fingerprint,
-            row.bundle_version,
-        ];
-        self.execute(sql, args).await.map(|_| ())
+    pub async fn agent_update_all(&mut self, rows: &[AgentUpdate]) -> Result<(), Error> {
+        let rows = rows.iter().map(|row| {
+            args![
+                &row.id,
+                row.status,
+                &row.status_reason,
+                row.status_since,
+                row.last_seen,
+                &row.version,
+                &row.agent_labels,
+                &row.facts,
+                &row.warnings,
+                row.policy_status.as_slice(),
+                row.revision,
+                &row.fingerprint,
+                row.bundle_version,
+            ]
+        });
+        self.with_rows(
+            "UPDATE agents SET status = given.column2, status_reason = given.column3, status_since = given.column4, \
+             last_seen = given.column5, version = given.column6, agent_labels = given.column7, facts = given.column8, \
+             warnings = given.column9, policy_status = given.column10, revision = given.column11, \
+             fingerprint = given.column12, bundle_version = given.column13 FROM (",
+            rows.collect(),
+            ") AS given WHERE agents.id = given.column1",
+        )
+        .await
+        .map(|_| ())
     }
 
     /// Starts an entry anew, save what operators have set.
@@ -268,14 +276,14 @@ impl Db {
 
     /// Writes down when agents were last heard of; takes no revision.
     pub async fn agent_flush_last_seen(&self, seen: &[(String, i64)]) -> Result<(), Error> {
+        let rows = seen.iter().map(|(id, at)| args![id, *at]).collect();
         let mut tx = self.begin_control().await?;
-        for (id, at) in seen {
-            tx.execute(
-                "UPDATE agents SET last_seen = $2 WHERE id = $1 AND last_seen < $2",
-                args![id, *at],
-            )
-            .await?;
-        }
+        tx.with_rows(
+            "UPDATE agents SET last_seen = given.column2 FROM (",
+            rows,
+            ") AS given WHERE agents.id = given.column1 AND agents.last_seen < given.column2",
+        )
+        .await?;
         tx.commit().await
     }
 }

@@ -99,7 +99,7 @@ impl Tx {
                 new.certificate,
             ]
         });
-        self.insert_rows(
+        self.with_rows(
             "INSERT INTO agent_certificates (serial, agent_id, not_after, created_at, public_key, ca, predecessor, \
              certificate)",
             rows.collect(),
@@ -109,13 +109,23 @@ impl Tx {
         .map(|_| ())
     }
 
-    pub async fn agent_certificate_first_use(&mut self, first: &FirstUse) -> Result<(), Error> {
-        let used = "UPDATE agent_certificates SET used_at = $2 WHERE serial = $1 AND used_at = 0";
-        self.execute(used, args![&first.serial, first.at]).await?;
-        if !first.superseded.is_empty() {
-            self.agent_certificate_supersede(&first.superseded, first.at).await?;
-        }
-        Ok(())
+    pub async fn agent_certificate_first_use_all(&mut self, first_uses: &[FirstUse]) -> Result<(), Error> {
+        let used = first_uses.iter().map(|first| args![&first.serial, first.at]);
+        self.with_rows(
+            "UPDATE agent_certificates SET used_at = given.column2 FROM (",
+            used.collect(),
+            ") AS given WHERE serial = given.column1 AND used_at = 0",
+        )
+        .await?;
+        let after_others = first_uses.iter().filter(|first| !first.superseded.is_empty());
+        let superseded = after_others.map(|first| args![&first.superseded, first.at]);
+        self.with_rows(
+            "UPDATE agent_certificates SET superseded_at = given.column2 FROM (",
+            superseded.collect(),
+            ") AS given WHERE serial = given.column1 AND superseded_at = 0",
+        )
+        .await
+        .map(|_| ())
     }
 
     pub async fn agent_certificate_supersede(&mut self, serial: &str, at: i64) -> Result<(), Error> {

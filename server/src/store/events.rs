@@ -60,7 +60,7 @@ impl Tx {
                 row.bytes(),
             ]
         });
-        self.insert_rows(
+        self.with_rows(
             "INSERT INTO events (at, received_at, agent_id, reason, severity, message, metadata, bytes)",
             values.collect(),
             "",

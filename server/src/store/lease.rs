@@ -92,20 +92,13 @@ impl Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The PostgreSQL that the tests may use, if there is one; no controller runs on this database itself.
-    #[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
-    fn postgres_url() -> Option<String> {
-        let url = std::env::var("MUSTER_TEST_POSTGRES_URL").ok();
-        if url.is_none() {
-            eprintln!("SKIPPED: the lease on PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
-        }
-        url.filter(|url| !url.is_empty())
-    }
+    use crate::store::scratch::postgres_url;
 
     #[tokio::test]
     async fn the_lock_has_one_holder_and_ends_with_its_connection() {
-        let Some(url) = postgres_url() else { return };
+        let Some(url) = postgres_url("the lease on PostgreSQL") else {
+            return;
+        };
         let mut first = Holder::connect(&url).await.unwrap();
         let mut second = Holder::connect(&url).await.unwrap();
         assert!(first.try_take().await.unwrap());
@@ -128,7 +121,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_new_holder_ends_what_the_last_one_has_left_under_way() {
-        let Some(url) = postgres_url() else { return };
+        let Some(url) = postgres_url("the lease on PostgreSQL") else {
+            return;
+        };
         let options = PgConnectOptions::from_str(&url).unwrap();
         let options = options.application_name(APPLICATION);
         let mut left = options.connect().await.unwrap();

@@ -33,7 +33,7 @@ impl Tx {
             Lane::Metrics => "INSERT INTO metric_marks (agent_id, spool_id, seq, used_at)",
             Lane::Results | Lane::Unspecified => "INSERT INTO result_marks (agent_id, spool_id, seq, used_at)",
         };
-        self.insert_rows(head, values, tail).await.map(|_| ())
+        self.with_rows(head, values, tail).await.map(|_| ())
     }
 }
 

@@ -35,7 +35,7 @@ impl Tx {
             ]
         });
         let head = "INSERT INTO metric_batches (agent_id, at, received_at, payload, bytes, samples)";
-        self.insert_rows(head, values.collect(), "").await?;
+        self.with_rows(head, values.collect(), "").await?;
         let bytes: i64 = rows.iter().map(|row| row.payload.len() as i64).sum();
         self.execute(
             "UPDATE history_usage SET row_count = row_count + $1, byte_count = byte_count + $2 WHERE kind = 'metrics'",

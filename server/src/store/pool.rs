@@ -378,8 +378,8 @@ impl Tx {
     }
 
     /// Runs `head VALUES (...), (...) tail` for all rows, in as few statements as the limit of parameters allows; gives the
-    /// number of rows that were changed.
-    pub(super) async fn insert_rows(
+    /// number of rows that were changed. Both databases call the columns `column1`, `column2` where they are not inserted.
+    pub(super) async fn with_rows(
         &mut self,
         head: &'static str,
         rows: Vec<Vec<Arg>>,

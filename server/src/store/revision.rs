@@ -82,7 +82,7 @@ impl Tx {
                 args![first + index as i64, now, kind.as_str(), id, op]
             })
             .collect();
-        self.insert_rows("INSERT INTO changes (revision, at, kind, id, op)", rows, "")
+        self.with_rows("INSERT INTO changes (revision, at, kind, id, op)", rows, "")
             .await?;
         Ok(first)
     }

@@ -65,7 +65,7 @@ impl Tx {
                 row.revision,
             ]
         });
-        self.insert_rows(
+        self.with_rows(
             "INSERT INTO states (agent_id, check_name, state, hard, attempt, state_since, freshness, freshness_since, \
              last_run, last_received, generation, seq, result, revision)",
             values.collect(),
@@ -96,7 +96,7 @@ impl Tx {
                 row.result.len() as i64,
             ]
         });
-        self.insert_rows(
+        self.with_rows(
             "INSERT INTO results (agent_id, check_name, at, received_at, state, result, bytes)",
             values.collect(),
             "",

@@ -112,7 +112,7 @@ impl Tx {
                 new.source,
             ]
         });
-        self.insert_rows(
+        self.with_rows(
             "INSERT INTO redemptions (token_id, public_key, agent_id, certificate, created_at, source)",
             rows.collect(),
             "ON CONFLICT (token_id, public_key) DO UPDATE \

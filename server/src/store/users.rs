@@ -128,20 +128,8 @@ impl Db {
 mod tests {
     use std::time::Duration;
 
-    use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-
     use super::*;
-    use crate::store::Source;
-
-    /// A PostgreSQL that the tests may use, if there is one.
-    #[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
-    fn postgres_url() -> Option<String> {
-        let url = std::env::var("MUSTER_TEST_POSTGRES_URL").ok();
-        if url.is_none() {
-            eprintln!("SKIPPED: revocation of a user on PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
-        }
-        url.filter(|url| !url.is_empty())
-    }
+    use crate::store::scratch::{Scratch, postgres_url};
 
     #[derive(FromRow)]
     struct Count {
@@ -161,15 +149,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_user_is_reinstated_after_a_revocation_that_is_under_way_on_postgresql() {
-        let Some(server) = postgres_url() else { return };
-        let name = format!("muster_users_{}", std::process::id());
-        let mut admin = PgConnection::connect(&server).await.unwrap();
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-            .execute(&mut admin)
-            .await
-            .unwrap();
-        let (base, _) = server.rsplit_once('/').unwrap();
-        let db = Db::open(&Source::Postgres(format!("{base}/{name}"))).await.unwrap();
+        let Some(server) = postgres_url("revocation of a user on PostgreSQL") else {
+            return;
+        };
+        let scratch = Scratch::create(&server, "users").await;
+        let db = Db::open(&scratch.source).await.unwrap();
         let mut tx = db.begin().await.unwrap();
         assert!(tx.user_insert("alice", "admin", 1).await.unwrap());
         tx.commit().await.unwrap();
@@ -191,7 +175,6 @@ mod tests {
         assert_eq!(reinstated.await, (false, true));
         assert_eq!(db.user_get("alice").await.unwrap().unwrap().revoked_at, 0);
         db.close().await;
-        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-        sqlx::query(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
+        scratch.drop().await;
     }
 }

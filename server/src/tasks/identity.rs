@@ -145,7 +145,7 @@ fn late_event(entry: &Entry, now: Micros) -> Event {
 
 /// How far its clock is off, when that is too far.
 fn skew(entry: &Entry, was_skewed: bool) -> Option<Micros> {
-    let skew = entry.connection.as_ref()?.report.as_ref()?.skew?;
+    let skew = entry.connection.as_ref().and(entry.clock_skew)?;
     let limit = if was_skewed { SKEW / 2 } else { SKEW };
     (skew.abs() > limit).then_some(skew)
 }
@@ -203,7 +203,7 @@ fn cas(deps: &Deps, told: &mut Told, now: Micros) -> Vec<Event> {
 mod tests {
     use super::*;
     use crate::{
-        agents::{Certificate, Connection, Report},
+        agents::{Certificate, Connection},
         clock::HOUR,
         store::NewAgent,
     };
@@ -243,12 +243,7 @@ mod tests {
     fn a_clock_is_wrong_beyond_five_seconds_and_right_again_below_half_of_that() {
         let mut entry = entry();
         let mut with = |seconds: i64, was| {
-            let report = Report {
-                round_trip: None,
-                skew: Some(seconds * SECOND),
-                lanes: Vec::new(),
-            };
-            entry.connection.as_mut().expect("it is connected").report = Some(report);
+            entry.clock_skew = Some(seconds * SECOND);
             skew(&entry, was).is_some()
         };
         assert!(!with(5, false));

@@ -89,6 +89,13 @@ const FIGURES: &[Figure] = &[
         "<= 2",
     ),
     figure(
+        1,
+        Scenario::Idle,
+        "cpu_percent_with_heartbeats_floor",
+        &["floor", "cpu_percent_with_heartbeats"],
+        "",
+    ),
+    figure(
         2,
         Scenario::Idle,
         "frame_to_all_and_back_s",

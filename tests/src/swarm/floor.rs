@@ -22,7 +22,10 @@ use muster_proto::v1::{
     link_service_client::LinkServiceClient,
 };
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, sync::watch, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, sleep_until},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,6 +41,8 @@ use crate::{dial, process};
 
 /// On each link, before its memory is taken once more.
 const MESSAGES: u64 = 200;
+/// In which each link says one thing and hears one, as agents do.
+const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Links that are made at the same time.
 const PARALLEL: usize = 64;
 const SETTLE: Duration = Duration::from_secs(2);
@@ -60,8 +65,14 @@ struct Links {
     stop: CancellationToken,
     up: AtomicU64,
     echoed: AtomicU64,
-    /// So many messages, each after the echo of the one before.
-    talk: watch::Sender<u64>,
+    talk: watch::Sender<Talk>,
+}
+
+/// So many messages on each link, each after the echo of the one before; links begin one after the other within this time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Talk {
+    messages: u64,
+    within: Duration,
 }
 
 /// # Errors
@@ -74,7 +85,7 @@ pub async fn measure(count: usize) -> anyhow::Result<Value> {
         stop: CancellationToken::new(),
         up: AtomicU64::new(0),
         echoed: AtomicU64::new(0),
-        talk: watch::Sender::new(0),
+        talk: watch::Sender::new(Talk::default()),
     });
     let measured = all(&mut echo, &links, count).await;
     links.stop.cancel();
@@ -106,8 +117,19 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
     let to_last = echo.reach_all(count)?;
     let broadcast = usage::cpu(pid)? - before;
 
-    links.talk.send_replace(MESSAGES);
-    let wanted = MESSAGES * count as u64;
+    let (start, before) = (Instant::now(), usage::cpu(pid)?);
+    links.talk.send_replace(Talk {
+        messages: 1,
+        within: HEARTBEAT,
+    });
+    until("all heartbeats are echoed", &links.echoed, count as u64).await?;
+    let heartbeats = (usage::cpu(pid)? - before).div_duration_f64(start.elapsed());
+
+    links.talk.send_replace(Talk {
+        messages: MESSAGES,
+        within: Duration::ZERO,
+    });
+    let wanted = (MESSAGES + 1) * count as u64;
     until("all messages are echoed", &links.echoed, wanted).await?;
     sleep(SETTLE).await;
     let busy = usage::memory(pid)?;
@@ -117,6 +139,7 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
         "connect_seconds": seconds(took),
         "connects_per_cpu_second": per_second(count, cpu),
         "cpu_ms_per_connect": rounded(cpu.as_secs_f64() * 1e3 / count as f64),
+        "cpu_percent_with_heartbeats": rounded(heartbeats * 100.0),
         "kib_per_link_idle": kib(idle),
         "kib_per_link_after_traffic": kib(busy),
         "broadcast_to_last_answer_s": rounded(to_last),
@@ -202,8 +225,9 @@ async fn link(links: Arc<Links>, route: Route) {
         let mut incoming = client.connect(ReceiverStream::new(frames)).await.ok()?.into_inner();
         links.up.fetch_add(1, Ordering::Relaxed);
         let mut talk = links.talk.subscribe();
-        let mut left = 0;
+        let (mut left, mut begins) = (0, None);
         loop {
+            let begin = begins.unwrap_or_else(Instant::now);
             tokio::select! {
                 frame = incoming.message() => match frame.ok()??.frame? {
                     // That one wants an answer.
@@ -219,7 +243,12 @@ async fn link(links: Arc<Links>, route: Route) {
                     }
                 },
                 Ok(()) = talk.changed() => {
-                    left = *talk.borrow_and_update();
+                    let talk = *talk.borrow_and_update();
+                    left = talk.messages;
+                    begins = Some(Instant::now() + talk.within.mul_f64(rand::random()));
+                }
+                () = sleep_until(begin.into()), if begins.is_some() => {
+                    begins = None;
                     outgoing.send(heartbeat(echo::ASK)).await.ok()?;
                 }
                 () = links.stop.cancelled() => return Some(()),

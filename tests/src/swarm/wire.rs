@@ -35,8 +35,9 @@ use tonic::body::Body;
 
 /// For TCP and TLS together, as in an agent.
 const CONNECT: Duration = Duration::from_secs(10);
-/// As an agent asks after a connection that says nothing.
-const PING: Duration = Duration::from_secs(20);
+/// As an agent asks after a connection that says nothing, and how long it waits for the answer.
+const PING: Duration = Duration::from_secs(32);
+const PING_ANSWER: Duration = Duration::from_secs(12);
 
 /// Where to connect, and how.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ pub async fn open(route: &Route, cut: CancellationToken, tasks: &TaskTracker) ->
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
+        .keep_alive_timeout(PING_ANSWER)
         .keep_alive_while_idle(true);
     let (sender, connection) = builder
         .handshake(TokioIo::new(stream))

@@ -254,16 +254,15 @@ async fn what_changes_of_an_agent_is_read_back() {
         revision: 7,
     };
     let mut tx = fresh.db.begin().await.expect("begin");
-    tx.agent_update(&update).await.expect("update");
+    tx.agent_update_all(&[update]).await.expect("update");
     tx.agent_set_operator_labels(&id.to_string(), r#"{"rack":"r1"}"#, 8)
         .await
         .expect("labels");
     tx.commit().await.expect("commit");
-    fresh
-        .db
-        .agent_flush_last_seen(&[(id.to_string(), 3), (id.to_string(), 9)])
-        .await
-        .expect("flush");
+    for seen in [9, 3] {
+        let seen = [(id.to_string(), seen)];
+        fresh.db.agent_flush_last_seen(&seen).await.expect("flush");
+    }
     let row = fresh.db.agent_list().await.expect("agents").remove(0);
     assert_eq!(
         (row.status.as_str(), row.status_reason.as_str(), row.status_since),

@@ -1,7 +1,7 @@
 use muster_proto::{ids::AgentId, v1::Lane};
 use proptest::prelude::*;
 
-use super::{IDLE, LEAST, Limits, MOST, Quotas, Share};
+use super::{IDLE, LEAST, Limits, MOST, PROMPT, Quotas, Share};
 use crate::clock::{MINUTE, SECOND};
 
 const MIB: u64 = 1 << 20;
@@ -58,6 +58,23 @@ fn a_large_fleet_divides_the_budget_and_whoever_comes_last_has_as_much() {
         busy(&mut shares[0], Lane::Metrics, 10) > MOST / 2,
         "the other half is for those that need it"
     );
+}
+
+#[test]
+fn a_lane_whose_store_is_slow_has_little_on_its_way_and_more_again_when_it_is_fast() {
+    let quotas = quotas(256 * MIB);
+    let mut share = share(&quotas, 100);
+    assert_eq!(busy(&mut share, Lane::Results, 10), MOST);
+    quotas.committed(Lane::Results, 4 * PROMPT);
+    assert_eq!(busy(&mut share, Lane::Results, 1), IDLE / 4);
+    assert_eq!(busy(&mut share, Lane::Metrics, 10), MOST, "that is another store");
+    quotas.committed(Lane::Results, 1_000 * PROMPT);
+    assert_eq!(busy(&mut share, Lane::Results, 1), LEAST, "it never stands still");
+    quotas.committed(Lane::Results, PROMPT / 10);
+    assert_eq!(busy(&mut share, Lane::Results, 10), MOST);
+    // The clock was set back meanwhile.
+    quotas.committed(Lane::Results, -MINUTE);
+    assert_eq!(busy(&mut share, Lane::Results, 10), MOST);
 }
 
 #[test]

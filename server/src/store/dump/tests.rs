@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::{tables::LEFT_OUT, *};
-use crate::store::Db;
+use crate::store::{
+    Db,
+    scratch::{Scratch, postgres_url},
+};
 
 #[derive(FromRow)]
 struct Described {
@@ -121,36 +124,18 @@ async fn every_kind_of_value_goes_in_and_out_of_sqlite() {
     goes_round(&Source::Sqlite(folder.path().to_owned())).await;
 }
 
-/// A PostgreSQL that the tests may use, if there is one.
-#[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
-fn postgres_url() -> Option<String> {
-    match std::env::var("MUSTER_TEST_POSTGRES_URL") {
-        // PostgreSQL has its turn elsewhere.
-        Ok(url) => Some(url).filter(|url| !url.is_empty()),
-        Err(_) => {
-            eprintln!("SKIPPED: rows in and out of PostgreSQL: MUSTER_TEST_POSTGRES_URL is not set");
-            None
-        }
-    }
-}
-
 #[tokio::test]
 async fn every_kind_of_value_goes_in_and_out_of_postgresql() {
-    let Some(server) = postgres_url() else { return };
-    let name = format!("muster_dump_{}", std::process::id());
-    let mut admin = PgConnection::connect(&server).await.unwrap();
-    sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
-        .execute(&mut admin)
-        .await
-        .unwrap();
-    let (base, _) = server.rsplit_once('/').unwrap();
-    let source = Source::Postgres(format!("{base}/{name}"));
+    let Some(server) = postgres_url("rows in and out of PostgreSQL") else {
+        return;
+    };
+    let scratch = Scratch::create(&server, "dump").await;
+    let source = scratch.source.clone();
     // What is left undone is not even tables.
     Filling::begin(&source, schema()).await.unwrap().abandon().await;
     assert!(matches!(Snapshot::open(&source).await, Err(DumpError::Missing(_))));
     goes_round(&source).await;
-    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
-    sqlx::query(AssertSqlSafe(drop)).execute(&mut admin).await.unwrap();
+    scratch.drop().await;
 }
 
 #[tokio::test]
