@@ -181,11 +181,11 @@ impl Config {
                 heartbeat: Duration::from_secs(30),
             },
             limits: Limits {
-                connections: 4096,
+                connections: 8192,
                 connections_per_source: 1024,
                 handshakes: 256,
                 // A crowd is let in over some seconds, and what connected agents send goes on meanwhile.
-                links_per_second: 1_000,
+                links_per_second: 2_500,
                 ingest: ingest::Limits::default(),
             },
             disk: Disk {

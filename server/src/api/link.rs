@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use muster_proto::{
     error::{ErrorReason, Problem},
     v1::{ConnectRequest, ConnectResponse, link_service_server::LinkService},
@@ -83,13 +83,12 @@ impl LinkService for Api {
             }
         });
         let link = link::run(self.link.clone(), agent, shown, inbound, outbound, on_active);
-        self.tasks.spawn(async move {
-            link.await;
+        self.tasks.spawn(link.map(|()| {
             // A connection outside of the limits is there for its link alone.
             if let Some(connection) = connection {
                 connection.close();
             }
-        });
+        }));
         let frames = ReceiverStream::new(frames).filter_map(move |frame| {
             ready(match frame {
                 Ok(frame) => Some(Ok(*frame)),

@@ -60,10 +60,10 @@ api_listen: {api_listen}
 
 # Docs: docs/operations.md. The first three are of each listener; connections of agents count until they are links.
 # limits:
-#   connections: 4096
+#   connections: 8192
 #   connections_per_source: 1024
 #   handshakes: 256
-#   links_per_second: 1000             # agents beyond that are told when to come
+#   links_per_second: 2500             # agents beyond that are told when to come
 #   ingest_bytes: 256MiB               # received and not stored yet, of all agents; at least 16KiB for each
 #   agent_records_per_second: 2000     # of each agent and queue; what is beyond is taken later
 #   agent_bytes_per_second: 4MiB

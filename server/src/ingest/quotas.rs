@@ -32,6 +32,9 @@ use crate::clock::{Micros, SECOND};
 const LEAST: u64 = 4 << 10;
 /// Part of a lane that is idle, when the fleet is small.
 const IDLE: u64 = 64 << 10;
+/// A new link has one so many times smaller until its first acknowledgement: nobody knows yet whether the whole fleet has come
+/// with all that an outage has left.
+const FIRST: u64 = 8;
 pub const MOST: u64 = 1 << 20;
 const LANES: u64 = 2;
 /// From when a frame is received until it is committed, when all is well.
@@ -169,9 +172,10 @@ impl Share {
         self.lent[index] = wanted.min(lendable.saturating_sub(others));
         // Who connects again while it is beyond its limits would have a window for nothing each time.
         let is_late = window == 0 && self.paces[index].due() > now;
-        match held >= full || is_late {
-            true => LEAST,
-            false => part + self.lent[index],
+        match (held >= full || is_late, window) {
+            (true, _) => LEAST,
+            (false, 0) => (part / FIRST).max(LEAST),
+            (false, _) => part + self.lent[index],
         }
     }
 

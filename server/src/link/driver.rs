@@ -3,7 +3,11 @@
 mod agent_config;
 mod door;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -14,7 +18,10 @@ use muster_proto::{
     ids::AgentId,
     v1::{AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot, watch,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -24,7 +31,7 @@ use super::{
     arrivals::Arrivals,
     draining::{Due, Follower},
     probe::Probe,
-    session::{Effect, Event, Session},
+    session::{Effect, Event, Received, Session},
 };
 use crate::{
     agents::Agents,
@@ -72,7 +79,7 @@ struct Link {
     session_id: String,
     session: Session,
     /// Until it is let in, while the session before it is asked.
-    newcomer: Option<Newcomer>,
+    newcomer: Option<Box<Newcomer>>,
     outbound: Outbound,
     registered: Option<Registered>,
     policies: watch::Receiver<Arc<Compiled>>,
@@ -92,6 +99,19 @@ struct Link {
     close: Close,
 }
 
+/// What follows from an effect that was carried out.
+enum Next {
+    Nothing,
+    Event(Event),
+    Send(ConnectResponse),
+}
+
+impl From<Option<Event>> for Next {
+    fn from(event: Option<Event>) -> Self {
+        event.map_or(Next::Nothing, Next::Event)
+    }
+}
+
 /// What the connection of a link has shown.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
@@ -102,15 +122,15 @@ pub struct Shown {
     pub not_after: Micros,
 }
 
-/// Runs one link to its end. `on_active` is called when the agent is admitted.
-pub async fn run(
+/// One link, which runs to its end when it is awaited. `on_active` is called when the agent is admitted.
+pub fn run(
     deps: Deps,
     agent: AgentId,
     shown: Shown,
     inbound: Inbound,
     outbound: Outbound,
     on_active: Box<dyn FnOnce() + Send>,
-) {
+) -> impl Future<Output = ()> + Send {
     let now = clock::now();
     let share = deps.ingest.quotas().share(agent, deps.agents.count(), now);
     let session = Session::new(agent, deps.config.clone(), shown.not_after, share, now);
@@ -137,7 +157,10 @@ pub async fn run(
         on_active: Some(on_active),
         close: Close::Ended,
     };
-    link.close = link.drive(inbound).await;
+    async move {
+        link.close = link.drive(inbound).await;
+        drop(link);
+    }
 }
 
 impl Link {
@@ -155,161 +178,156 @@ impl Link {
             let changed = self.registered.as_ref().map(|registered| registered.changed.clone());
             let replaced = self.registered.as_ref().map(|registered| registered.replaced.clone());
             let probe = self.registered.as_ref().map(|registered| registered.probe.clone());
-            let event = tokio::select! {
+            let events = tokio::select! {
                 biased;
-                () = self.deps.shutdown.cancelled() => Event::ShuttingDown,
-                () = until(replaced) => self.ended_by_another(),
-                () = asked(probe) => Event::Probe,
+                () = self.deps.shutdown.cancelled() => vec![Event::ShuttingDown],
+                () = until(replaced) => vec![self.ended_by_another()],
+                () = asked(probe) => vec![Event::Probe],
                 due = self.drain.due() => match due {
-                    Due::Tell(telling) => Event::Drain(telling),
-                    Due::End { stops } => Event::Overstayed { stops },
+                    Due::Tell(telling) => vec![Event::Drain(telling)],
+                    Due::End { stops } => vec![Event::Overstayed { stops }],
                 },
-                answered = answered(&mut self.newcomer) => match self.decide(answered) {
-                    Some(event) => event,
-                    None => continue,
-                },
-                Ok(()) = self.room.changed() => Event::Room(*self.room.borrow_and_update()),
-                Some(answer) = self.results.next() => answer,
-                Some(answer) = self.metrics.next() => answer,
+                answered = answered(&mut self.newcomer) => self.decide(answered).into_iter().collect(),
+                Ok(()) = self.room.changed() => vec![Event::Room(*self.room.borrow_and_update())],
+                Some(answer) = self.results.next() => vec![answer],
+                Some(answer) = self.metrics.next() => vec![answer],
                 Ok(()) = self.trust.changed(), if self.registered.is_some() => {
-                    if let Some((config, _)) = self.current()
-                        && let Some(close) = self.step(Event::Inventory(config)).await
-                    {
-                        return close;
-                    }
-                    Event::TrustBundle(self.deps.pki.trust_bundle_version())
+                    let config = self.current().map(|(config, _)| Event::Inventory(config));
+                    let bundle = Event::TrustBundle(self.deps.pki.trust_bundle_version());
+                    config.into_iter().chain([bundle]).collect()
                 }
-                Ok(()) = self.policies.changed() => match self.current() {
-                    Some((_, policies)) => Event::Policies(policies),
-                    None => continue,
-                },
+                Ok(()) = self.policies.changed() => {
+                    self.current().map(|(_, policies)| Event::Policies(policies)).into_iter().collect()
+                }
                 () = notified(changed) => match self.current() {
-                    Some((config, policies)) => {
-                        if let Some(close) = self.step(Event::Inventory(config)).await {
-                            return close;
-                        }
-                        Event::Policies(policies)
-                    }
-                    None => continue,
+                    Some((config, policies)) => vec![Event::Inventory(config), Event::Policies(policies)],
+                    None => Vec::new(),
                 },
-                frame = inbound.next() => match frame {
+                frame = inbound.next() => vec![match frame {
                     Some(Ok(frame)) => Event::Frame(Box::new(frame)),
                     Some(Err(Some(what))) => Event::Unreadable(what),
                     Some(Err(None)) | None => Event::Ended,
-                },
+                }],
                 () = timer.as_mut() => {
                     armed = None;
-                    Event::Tick
+                    vec![Event::Tick]
                 }
             };
-            if let Some(close) = self.step(event).await {
+            // The one place where it goes on, so that a link has no room for several.
+            if let Some(close) = self.step(events.into()).await {
                 return close;
             }
         }
     }
 
-    /// One event with all that follows from it.
-    async fn step(&mut self, event: Event) -> Option<Close> {
-        let mut events = std::collections::VecDeque::from([event]);
+    /// Events with all that follows from them.
+    async fn step(&mut self, mut events: VecDeque<Event>) -> Option<Close> {
         while let Some(event) = events.pop_front() {
             for effect in self.session.handle(event, clock::now()) {
-                match effect {
-                    Effect::Send(frame) => {
+                match self.carry_out(effect) {
+                    Ok(Next::Nothing) => {}
+                    Ok(Next::Event(event)) => events.push_back(event),
+                    Ok(Next::Send(frame)) => {
                         if let Err(close) = self.send(frame).await {
                             return Some(close);
                         }
                     }
-                    Effect::Admit(admission) => {
-                        let party = Party::new(admission.fingerprint.clone(), &self.serial, &self.remote);
-                        events.extend(self.consider(*admission, party, None));
-                    }
-                    Effect::Answered => {
-                        if let Some(registered) = &self.registered {
-                            registered.probe.answered();
-                        }
-                    }
-                    Effect::Ingest {
-                        lane,
-                        spool,
-                        first_seq,
-                        records,
-                        bytes,
-                        resends,
-                        held,
-                    } => {
-                        let (done, wait) = oneshot::channel();
-                        let received_at = clock::now();
-                        let lost = self.lost(lane, resends);
-                        let job = Job {
-                            agent: self.agent,
-                            spool: spool.clone(),
-                            first_seq,
-                            records,
-                            received_at,
-                            bytes: bytes as usize,
-                            lost: lost.clone(),
-                            held,
-                            done,
-                        };
-                        match self.deps.ingest.submit(lane, job) {
-                            Ok(()) => {}
-                            Err(Refused::Full) => return Some(Close::Overloaded),
-                            Err(Refused::Stopping) => return Some(Close::ShuttingDown),
-                        }
-                        let telemetry = self.deps.telemetry.clone();
-                        let pending = wait.map(move |done| {
-                            let took = Duration::from_micros((clock::now() - received_at).max(0) as u64);
-                            telemetry.ack_latency(ingest::lane_name(lane), took);
-                            match (done, lost.why()) {
-                                (Ok(done), _) => Event::Committed {
-                                    lane,
-                                    spool,
-                                    bytes,
-                                    done,
-                                },
-                                (Err(_), Some(Why::NoRoom)) => Event::NotTaken { lane, bytes, resends },
-                                (Err(_), _) => Event::StoreFailed,
-                            }
-                        });
-                        let queue = if lane == Lane::Metrics {
-                            &mut self.metrics
-                        } else {
-                            &mut self.results
-                        };
-                        queue.push_back(pending.boxed());
-                    }
-                    Effect::Facts(facts) => {
-                        self.deps.agents.set_facts(self.agent, facts.facts, facts.digest);
-                        if let Some((_, policies)) = self.current() {
-                            events.push_back(Event::Policies(policies));
-                        }
-                    }
-                    Effect::PolicyStatus(status) => self.deps.agents.set_policy_status(self.agent, status),
-                    Effect::Report(report) => {
-                        let (agent, session) = (self.agent, &self.session_id);
-                        self.deps.agents.heartbeat(agent, session, report, clock::now());
-                    }
-                    Effect::Seen => self.deps.agents.seen(self.agent, clock::now()),
-                    Effect::SendTrustBundle => {
-                        let bundle = self.deps.pki.signed_trust_bundle();
-                        let frame = Some(connect_response::Frame::TrustBundle(bundle));
-                        if let Err(close) = self.send(ConnectResponse { frame }).await {
-                            return Some(close);
-                        }
-                    }
-                    Effect::TrustBundleHeld(version) => self.deps.agents.set_bundle_version(self.agent, version),
-                    Effect::Leaving => self.deps.agents.leaving(self.agent, &self.session_id),
-                    Effect::Throttled(lane) => {
-                        let lane = ingest::lane_name(lane);
-                        self.deps.telemetry.throttled(lane);
-                        self.deps.agents.throttled(self.agent, lane, clock::now());
-                    }
-                    Effect::PolicySyncSent => self.deps.telemetry.policy_sync(),
-                    Effect::Close(close) => return Some(close),
+                    Err(close) => return Some(close),
                 }
             }
         }
         None
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<Next, Close> {
+        let agents = &self.deps.agents;
+        match effect {
+            Effect::Send(frame) => return Ok(Next::Send(frame)),
+            Effect::SendTrustBundle => {
+                let bundle = self.deps.pki.signed_trust_bundle();
+                let frame = Some(connect_response::Frame::TrustBundle(bundle));
+                return Ok(Next::Send(ConnectResponse { frame }));
+            }
+            Effect::Admit(admission) => {
+                let party = Party::new(admission.fingerprint.clone(), &self.serial, &self.remote);
+                return Ok(self.consider(*admission, party, None).into());
+            }
+            Effect::Facts(facts) => {
+                agents.set_facts(self.agent, facts.facts, facts.digest);
+                return Ok(self.current().map(|(_, policies)| Event::Policies(policies)).into());
+            }
+            Effect::Ingest(frame) => self.ingest(*frame)?,
+            Effect::Answered => {
+                if let Some(registered) = &self.registered {
+                    registered.probe.answered();
+                }
+            }
+            Effect::PolicyStatus(status) => agents.set_policy_status(self.agent, status),
+            Effect::Report(report) => agents.heartbeat(self.agent, &self.session_id, report, clock::now()),
+            Effect::Seen => agents.seen(self.agent, clock::now()),
+            Effect::TrustBundleHeld(version) => agents.set_bundle_version(self.agent, version),
+            Effect::Leaving => agents.leaving(self.agent, &self.session_id),
+            Effect::Throttled(lane) => {
+                let lane = ingest::lane_name(lane);
+                self.deps.telemetry.throttled(lane);
+                agents.throttled(self.agent, lane, clock::now());
+            }
+            Effect::PolicySyncSent => self.deps.telemetry.policy_sync(),
+            Effect::Close(close) => return Err(close),
+        }
+        Ok(Next::Nothing)
+    }
+
+    /// Hands a frame of records in; its answer comes as an event.
+    fn ingest(&mut self, frame: Received) -> Result<(), Close> {
+        let Received {
+            lane,
+            spool,
+            first_seq,
+            records,
+            bytes,
+            resends,
+            held,
+        } = frame;
+        let (done, wait) = oneshot::channel();
+        let received_at = clock::now();
+        let lost = self.lost(lane, resends);
+        let job = Job {
+            agent: self.agent,
+            spool: spool.clone(),
+            first_seq,
+            records,
+            received_at,
+            bytes: bytes as usize,
+            lost: lost.clone(),
+            held,
+            done,
+        };
+        self.deps.ingest.submit(lane, job).map_err(|refused| match refused {
+            Refused::Full => Close::Overloaded,
+            Refused::Stopping => Close::ShuttingDown,
+        })?;
+        let telemetry = self.deps.telemetry.clone();
+        let pending = wait.map(move |done| {
+            let took = Duration::from_micros((clock::now() - received_at).max(0) as u64);
+            telemetry.ack_latency(ingest::lane_name(lane), took);
+            match (done, lost.why()) {
+                (Ok(done), _) => Event::Committed {
+                    lane,
+                    spool,
+                    bytes,
+                    done,
+                },
+                (Err(_), Some(Why::NoRoom)) => Event::NotTaken { lane, bytes, resends },
+                (Err(_), _) => Event::StoreFailed,
+            }
+        });
+        let queue = match lane {
+            Lane::Metrics => &mut self.metrics,
+            _ => &mut self.results,
+        };
+        queue.push_back(pending.boxed());
+        Ok(())
     }
 
     /// What tells whether records were lost that those of this lane come behind.
@@ -350,8 +368,14 @@ impl Link {
 
     /// Fails when the agent does not read, or is gone.
     async fn send(&mut self, frame: ConnectResponse) -> Result<(), Close> {
+        let frame = match self.outbound.try_send(Ok(Box::new(frame))) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Close::Ended),
+            Err(TrySendError::Full(frame)) => frame,
+        };
         let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
-        match tokio::time::timeout(patience, self.outbound.send(Ok(Box::new(frame)))).await {
+        // Boxed, since it is rare that one has to wait.
+        match Box::pin(tokio::time::timeout(patience, self.outbound.send(frame))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Close::Ended),
             Err(_) => Err(Close::Timeout),

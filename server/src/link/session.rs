@@ -14,7 +14,7 @@ use muster_proto::{
 use prost::Message as _;
 
 use self::intake::Intake;
-pub use self::words::{Admission, Admitted, Close, Effect, Event};
+pub use self::words::{Admission, Admitted, Close, Effect, Event, Received};
 use super::{draining::Telling, policy_sync};
 use crate::{
     agents::{OnClone, Report},

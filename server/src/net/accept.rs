@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Request, Response};
+use futures_util::future::BoxFuture;
 use hyper::body::{Body, Incoming};
 use muster_certs::rustls::Error as TlsError;
 use muster_certs::tls::{describe, peer_certificate};
@@ -180,8 +181,9 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// The life of one connection.
-async fn connection<S, B>(shared: Arc<Shared>, service: S, stream: TcpStream, mut addr: SocketAddr, mut slot: Slot)
+/// The life of one connection. It holds the room that its present needs, and neither that of its past nor of its future: so
+/// what it goes through is in boxes, and their results too.
+async fn connection<S, B>(shared: Arc<Shared>, service: S, stream: TcpStream, addr: SocketAddr, slot: Slot)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -190,23 +192,41 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let _open = Open::new(&shared.metrics);
+    let Some(served) = Box::pin(begin(&shared, service, stream, addr, slot)).await else {
+        return;
+    };
+    if let Err(error) = served.await {
+        let error = describe(error.as_ref()).unwrap_or_else(|| error.to_string());
+        tracing::debug!(listener = shared.name, peer = %addr, error, "connection broke");
+    }
+}
+
+/// From the first byte to where requests are served. None: it did not come so far.
+async fn begin<S, B>(
+    shared: &Shared,
+    service: S,
+    stream: TcpStream,
+    mut addr: SocketAddr,
+    mut slot: Slot,
+) -> Option<BoxFuture<'_, Result<(), http::Error>>>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     // Before the handshake, so that no change falls between it and what follows.
     let mut distrust = shared.distrust.clone();
     distrust.iter_mut().for_each(watch::Receiver::mark_unchanged);
     // Nothing of the peer's is under way before the handshake is done, so shutdown needs no grace here.
-    let Some(tls) = shared
-        .shutdown
-        .run_until_cancelled(handshake(&shared, stream, &mut addr, &mut slot))
-        .await
-    else {
-        return;
-    };
-    let tls = match tls {
+    let handshake = handshake(shared, stream, &mut addr, &mut slot);
+    let tls = match shared.shutdown.run_until_cancelled(handshake).await? {
         Ok(tls) => tls,
         Err(failure) => {
             shared.metrics.handshake_failed(failure.reason());
             tracing::debug!(listener = shared.name, peer = %addr, reason = failure.reason(), error = %failure, "handshake failed");
-            return;
+            return None;
         }
     };
     let session = tls.get_ref().1;
@@ -215,7 +235,7 @@ where
         Err(error) => {
             shared.metrics.handshake_failed("certificate");
             tracing::debug!(listener = shared.name, peer = %addr, %error, "certificate that cannot be read");
-            return;
+            return None;
         }
     };
     let http1 = shared.limits.http1 && session.alpn_protocol() != Some(b"h2");
@@ -232,12 +252,7 @@ where
         gone: &shared.gone,
         tracker: &shared.tracker,
     };
-    // Boxed, so that a connection that waits for its handshake does not hold the room of one that is served.
-    let ended = Box::pin(http::drive(tls, peer, service, serving)).await;
-    if let Err(error) = ended {
-        let error = describe(error.as_ref()).unwrap_or_else(|| error.to_string());
-        tracing::debug!(listener = shared.name, peer = %addr, error, "connection broke");
-    }
+    Some(http::drive(tls, peer, service, serving))
 }
 
 /// `addr` is the peer's, and becomes that of whom a proxy says it is.

@@ -3,19 +3,22 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
@@ -40,7 +43,7 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// What serving one connection depends on.
 pub(super) struct Serving<'a> {
@@ -76,7 +79,7 @@ pub(super) async fn show_out(mut stream: TcpStream) {
 }
 
 /// Serves requests until the peer leaves, it is time to leave, or something breaks. A peer that hangs up is no error.
-pub(super) async fn drive<I, S, B>(io: I, peer: Peer, service: S, serving: Serving<'_>) -> Result<(), Error>
+pub(super) fn drive<I, S, B>(io: I, peer: Peer, service: S, serving: Serving<'_>) -> BoxFuture<'_, Result<(), Error>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -86,28 +89,40 @@ where
     B::Error: Into<Error>,
 {
     let connection = peer.connection.clone();
-    let _place = Place(connection.clone());
-    // Dropped with this connection, and with it the tasks of its streams.
+    let io = TokioIo::new(io);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        peer.connection.request_began();
+        request.extensions_mut().insert(peer.clone());
+        service.clone().oneshot(request)
+    });
+    // ALPN has said which it is. Each has a box of its own size, which is all that a connection is from here on.
+    if serving.http1 {
+        let served = one().serve_connection(io, service);
+        let place = Place {
+            connection,
+            _streams: None,
+        };
+        return Box::pin(until_it_ends(Box::pin(served), place, serving));
+    }
     let streams = serving.gone.child_token();
-    let _end_streams = streams.clone().drop_guard();
-    let builder = builder(
-        &serving,
-        StreamTasks {
-            tracker: serving.tracker.clone(),
-            ended: streams,
-        },
-    );
-    let served = builder.serve_connection(
-        TokioIo::new(io),
-        service_fn(move |mut request: Request<Incoming>| {
-            peer.connection.request_began();
-            request.extensions_mut().insert(peer.clone());
-            service.clone().oneshot(request)
-        }),
-    );
-    tokio::pin!(served);
+    let tasks = StreamTasks {
+        tracker: serving.tracker.clone(),
+        ended: streams.clone(),
+    };
+    let served = two(serving.limits, tasks).serve_connection(io, service);
+    let place = Place {
+        connection,
+        _streams: Some(streams.drop_guard()),
+    };
+    Box::pin(until_it_ends(Box::pin(served), place, serving))
+}
 
-    let mut distrust = serving.distrust.clone();
+async fn until_it_ends<C>(mut served: Pin<Box<C>>, place: Place, serving: Serving<'_>) -> Result<(), Error>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    let connection = &place.connection;
+    let mut distrust = serving.distrust;
     let mut patience = Some(Instant::now() + serving.limits.promote_within.unwrap_or(FIRST_REQUEST_WITHIN));
     let grace = loop {
         tokio::select! {
@@ -162,36 +177,37 @@ async fn told(distrust: &mut Option<watch::Receiver<()>>) {
     }
 }
 
-fn builder(serving: &Serving<'_>, tasks: StreamTasks) -> auto::Builder<StreamTasks> {
-    let mut builder = auto::Builder::new(tasks);
+fn two(limits: &Limits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
+    let mut builder = http2::Builder::new(tasks);
     builder
-        .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(serving.limits.max_concurrent_streams)
+        .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(MAX_HEADER_BYTES as u32)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
-        .http1()
+}
+
+fn one() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(FIRST_REQUEST_WITHIN)
         .max_buf_size(MAX_HEADER_BYTES);
-    // ALPN has said which it is; guessing from the first bytes would only add a way to wait.
-    if serving.http1 {
-        builder.http1_only()
-    } else {
-        builder.http2_only()
-    }
+    builder
 }
 
-/// The connection's place among those that are not links, until its task ends.
-struct Place(Connection);
+/// The connection's place among those that are not links, until its task ends; the tasks of its streams end with it.
+struct Place {
+    connection: Connection,
+    _streams: Option<DropGuard>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.release();
+        self.connection.release();
     }
 }
 
@@ -215,10 +231,10 @@ where
     }
 }
 
-fn or_hung_up(ended: Result<(), Error>) -> Result<(), Error> {
+fn or_hung_up(ended: hyper::Result<()>) -> Result<(), Error> {
     match ended {
-        Err(error) if is_hang_up(error.as_ref()) => Ok(()),
-        other => other,
+        Err(error) if is_hang_up(&error) => Ok(()),
+        other => other.map_err(Into::into),
     }
 }
 

@@ -30,6 +30,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(150);
 /// What has just happened has an echo.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Before memory is taken after traffic: allocators give pages back some seconds after they were used.
+const CALM: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
 /// The label that agents of a swarm claim.
 const LABEL: &str = "swarm";
@@ -114,6 +116,7 @@ impl Run<'_> {
         }
         self.load().await?;
         self.drain().await?;
+        sleep(CALM).await;
         self.memory("after_traffic", empty, enrolled);
         if self.args.cold_restart {
             self.cold_restart().await?;

@@ -180,7 +180,11 @@ fn a_window_is_a_part_of_the_budget_and_who_ignores_it_is_cut() {
     let setup = controller.agent("host");
     setup.enroll().expect_code(0);
     let mut sender = Sender::connect(&controller, &setup);
-    assert_eq!(sender.window, 64 << 10);
+    assert_eq!(
+        sender.window,
+        8 << 10,
+        "a part for a lane, and of that an eighth to begin with"
+    );
     while sender.sent < 100_000 && sender.try_send(FRAME).is_ok() {}
     let status = poll::until("an end", 20 * SECOND, || match sender.link.receive() {
         Ok(frame) => Err(format!("{frame:?}")),

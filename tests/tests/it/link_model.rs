@@ -26,7 +26,7 @@ use muster_server::{
     ingest::{self, Done, Held, Quotas, SpoolId},
     link::{
         Close, Config,
-        session::{self as controller, Admitted, Effect, Event},
+        session::{self as controller, Admitted, Effect, Event, Received},
     },
     policies::PolicySet,
 };
@@ -270,7 +270,9 @@ impl<'a> World<'a> {
         for _ in 0..frames {
             let Some(frame) = old.up.pop_front() else { break };
             for effect in old.session.handle(Event::Frame(Box::new(frame)), self.clock) {
-                self.take_in(effect, old.connection);
+                if let Effect::Ingest(frame) = effect {
+                    self.take_in(*frame, old.connection);
+                }
             }
         }
         self.old = Some(old);
@@ -305,28 +307,26 @@ impl<'a> World<'a> {
         }
     }
 
-    fn take_in(&mut self, effect: Effect, connection: usize) {
-        if let Effect::Ingest {
+    fn take_in(&mut self, frame: Received, connection: usize) {
+        let Received {
             lane,
             spool,
             first_seq,
             records,
             bytes,
-            held,
             resends,
-        } = effect
-        {
-            self.jobs.push_back(Job {
-                lane,
-                resends,
-                spool,
-                first_seq,
-                records,
-                bytes,
-                _held: held,
-                connection,
-            });
-        }
+            held,
+        } = frame;
+        self.jobs.push_back(Job {
+            lane,
+            resends,
+            spool,
+            first_seq,
+            records,
+            bytes,
+            _held: held,
+            connection,
+        });
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -357,7 +357,7 @@ impl<'a> World<'a> {
                     let effects = self.controller.handle(Event::Admitted(Box::new(admitted)), self.clock);
                     self.carry_out(effects);
                 }
-                Effect::Ingest { .. } => self.take_in(effect, self.connection),
+                Effect::Ingest(frame) => self.take_in(*frame, self.connection),
                 // It has more than there is room for, and comes again with it.
                 Effect::Close(Close::Overloaded) => return self.connect(),
                 Effect::Close(why) => panic!("the controller ends the link: {why:?}"),

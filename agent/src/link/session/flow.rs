@@ -9,8 +9,9 @@ use muster_proto::v1::{self, connect_request::Frame};
 
 use super::super::queue::Lanes;
 
-/// Records in one frame, so that the frame stays within 64 KiB with all that is around them.
-const BATCH_BYTES: usize = 64 * 1024 - 256;
+/// Records in one frame, so that it stays within 16 KiB with all that is around them: the controller keeps a buffer for each
+/// link that is as large as the largest frame that ever came. A record larger than that goes alone.
+const BATCH_BYTES: usize = 16 * 1024 - 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Flow {

@@ -262,7 +262,7 @@ fn a_frame_of_records_stays_within_64_kib() {
         let Out::Records(records) = frame else {
             panic!("only records are due")
         };
-        assert!(records.encoded_len() <= 64 * 1024);
+        assert!(records.encoded_len() <= 16 * 1024);
     }
 }
 

@@ -28,8 +28,8 @@ fn a_lane_that_is_used_gets_more_and_one_that_is_idle_gives_it_back() {
     let quotas = quotas(256 * MIB);
     let mut share = share(&quotas, 10);
     let mut window = share.window(Lane::Metrics, 0, 0, 0);
-    assert_eq!(window, IDLE);
-    for expected in [2 * IDLE, 4 * IDLE, 8 * IDLE, MOST, MOST] {
+    assert_eq!(window, IDLE / 8, "it has just come");
+    for expected in [IDLE, 2 * IDLE, 4 * IDLE, 8 * IDLE, MOST, MOST] {
         window = share.window(Lane::Metrics, window, window, 0);
         assert_eq!(window, expected);
     }
@@ -131,7 +131,7 @@ fn an_agent_beyond_its_limits_does_not_get_away_by_connecting_anew() {
     });
     let agent = AgentId::random();
     let mut first = quotas.share(agent, 1, 0);
-    assert_eq!(first.window(Lane::Metrics, 0, 0, 0), IDLE);
+    assert_eq!(first.window(Lane::Metrics, 0, 0, 0), IDLE / 8);
     let due = first.spend(Lane::Metrics, 40_000, 1, 0);
     assert!(due > 20 * SECOND, "{due}");
     assert!(first.throttled(Lane::Metrics, 0));

@@ -28,7 +28,7 @@ pub(super) struct Newcomer {
 impl Link {
     /// The live session has said something to its probe, or nothing.
     pub(super) fn decide(&mut self, (session_id, verdict): (String, Verdict)) -> Option<Event> {
-        let Newcomer { admission, party, .. } = self.newcomer.take()?;
+        let Newcomer { admission, party, .. } = *self.newcomer.take()?;
         self.consider(admission, party, Some((session_id, verdict)))
     }
 
@@ -60,11 +60,11 @@ impl Link {
                 Decision::Probe => {
                     let live = live?;
                     let answer = self.deps.links.question(live.clone(), &party);
-                    self.newcomer = Some(Newcomer {
+                    self.newcomer = Some(Box::new(Newcomer {
                         admission,
                         party,
                         answer: answer.map(move |verdict| (live.session_id, verdict)).boxed(),
-                    });
+                    }));
                     return None;
                 }
                 Decision::Refuse => {
@@ -149,7 +149,7 @@ impl Link {
     }
 }
 
-pub(super) async fn answered(newcomer: &mut Option<Newcomer>) -> (String, Verdict) {
+pub(super) async fn answered(newcomer: &mut Option<Box<Newcomer>>) -> (String, Verdict) {
     match newcomer {
         Some(newcomer) => (&mut newcomer.answer).await,
         None => std::future::pending().await,

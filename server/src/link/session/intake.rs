@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use muster_proto::v1::{self, Lane, LaneWindow};
 use prost::Message as _;
 
-use super::{Close, Effect, Frame, send};
+use super::{Close, Effect, Frame, Received, send};
 use crate::{
     clock::{MINUTE, Micros, SECOND},
     disk::Level,
@@ -129,7 +129,7 @@ impl Intake {
         of.unacked += bytes;
         of.peak = of.peak.max(of.unacked);
         of.paid.push_back(self.share.spend(lane, bytes, count, now));
-        Ok(Some(Effect::Ingest {
+        Ok(Some(Effect::Ingest(Box::new(Received {
             lane,
             spool,
             first_seq: records.first_seq,
@@ -137,7 +137,7 @@ impl Intake {
             bytes,
             resends: records.resends,
             held,
-        }))
+        }))))
     }
 
     /// A frame is committed. What may be acknowledged at once is.

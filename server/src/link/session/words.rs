@@ -25,7 +25,7 @@ pub enum Event {
         bytes: u64,
         done: Done,
     },
-    /// There was no room for records on the disk; see `Effect::Ingest` for `resends`.
+    /// There was no room for records on the disk; see [`Received`] for `resends`.
     NotTaken {
         lane: Lane,
         bytes: u64,
@@ -83,16 +83,7 @@ pub enum Effect {
     Send(ConnectResponse),
     /// Register the agent and answer with `Event::Admitted`.
     Admit(Box<Admission>),
-    Ingest {
-        lane: Lane,
-        spool: SpoolId,
-        first_seq: u64,
-        records: Vec<v1::Record>,
-        bytes: u64,
-        /// How often the lane was sent again before. Records of one number are stored in their order or not at all.
-        resends: u32,
-        held: Held,
-    },
+    Ingest(Box<Received>),
     /// An acknowledgement of this lane has to wait, since the agent is beyond its limits: for the first time in a while.
     Throttled(Lane),
     Facts(v1::Facts),
@@ -110,6 +101,19 @@ pub enum Effect {
     /// The agent was told to leave.
     Leaving,
     Close(Close),
+}
+
+/// A frame of records that the window has room for.
+#[derive(Debug)]
+pub struct Received {
+    pub lane: Lane,
+    pub spool: SpoolId,
+    pub first_seq: u64,
+    pub records: Vec<v1::Record>,
+    pub bytes: u64,
+    /// How often the lane was sent again before. Records of one number are stored in their order or not at all.
+    pub resends: u32,
+    pub held: Held,
 }
 
 #[derive(Debug)]

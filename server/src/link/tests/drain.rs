@@ -36,7 +36,7 @@ fn an_agent_that_can_leave_is_told_to_and_served_until_it_does() {
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Leaving)));
 
     let effects = session.handle(frame(records(1, 3)), 2);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ingest { .. })));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Ingest(_))));
     let goodbye = v1::Goodbye {
         reason: v1::GoodbyeReason::Drained.into(),
     };

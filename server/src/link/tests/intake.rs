@@ -39,7 +39,7 @@ fn of_size(first_seq: u64, bytes: usize) -> connect_request::Frame {
 fn send(session: &mut Session, said: connect_request::Frame, now: i64) -> (u64, crate::ingest::Held) {
     let effects = session.handle(frame(said), now);
     let ingest = effects.into_iter().find_map(|effect| match effect {
-        Effect::Ingest { bytes, held, .. } => Some((bytes, held)),
+        Effect::Ingest(frame) => Some((frame.bytes, frame.held)),
         _ => None,
     });
     ingest.expect("it is taken")

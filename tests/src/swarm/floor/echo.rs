@@ -12,9 +12,9 @@ use std::{
 };
 
 use futures_util::stream::{self, BoxStream};
+use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
     service::TowerToHyperService,
 };
 use muster_certs::{
@@ -108,10 +108,9 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, echo: Echo, connec
                 return;
             };
             let service = TowerToHyperService::new(LinkServiceServer::new(echo));
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http2();
+            let builder = http2::Builder::new(TokioExecutor::new());
             // A link that breaks is the client's to notice.
-            let _ = Box::pin(builder.http2_only().serve_connection(TokioIo::new(stream), service)).await;
+            let _ = Box::pin(builder.serve_connection(TokioIo::new(stream), service)).await;
         });
     }
 }
