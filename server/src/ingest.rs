@@ -3,6 +3,7 @@
 
 mod gaps;
 mod plan;
+mod queue;
 mod quotas;
 mod spool_id;
 mod validate;
@@ -16,7 +17,7 @@ use muster_proto::{
     ids::AgentId,
     v1::{self, Lane},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -51,6 +52,8 @@ pub struct Job {
     pub received_at: Micros,
     /// Encoded size, against the limits of a commit.
     pub bytes: usize,
+    /// It waited with the agent, so that what is new goes first. Of a spool, what comes after it does as well.
+    pub has_waited: bool,
     /// Shared with the jobs of its lane that came by the same link: set when one of them is lost. Those behind it are not stored
     /// either, since their mark would speak for it.
     pub lost: Lost,
@@ -93,8 +96,8 @@ pub struct Done {
 /// Hands jobs to the workers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    results: mpsc::Sender<Job>,
-    metrics: mpsc::Sender<Job>,
+    results: queue::Sender,
+    metrics: queue::Sender,
     marks: Arc<Marks>,
     states: Arc<States>,
     quotas: Quotas,
@@ -115,10 +118,7 @@ impl Handle {
         } else {
             &self.results
         };
-        queue.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::Full,
-            mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
-        })
+        queue.submit(job)
     }
 
     pub fn quotas(&self) -> &Quotas {
@@ -207,8 +207,8 @@ pub struct Ingest {
     marks: Arc<Marks>,
     quotas: Quotas,
     gaps: Arc<gaps::Gaps>,
-    results: mpsc::Receiver<Job>,
-    metrics: mpsc::Receiver<Job>,
+    results: queue::Receiver,
+    metrics: queue::Receiver,
 }
 
 impl Ingest {
@@ -223,9 +223,9 @@ impl Ingest {
         }
         let marks = Arc::new(marks);
         let quotas = Quotas::new(deps.limits);
-        // The budget fills up before they do; an empty one takes no room.
-        let (results, results_queue) = mpsc::channel(quotas.max_jobs());
-        let (metrics, metrics_queue) = mpsc::channel(quotas.max_jobs());
+        // The budget fills up before they do.
+        let (results, results_queue) = queue::channel(quotas.max_jobs());
+        let (metrics, metrics_queue) = queue::channel(quotas.max_jobs());
         let handle = Handle {
             results,
             metrics,
@@ -272,30 +272,29 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut queue: mpsc::Receiver<Job>, shutdown: CancellationToken) {
+    async fn run(self, mut queue: queue::Receiver, shutdown: CancellationToken) {
         loop {
             let first = tokio::select! {
                 biased;
-                job = queue.recv() => job,
+                job = queue.next() => job,
                 () = shutdown.cancelled() => {
                     queue.close();
-                    queue.recv().await
+                    queue.next().await
                 }
             };
             let Some(first) = first else { return };
             let (mut records, mut bytes) = (first.records.len(), first.bytes);
             let mut jobs = vec![first];
             while records < MAX_RECORDS && bytes < MAX_BYTES {
-                let Ok(job) = queue.try_recv() else { break };
+                let Some(job) = queue.try_next() else { break };
                 records += job.records.len();
                 bytes += job.bytes;
                 jobs.push(job);
             }
             self.deps.telemetry.ingest_bytes(self.quotas.held());
-            // They come in the order in which they were received.
-            let oldest = jobs.first().map_or(0, |job| job.received_at);
+            let oldest = jobs.iter().map(|job| job.received_at).min();
             self.commit_all(jobs).await;
-            self.quotas.committed(self.lane, clock::now() - oldest);
+            self.quotas.committed(self.lane, clock::now() - oldest.unwrap_or_default());
             self.deps.telemetry.ingest_bytes(self.quotas.held());
         }
     }

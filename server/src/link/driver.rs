@@ -12,7 +12,7 @@ use std::{
 use futures_util::{
     FutureExt as _, StreamExt as _,
     future::BoxFuture,
-    stream::{BoxStream, FuturesOrdered},
+    stream::{BoxStream, FuturesUnordered},
 };
 use muster_proto::{
     ids::AgentId,
@@ -87,9 +87,8 @@ struct Link {
     trust: watch::Receiver<()>,
     /// Told when this link shall leave.
     drain: Follower,
-    /// Acknowledgements go out in order within a lane.
-    results: FuturesOrdered<Pending>,
-    metrics: FuturesOrdered<Pending>,
+    /// Of a spool they come in its order, since that is the one in which they are stored.
+    pending: FuturesUnordered<Pending>,
     /// Whether records of this link could not be stored, by lane, and for how many times that the lane was sent again.
     lost: BTreeMap<Lane, (u32, Lost)>,
     /// How full the disk is.
@@ -151,8 +150,7 @@ pub fn run(
         session,
         outbound,
         registered: None,
-        results: FuturesOrdered::new(),
-        metrics: FuturesOrdered::new(),
+        pending: FuturesUnordered::new(),
         lost: BTreeMap::new(),
         on_active: Some(on_active),
         close: Close::Ended,
@@ -189,8 +187,7 @@ impl Link {
                 },
                 answered = answered(&mut self.newcomer) => self.decide(answered).into_iter().collect(),
                 Ok(()) = self.room.changed() => vec![Event::Room(*self.room.borrow_and_update())],
-                Some(answer) = self.results.next() => vec![answer],
-                Some(answer) = self.metrics.next() => vec![answer],
+                Some(answer) = self.pending.next() => vec![answer],
                 Ok(()) = self.trust.changed(), if self.registered.is_some() => {
                     let config = self.current().map(|(config, _)| Event::Inventory(config));
                     let bundle = Event::TrustBundle(self.deps.pki.trust_bundle_version());
@@ -286,6 +283,7 @@ impl Link {
             first_seq,
             records,
             bytes,
+            has_waited,
             resends,
             held,
         } = frame;
@@ -299,6 +297,7 @@ impl Link {
             records,
             received_at,
             bytes: bytes as usize,
+            has_waited,
             lost: lost.clone(),
             held,
             done,
@@ -322,11 +321,7 @@ impl Link {
                 (Err(_), _) => Event::StoreFailed,
             }
         });
-        let queue = match lane {
-            Lane::Metrics => &mut self.metrics,
-            _ => &mut self.results,
-        };
-        queue.push_back(pending.boxed());
+        self.pending.push(pending.boxed());
         Ok(())
     }
 

@@ -9,9 +9,9 @@ use muster_proto::v1::{self, connect_request::Frame};
 
 use super::super::queue::Lanes;
 
-/// Records in one frame, so that it stays within 16 KiB with all that is around them: the controller keeps a buffer for each
+/// Records in one frame, so that it stays within 8 KiB with all that is around them: the controller keeps a buffer for each
 /// link that is as large as the largest frame that ever came. A record larger than that goes alone.
-const BATCH_BYTES: usize = 16 * 1024 - 256;
+const BATCH_BYTES: usize = 8 * 1024 - 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Flow {
@@ -35,7 +35,8 @@ impl Flow {
     /// The next records that the window has room for: what is recorded now, and what waits from before with up to half of the
     /// window, so that it does not hold up the other. Of spools from before one goes at a time, so that however many an agent
     /// has, the controller need not know more than that one and the one that grows. A window above zero always has room for
-    /// one record when nothing is on its way, or a record larger than the window would stay for ever.
+    /// one record when nothing is on its way, or a record larger than the window would stay for ever; and for one that is
+    /// recorded now beside what waited, or that would be in its way after all.
     pub fn next(&mut self, lane: v1::Lane, lanes: &mut Lanes) -> Option<Frame> {
         if self.window == 0 {
             return None;
@@ -48,12 +49,17 @@ impl Flow {
             let Some(first) = lane_of.next_size(&spool, through) else {
                 continue;
             };
-            let mut room = window.saturating_sub(self.bytes(|_| true));
-            if index > 0 {
-                let from_before = self.bytes(|it| &*it.spool != lane_of.live_id());
-                room = room.min((window / 2).saturating_sub(from_before));
-            }
-            if first > room && !self.in_flight.is_empty() {
+            let on_way = self.bytes(|_| true);
+            let from_before = self.bytes(|it| &*it.spool != lane_of.live_id());
+            let (room, may_exceed) = match index {
+                // The controller takes what comes as long as no more than two windows are on their way.
+                0 => (window.saturating_sub(on_way), on_way == from_before && on_way <= 2 * window),
+                _ => {
+                    let half = (window / 2).saturating_sub(from_before);
+                    (window.saturating_sub(on_way).min(half), on_way == 0)
+                }
+            };
+            if first > room && !may_exceed {
                 return None;
             }
             let batch = lane_of.take_batch(&spool, through, room.min(BATCH_BYTES))?;

@@ -22,6 +22,10 @@ const RECORD_OVERHEAD: u64 = 4;
 const LINGERS: Micros = 2 * MINUTE;
 /// Acknowledgements that wait for times closer than this go together.
 const TOGETHER: Micros = SECOND / 10;
+/// Records that are older than this when they come have waited with the agent; not behind a link that was cut for a moment.
+const WAITED: Micros = MINUTE;
+/// Spools of which that is remembered: an agent sends two at a time.
+const MAX_WAITED: usize = 4;
 const LANES: [Lane; 2] = [Lane::Results, Lane::Metrics];
 
 #[derive(Debug)]
@@ -53,6 +57,8 @@ struct OfLane {
     resends: u32,
     /// Bytes that were dropped since.
     dropped: u64,
+    /// Spools that records have waited in, as long as anything is under way: what comes after those must not overtake them.
+    waited: Vec<SpoolId>,
 }
 
 #[derive(Debug)]
@@ -126,6 +132,8 @@ impl Intake {
         let Some(held) = self.share.hold(bytes, count) else {
             return Err(Close::Overloaded);
         };
+        let first_at = records.records.first().map_or(now, |record| record.time_unix_micros);
+        let has_waited = of.has_waited(&spool, now.saturating_sub(first_at));
         of.unacked += bytes;
         of.peak = of.peak.max(of.unacked);
         of.paid.push_back(self.share.spend(lane, bytes, count, now));
@@ -135,6 +143,7 @@ impl Intake {
             first_seq: records.first_seq,
             records: records.records,
             bytes,
+            has_waited,
             resends: records.resends,
             held,
         }))))
@@ -291,6 +300,18 @@ impl OfLane {
         let ready = self.waiting.pop_front()?;
         self.unacked = self.unacked.saturating_sub(ready.bytes);
         Some(ready)
+    }
+
+    /// Whether a frame of this spool, whose first record is so old, goes behind what is new.
+    fn has_waited(&mut self, spool: &SpoolId, age: Micros) -> bool {
+        if self.unacked == 0 {
+            self.waited.clear();
+        }
+        let is_known = self.waited.len() >= MAX_WAITED || self.waited.contains(spool);
+        if !is_known && age > WAITED {
+            self.waited.push(spool.clone());
+        }
+        is_known || age > WAITED
     }
 
     fn largest(&self, now: Micros) -> u64 {

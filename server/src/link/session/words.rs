@@ -111,6 +111,8 @@ pub struct Received {
     pub first_seq: u64,
     pub records: Vec<v1::Record>,
     pub bytes: u64,
+    /// They waited with the agent before they came.
+    pub has_waited: bool,
     /// How often the lane was sent again before. Records of one number are stored in their order or not at all.
     pub resends: u32,
     pub held: Held,

@@ -79,7 +79,39 @@ fn an_acknowledgement_of_a_spool_that_was_given_up_frees_its_part_of_the_window(
     bench.lanes.lane_mut(LANE).drop_older(i64::MAX);
     bench.lanes.start_spool("2-b");
     bench.record(LANE, 2000);
+    assert_eq!(spools(&bench.all()), [("2-b", 1, 1)], "the gap");
     assert_eq!(bench.all(), [], "the window is full");
     bench.receive(of_spool("1-a", 1, 2100));
-    assert_eq!(spools(&bench.all()), [("2-b", 1, 2)], "with the gap");
+    assert_eq!(spools(&bench.all()), [("2-b", 2, 1)]);
+}
+
+#[test]
+fn a_window_that_what_waited_fills_has_room_for_one_record_of_now() {
+    let mut bench = Bench::active();
+    bench.receive(ack(LANE, 0, 2_000));
+    bench.record(LANE, 3_000);
+    bench.record(LANE, 3_000);
+    bench.lanes.start_spool("2-b");
+    assert_eq!(spools(&bench.all()), [("1-a", 1, 1)], "it goes alone");
+    bench.record(LANE, 3_000);
+    bench.record(LANE, 3_000);
+    assert_eq!(spools(&bench.all()), [("2-b", 1, 1)], "beside it");
+    bench.receive(of_spool("1-a", 1, 2_000));
+    assert_eq!(bench.all(), [], "and now it is in the way of both");
+    bench.receive(of_spool("2-b", 1, 2_000));
+    assert_eq!(spools(&bench.all()), [("2-b", 2, 1)]);
+}
+
+#[test]
+fn beside_a_record_of_many_windows_there_is_no_room() {
+    let mut bench = Bench::active();
+    bench.receive(ack(LANE, 0, 2_000));
+    bench.record(LANE, 10_000);
+    bench.lanes.start_spool("2-b");
+    bench.record(LANE, 10);
+    assert_eq!(spools(&bench.all()), [("2-b", 1, 1)]);
+    bench.receive(of_spool("2-b", 1, 2_000));
+    assert_eq!(spools(&bench.all()), [("1-a", 1, 1)]);
+    bench.record(LANE, 10);
+    assert_eq!(bench.all(), [], "the controller would take it for a violation");
 }
