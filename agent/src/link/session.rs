@@ -189,8 +189,10 @@ impl Session {
         match &self.state {
             State::Handshake { deadline, .. } => Some(*deadline),
             State::Active(active) => {
+                let leave = active.leave.as_ref().map(Leave::deadline);
+                let others = [leave, self.results.deadline(), self.metrics.deadline()];
                 let next = active.heartbeat_due.min(active.silent_at());
-                Some(active.leave.as_ref().map_or(next, |leave| leave.deadline().min(next)))
+                Some(others.into_iter().flatten().fold(next, Instant::min))
             }
             State::Closed(_) => None,
         }
@@ -255,8 +257,8 @@ impl Session {
                         })
                         .or_else(|| self.policy_status.changed().map(Out::PolicyStatus))
                         .or_else(|| self.facts.changed().map(Out::Facts))
-                        .or_else(|| self.results.next(v1::Lane::Results, lanes))
-                        .or_else(|| (!has_begun).then(|| self.metrics.next(v1::Lane::Metrics, lanes))?)
+                        .or_else(|| self.results.next(v1::Lane::Results, lanes, now.instant))
+                        .or_else(|| (!has_begun).then(|| self.metrics.next(v1::Lane::Metrics, lanes, now.instant))?)
                 }
             },
             State::Closed(_) => None,
@@ -288,7 +290,7 @@ impl Session {
                 }
                 Ok(Vec::new())
             }
-            (_, In::Ack(ack)) => self.ack(ack, lanes),
+            (_, In::Ack(ack)) => self.ack(ack, lanes, now),
             (_, In::AgentConfig(config)) => Ok(vec![Effect::Configure(config)]),
             (active, In::PolicyBody(body)) => active.collect(body).map(|()| Vec::new()),
             (active, In::PolicySync(mut sync)) => {
@@ -344,7 +346,7 @@ impl Session {
         Ok(effects)
     }
 
-    fn ack(&mut self, ack: v1::Ack, lanes: &mut Lanes) -> Result<Vec<Effect>, Closed> {
+    fn ack(&mut self, ack: v1::Ack, lanes: &mut Lanes, now: Now) -> Result<Vec<Effect>, Closed> {
         let lane = ack.lane();
         let Some(flow) = self.flow(lane) else {
             return Ok(Vec::new());
@@ -358,7 +360,7 @@ impl Session {
         if !flow.knows(&ack.spool_id) && !lanes.lane(lane).has(&ack.spool_id) {
             return Ok(Vec::new());
         }
-        flow.acked(&ack.spool_id, ack.through_seq);
+        flow.acked(&ack.spool_id, ack.through_seq, now.instant);
         flow.window = ack.window_bytes;
         flow.given_up(ack.resends);
         lanes
@@ -377,6 +379,8 @@ impl Session {
     }
 
     fn tick(&mut self, now: Now) -> Result<(), Closed> {
+        self.results.tick(now.instant);
+        self.metrics.tick(now.instant);
         match &mut self.state {
             State::Handshake { deadline, .. } if now.instant >= *deadline => Err(Closed::HandshakeTimeout),
             State::Active(active) if now.instant >= active.silent_at() => {

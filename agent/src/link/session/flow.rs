@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use muster_proto::v1::{self, connect_request::Frame};
@@ -13,6 +14,11 @@ use super::super::queue::Lanes;
 /// link that is as large as the largest frame that ever came. A record larger than that goes alone.
 const BATCH_BYTES: usize = 8 * 1024 - 256;
 
+/// After an acknowledgement of what waited comes a pause that is so many times as long as the acknowledgement took. A fleet that
+/// comes back from an outage waits in its queues then and not in those of a network and a controller that are busy with it.
+const PAUSE: u32 = 4;
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub window: u64,
@@ -22,6 +28,8 @@ pub(super) struct Flow {
     through: BTreeMap<Arc<str>, u64>,
     /// The frames not yet acknowledged.
     in_flight: VecDeque<InFlight>,
+    /// What waited goes on then.
+    pause: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -29,6 +37,8 @@ struct InFlight {
     spool: Arc<str>,
     last_seq: u64,
     bytes: usize,
+    /// When, if it is of what waited.
+    waited_until: Option<Instant>,
 }
 
 impl Flow {
@@ -37,7 +47,7 @@ impl Flow {
     /// has, the controller need not know more than that one and the one that grows. A window above zero always has room for
     /// one record when nothing is on its way, or a record larger than the window would stay for ever; and for one that is
     /// recorded now beside what waited, or that would be in its way after all.
-    pub fn next(&mut self, lane: v1::Lane, lanes: &mut Lanes) -> Option<Frame> {
+    pub fn next(&mut self, lane: v1::Lane, lanes: &mut Lanes, now: Instant) -> Option<Frame> {
         if self.window == 0 {
             return None;
         }
@@ -45,19 +55,21 @@ impl Flow {
         let lane_of = lanes.lane_mut(lane);
         let spools: Vec<Arc<str>> = lane_of.spools().take(2).map(|spool| spool.id().clone()).collect();
         for (index, spool) in spools.into_iter().enumerate() {
+            let has_waited = index > 0;
+            if has_waited && self.pause.is_some_and(|until| until > now) {
+                return None;
+            }
             let through = self.through.get(&spool).copied().unwrap_or(0);
             let Some(first) = lane_of.next_size(&spool, through) else {
                 continue;
             };
             let on_way = self.bytes(|_| true);
             let from_before = self.bytes(|it| &*it.spool != lane_of.live_id());
-            let (room, may_exceed) = match index {
+            let room = window.saturating_sub(on_way);
+            let (room, may_exceed) = match has_waited {
+                true => (room.min((window / 2).saturating_sub(from_before)), on_way == 0),
                 // The controller takes what comes as long as no more than two windows are on their way.
-                0 => (window.saturating_sub(on_way), on_way == from_before && on_way <= 2 * window),
-                _ => {
-                    let half = (window / 2).saturating_sub(from_before);
-                    (window.saturating_sub(on_way).min(half), on_way == 0)
-                }
+                false => (room, on_way == from_before && on_way <= 2 * window),
             };
             if first > room && !may_exceed {
                 return None;
@@ -68,6 +80,7 @@ impl Flow {
                 spool: spool.clone(),
                 last_seq: batch.last_seq,
                 bytes: batch.bytes,
+                waited_until: has_waited.then_some(now),
             });
             return Some(Frame::Records(v1::Records {
                 lane: lane.into(),
@@ -80,8 +93,23 @@ impl Flow {
         None
     }
 
-    pub fn acked(&mut self, spool: &str, through: u64) {
-        self.in_flight.retain(|it| &*it.spool != spool || it.last_seq > through);
+    pub fn acked(&mut self, spool: &str, through: u64, now: Instant) {
+        let is_acked = |it: &InFlight| &*it.spool == spool && it.last_seq <= through;
+        let sent_at = self.in_flight.iter().filter(|it| is_acked(it)).find_map(|it| it.waited_until);
+        if let Some(sent_at) = sent_at {
+            let took = now.saturating_duration_since(sent_at);
+            self.pause = Some(now + took.saturating_mul(PAUSE).min(LONGEST_PAUSE));
+        }
+        self.in_flight.retain(|it| !is_acked(it));
+    }
+
+    /// When there is something to send again that is held back now.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.pause
+    }
+
+    pub fn tick(&mut self, now: Instant) {
+        self.pause = self.pause.filter(|until| *until > now);
     }
 
     /// The controller had no room for what was on its way: all that is not acknowledged is sent again, as soon as the window

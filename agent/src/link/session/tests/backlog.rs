@@ -115,3 +115,28 @@ fn beside_a_record_of_many_windows_there_is_no_room() {
     bench.record(LANE, 10);
     assert_eq!(bench.all(), [], "the controller would take it for a violation");
 }
+
+#[test]
+fn what_waited_makes_a_pause_that_is_four_times_as_long_as_its_acknowledgement_took() {
+    let mut bench = Bench::active();
+    bench.receive(ack(LANE, 0, 2_000));
+    (0..3).for_each(|_| bench.record(LANE, 900));
+    bench.lanes.start_spool("2-b");
+    assert_eq!(spools(&bench.all()), [("1-a", 1, 1)]);
+    bench.pass(Duration::from_millis(100));
+    bench.receive(of_spool("1-a", 1, 2_000));
+    assert_eq!(bench.all(), []);
+    bench.record(LANE, 900);
+    assert_eq!(spools(&bench.all()), [("2-b", 1, 1)], "what is new goes all the same");
+    bench.receive(of_spool("2-b", 1, 2_000));
+    let resumes = bench.now.instant + Duration::from_millis(400);
+    assert_eq!(bench.session.deadline(), Some(resumes));
+    bench.pass(Duration::from_millis(400));
+    assert_eq!(spools(&bench.all()), [("1-a", 2, 1)]);
+    // However slow a controller is, it goes on.
+    bench.pass(Duration::from_secs(20));
+    bench.receive(of_spool("1-a", 2, 2_000));
+    assert_eq!(bench.all(), []);
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(spools(&bench.all()), [("1-a", 3, 1)]);
+}
