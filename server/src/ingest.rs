@@ -294,7 +294,8 @@ impl Worker {
             self.deps.telemetry.ingest_bytes(self.quotas.held());
             let oldest = jobs.iter().map(|job| job.received_at).min();
             self.commit_all(jobs).await;
-            self.quotas.committed(self.lane, clock::now() - oldest.unwrap_or_default());
+            self.quotas
+                .committed(self.lane, clock::now() - oldest.unwrap_or_default());
             self.deps.telemetry.ingest_bytes(self.quotas.held());
         }
     }

@@ -103,7 +103,9 @@ mod tests {
     }
 
     fn seqs(queue: &mut Receiver) -> Vec<u64> {
-        std::iter::from_fn(|| queue.try_next()).map(|job| job.first_seq).collect()
+        std::iter::from_fn(|| queue.try_next())
+            .map(|job| job.first_seq)
+            .collect()
     }
 
     #[test]
@@ -156,7 +158,11 @@ mod tests {
             };
             taken += 1;
             match job.has_waited {
-                true => assert!(newest >= job.first_seq - 1, "the one before {} is missing", job.first_seq),
+                true => assert!(
+                    newest >= job.first_seq - 1,
+                    "the one before {} is missing",
+                    job.first_seq
+                ),
                 false => newest = job.first_seq,
             }
         }

@@ -18,8 +18,8 @@ use anyhow::{Context as _, bail};
 use http::Uri;
 use muster_certs::{identity_file::IdentityFile, pem, rustls::ClientConfig, tls};
 use muster_proto::v1::{
-    ConnectRequest, ControllerHeartbeat, Heartbeat, connect_request::Frame as Out, connect_response::Frame as In,
-    link_service_client::LinkServiceClient,
+    ConnectRequest, ControllerHeartbeat, Heartbeat, Lane, Record, Records, connect_request::Frame as Out,
+    connect_response::Frame as In, link_service_client::LinkServiceClient, record::Body,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -34,13 +34,15 @@ pub use echo::serve;
 use super::{
     figure::{per_second, rounded, seconds},
     progress::say,
-    usage,
+    traffic, usage,
     wire::{self, Route},
 };
 use crate::{dial, process};
 
-/// On each link, before its memory is taken once more.
+/// On each link, before its memory is taken once more; and batches of metrics, before it is taken a third time.
 const MESSAGES: u64 = 200;
+const BATCHES: u64 = 20;
+const SERIES: u32 = 100;
 /// In which each link says one thing and hears one, as agents do.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Links that are made at the same time.
@@ -72,7 +74,15 @@ struct Links {
 #[derive(Debug, Clone, Copy, Default)]
 struct Talk {
     messages: u64,
+    of: Message,
     within: Duration,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Message {
+    #[default]
+    Heartbeat,
+    Batch,
 }
 
 /// # Errors
@@ -121,16 +131,27 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
     links.talk.send_replace(Talk {
         messages: 1,
         within: HEARTBEAT,
+        ..Talk::default()
     });
     until("all heartbeats are echoed", &links.echoed, count as u64).await?;
     let heartbeats = (usage::cpu(pid)? - before).div_duration_f64(start.elapsed());
 
     links.talk.send_replace(Talk {
         messages: MESSAGES,
-        within: Duration::ZERO,
+        ..Talk::default()
     });
     let wanted = (MESSAGES + 1) * count as u64;
     until("all messages are echoed", &links.echoed, wanted).await?;
+    sleep(SETTLE).await;
+    let talkative = usage::memory(pid)?;
+
+    links.talk.send_replace(Talk {
+        messages: BATCHES,
+        of: Message::Batch,
+        ..Talk::default()
+    });
+    let wanted = wanted + BATCHES * count as u64;
+    until("all batches are echoed", &links.echoed, wanted).await?;
     sleep(SETTLE).await;
     let busy = usage::memory(pid)?;
     let kib = |bytes: u64| rounded((bytes as f64 - empty as f64) / count as f64 / 1024.0);
@@ -141,6 +162,7 @@ async fn all(echo: &mut Echo, links: &Arc<Links>, count: usize) -> anyhow::Resul
         "cpu_ms_per_connect": rounded(cpu.as_secs_f64() * 1e3 / count as f64),
         "cpu_percent_with_heartbeats": rounded(heartbeats * 100.0),
         "kib_per_link_idle": kib(idle),
+        "kib_per_link_after_messages": kib(talkative),
         "kib_per_link_after_traffic": kib(busy),
         "broadcast_to_last_answer_s": rounded(to_last),
         "broadcast_cpu_us_per_link": rounded(broadcast.as_secs_f64() * 1e6 / count as f64),
@@ -225,7 +247,7 @@ async fn link(links: Arc<Links>, route: Route) {
         let mut incoming = client.connect(ReceiverStream::new(frames)).await.ok()?.into_inner();
         links.up.fetch_add(1, Ordering::Relaxed);
         let mut talk = links.talk.subscribe();
-        let (mut left, mut begins) = (0, None);
+        let (mut left, mut of, mut begins) = (0, Message::default(), None);
         loop {
             let begin = begins.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -238,18 +260,18 @@ async fn link(links: Arc<Links>, route: Route) {
                         links.echoed.fetch_add(1, Ordering::Relaxed);
                         left -= 1;
                         if left > 0 {
-                            outgoing.send(heartbeat(echo::ASK)).await.ok()?;
+                            outgoing.send(of.frame(left)).await.ok()?;
                         }
                     }
                 },
                 Ok(()) = talk.changed() => {
                     let talk = *talk.borrow_and_update();
-                    left = talk.messages;
+                    (left, of) = (talk.messages, talk.of);
                     begins = Some(Instant::now() + talk.within.mul_f64(rand::random()));
                 }
                 () = sleep_until(begin.into()), if begins.is_some() => {
                     begins = None;
-                    outgoing.send(heartbeat(echo::ASK)).await.ok()?;
+                    outgoing.send(of.frame(left)).await.ok()?;
                 }
                 () = links.stop.cancelled() => return Some(()),
             }
@@ -258,6 +280,24 @@ async fn link(links: Arc<Links>, route: Route) {
     tokio::select! {
         _ = talking => {}
         () = running => {}
+    }
+}
+
+impl Message {
+    fn frame(self, number: u64) -> ConnectRequest {
+        match self {
+            Message::Heartbeat => heartbeat(echo::ASK),
+            Message::Batch => ConnectRequest {
+                frame: Some(Out::Records(Records {
+                    lane: Lane::Metrics.into(),
+                    records: vec![Record {
+                        time_unix_micros: 0,
+                        body: Some(Body::Metrics(traffic::batch(SERIES, number))),
+                    }],
+                    ..Records::default()
+                })),
+            },
+        }
     }
 }
 

@@ -63,7 +63,7 @@ pub fn interval(load: &LoadArgs, lane: Lane, rate: f64) -> Option<Duration> {
 pub fn record(load: &LoadArgs, run: &str, lane: Lane, made: &Made, at: i64) -> v1::Record {
     let (number, at) = made.next(at);
     let body = match lane {
-        Lane::Metrics => v1::record::Body::Metrics(metrics(load.series, number)),
+        Lane::Metrics => v1::record::Body::Metrics(batch(load.series, number)),
         _ => v1::record::Body::CheckResult(result(run, u64::from(load.checks), number)),
     };
     v1::Record {
@@ -101,7 +101,8 @@ fn result(run: &str, checks: u64, number: u64) -> CheckResult {
     }
 }
 
-fn metrics(series: u32, number: u64) -> MetricBatch {
+/// Of so many series.
+pub fn batch(series: u32, number: u64) -> MetricBatch {
     let sample = |index: u32| Sample {
         labels: vec![MetricLabel {
             name: "device".to_owned(),
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn a_batch_has_as_many_series_as_were_asked_for() {
         for series in [1, 10, 99, 100] {
-            let samples: usize = metrics(series, 7)
+            let samples: usize = batch(series, 7)
                 .families
                 .iter()
                 .map(|family| family.samples.len())

@@ -98,6 +98,7 @@ impl Part {
             bytes: 100 * records.len(),
             records,
             received_at: NOW,
+            has_waited: false,
             lost: self.lost.clone(),
             held: self.handle.quotas().share(agent, 1, NOW).hold(100, 1).expect("room"),
             done,

@@ -41,6 +41,9 @@ use self::{
 const AGENT: &str = "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
 const LANES: [Lane; 2] = [Lane::Results, Lane::Metrics];
 /// Nothing is dropped for want of room here.
+/// Longer than a record may take that has not waited.
+const LONG: i64 = 600_000_000;
+
 const LIMITS: Limits = Limits {
     bytes: 64 << 20,
     memory: 64 << 20,
@@ -48,6 +51,7 @@ const LIMITS: Limits = Limits {
 
 struct Job {
     lane: Lane,
+    has_waited: bool,
     /// How often the lane had been sent again.
     resends: u32,
     spool: SpoolId,
@@ -108,11 +112,17 @@ struct World<'a> {
     start: Instant,
 }
 
-fn now(world_start: Instant, made: i64) -> Now {
+/// The agent's time, so many microseconds after the start.
+fn at(start: Instant, micros: i64) -> Now {
     Now {
-        instant: world_start + Duration::from_micros(made.unsigned_abs()),
-        unix_micros: 1_000_000 + made,
+        instant: start + Duration::from_micros(micros.unsigned_abs()),
+        unix_micros: 1_000_000 + micros,
     }
+}
+
+/// Which record it is.
+fn number(record: &Record) -> i64 {
+    record.time_unix_micros % LONG
 }
 
 fn lanes_at(disk: &Path, spool: &str) -> Lanes {
@@ -161,10 +171,10 @@ impl<'a> World<'a> {
             agent_bytes_per_second: 20_000,
         });
         Self {
-            agent: agent::Session::new(hello(&lanes), now(start, 0)),
+            agent: agent::Session::new(hello(&lanes), at(start, 0)),
             controller: controller_session(Level::Ample, &quotas, 0),
             quotas,
-            clock: 0,
+            clock: 2 * LONG,
             small,
             disk,
             lanes,
@@ -187,7 +197,7 @@ impl<'a> World<'a> {
     }
 
     fn now(&self) -> Now {
-        now(self.start, self.made)
+        at(self.start, self.clock - 2 * LONG + self.made)
     }
 
     /// As the state directory gives it out.
@@ -239,7 +249,8 @@ impl<'a> World<'a> {
             ..Default::default()
         };
         let record = Record {
-            time_unix_micros: self.made,
+            // Every third has waited, wherever it stands.
+            time_unix_micros: self.made + if self.made % 3 == 0 { 0 } else { 1_000 * LONG },
             body: Some(Body::Event(event)),
         };
         let now = self.now().unix_micros;
@@ -314,11 +325,15 @@ impl<'a> World<'a> {
             first_seq,
             records,
             bytes,
+            has_waited,
             resends,
             held,
         } = frame;
-        self.jobs.push_back(Job {
+        // What is new goes before all that has waited.
+        let place = self.jobs.iter().position(|job| job.has_waited && !has_waited);
+        let job = Job {
             lane,
+            has_waited,
             resends,
             spool,
             first_seq,
@@ -326,7 +341,8 @@ impl<'a> World<'a> {
             bytes,
             _held: held,
             connection,
-        });
+        };
+        self.jobs.insert(place.unwrap_or(self.jobs.len()), job);
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -384,7 +400,7 @@ impl<'a> World<'a> {
                 through_seq = seq;
                 if seq > *mark {
                     *mark = seq;
-                    self.database.stored.push(record.time_unix_micros);
+                    self.database.stored.push(number(record));
                 }
             }
             if job.connection != self.connection {

@@ -95,7 +95,11 @@ impl Flow {
 
     pub fn acked(&mut self, spool: &str, through: u64, now: Instant) {
         let is_acked = |it: &InFlight| &*it.spool == spool && it.last_seq <= through;
-        let sent_at = self.in_flight.iter().filter(|it| is_acked(it)).find_map(|it| it.waited_until);
+        let sent_at = self
+            .in_flight
+            .iter()
+            .filter(|it| is_acked(it))
+            .find_map(|it| it.waited_until);
         if let Some(sent_at) = sent_at {
             let took = now.saturating_duration_since(sent_at);
             self.pause = Some(now + took.saturating_mul(PAUSE).min(LONGEST_PAUSE));

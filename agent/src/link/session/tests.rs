@@ -250,7 +250,7 @@ fn a_record_larger_than_its_window_goes_alone_but_a_window_of_zero_stops_the_lan
 }
 
 #[test]
-fn a_frame_of_records_stays_within_16_kib() {
+fn a_frame_of_records_stays_within_8_kib() {
     use prost::Message as _;
     let mut bench = Bench::active();
     for _ in 0..300 {
@@ -262,7 +262,7 @@ fn a_frame_of_records_stays_within_16_kib() {
         let Out::Records(records) = frame else {
             panic!("only records are due")
         };
-        assert!(records.encoded_len() <= 16 * 1024);
+        assert!(records.encoded_len() <= 8 * 1024);
     }
 }
 

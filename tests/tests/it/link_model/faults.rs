@@ -10,7 +10,7 @@ use std::{
 use muster_agent::link::queue::Lanes;
 use muster_proto::v1::Lane;
 
-use super::{AGENT, LANES, World, lanes_at};
+use super::{AGENT, LANES, World, lanes_at, number};
 
 impl World<'_> {
     pub fn lose_power(&mut self, part: f64) {
@@ -158,7 +158,7 @@ fn numbers(lanes: &mut Lanes) -> BTreeSet<i64> {
             let mut seq = 0;
             while let Some(batch) = lane.take_batch(&spool, seq, 1 << 20) {
                 seq = batch.last_seq;
-                found.extend(batch.records.iter().map(|record| record.time_unix_micros));
+                found.extend(batch.records.iter().map(number));
             }
         }
     }
