@@ -43,6 +43,9 @@ step_house() { cargo test --workspace --locked --test it -- --show-output house:
 # An empty URL says that PostgreSQL has its own step: a test that needs it says nothing then.
 step_sqlite() { MUSTER_TEST_POSTGRES_URL="" cargo test --workspace --locked --no-fail-fast -- --show-output; }
 
+# What is about machines, networks, files and `dev`, and asks nothing of the database, is tested on SQLite alone.
+no_database="house link_model plugins bad_input deploy network agent_metrics main_job readme bootstrap clocks"
+
 step_postgres() {
   if ! postgres_bin >/dev/null; then
     skip "all tests on PostgreSQL" "initdb of PostgreSQL is not installed (Debian: postgresql)"
@@ -52,7 +55,9 @@ step_postgres() {
   trap postgres_stop EXIT
   trap 'exit 130' INT TERM
   postgres_start || return 1
-  MUSTER_TEST_POSTGRES_URL="$POSTGRES_URL" cargo test --workspace --locked --no-fail-fast -- --show-output
+  local area others=()
+  for area in $no_database; do others+=(--skip "$area::"); done
+  MUSTER_TEST_POSTGRES_URL="$POSTGRES_URL" cargo test --workspace --locked --no-fail-fast -- --show-output "${others[@]}"
 }
 
 # The binaries that users run, on the way that users go. Built as one selection, so that no dependency is built twice.
