@@ -34,13 +34,13 @@ use super::{
     session::{Effect, Event, Received, Session},
 };
 use crate::{
-    agents::Agents,
+    agents::{Agents, Entry},
     clock::{self, Micros},
     clones::Party,
     disk::{Disk, Level},
     ingest::{self, Job, Lost, Refused, Why},
     pki::Pki,
-    policies::{Compiled, Policies},
+    policies::{Compiled, Policies, PolicySet},
     telemetry::Telemetry,
 };
 
@@ -193,9 +193,7 @@ impl Link {
                     let bundle = Event::TrustBundle(self.deps.pki.trust_bundle_version());
                     config.into_iter().chain([bundle]).collect()
                 }
-                Ok(()) = self.policies.changed() => {
-                    self.current().map(|(_, policies)| Event::Policies(policies)).into_iter().collect()
-                }
+                Ok(()) = self.policies.changed() => self.assigned().map(Event::Policies).into_iter().collect(),
                 () = notified(changed) => match self.current() {
                     Some((config, policies)) => vec![Event::Inventory(config), Event::Policies(policies)],
                     None => Vec::new(),
@@ -251,7 +249,7 @@ impl Link {
             }
             Effect::Facts(facts) => {
                 agents.set_facts(self.agent, facts.facts, facts.digest);
-                return Ok(self.current().map(|(_, policies)| Event::Policies(policies)).into());
+                return Ok(self.assigned().map(Event::Policies).into());
             }
             Effect::Ingest(frame) => self.ingest(*frame)?,
             Effect::Answered => {
@@ -342,15 +340,18 @@ impl Link {
     }
 
     /// What the inventory and the policies say of the agent now.
-    fn current(&mut self) -> Option<(AgentConfig, Arc<crate::policies::PolicySet>)> {
+    fn current(&mut self) -> Option<(AgentConfig, Arc<PolicySet>)> {
+        let policies = self.assigned()?;
+        let Deps { pki, advertise, .. } = &self.deps;
+        let config = |entry: &Entry| agent_config::of(entry, pki, advertise);
+        Some((self.deps.agents.with(self.agent, config)?, policies))
+    }
+
+    /// The policies that it shall have now.
+    fn assigned(&mut self) -> Option<Arc<PolicySet>> {
         let compiled = self.policies.borrow_and_update().clone();
-        let (pki, advertise) = (self.deps.pki.clone(), self.deps.advertise.clone());
-        self.deps.agents.with(self.agent, |entry| {
-            (
-                agent_config::of(entry, &pki, &advertise),
-                compiled.set_for(|key| entry.value(key)),
-            )
-        })
+        let set = |entry: &Entry| compiled.set_for(|key| entry.value(key));
+        self.deps.agents.with(self.agent, set)
     }
 
     /// Within two heartbeats in any case, since the clock may be set meanwhile.

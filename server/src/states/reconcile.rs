@@ -18,7 +18,8 @@ use crate::{
 
 /// How often all agents are looked at when nothing else happens.
 const EVERY: Duration = Duration::from_secs(5);
-/// How long after one look the next begins at the earliest: what a connecting fleet changes meanwhile is seen at once.
+/// How long a look waits: what a fleet that connects changes meanwhile is seen at once, and links that are given other policies
+/// have them by then.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Entries in one commit, give or take those of one agent.
 const BATCH: usize = 1_000;
@@ -104,6 +105,7 @@ impl States {
                 changed = self.agents.assignments.next() => Some(changed),
             };
             let look = async {
+                tokio::time::sleep(PAUSE).await;
                 let now = clock::now();
                 let looked = match changed {
                     Some(changed) => self.reconcile(changed, now).await,
@@ -116,7 +118,6 @@ impl States {
                         "failed to write states; trying again"
                     );
                 }
-                tokio::time::sleep(PAUSE).await;
             };
             if shutdown.run_until_cancelled(look).await.is_none() {
                 return;
