@@ -15,8 +15,8 @@
 #                                      what an enrollment costs the controller, beside a bare connection and a signature
 #   tests/prove.sh spool [KILLS]       a process that records is killed that often (1000) at any moment; nothing is missing
 #   tests/prove.sh link [AGENTS]       a fleet of that many (10000) simulated agents: what links cost, that nothing is lost;
-#                                      each figure three times, on SQLite and, for links that are cut, on PostgreSQL; takes
-#                                      an hour and a half; target/test-logs/link.json and link-postgresql.json
+#                                      each figure three times; links that are cut once, on SQLite and on PostgreSQL; takes
+#                                      an hour; target/test-logs/link.json and link-postgresql.json
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
