@@ -45,7 +45,8 @@ pub fn complaints(log: &str, closed: &[(usize, usize)]) -> Vec<String> {
         };
         let bad = entry["level"] == "WARN" || entry["level"] == "ERROR";
         // A socket that ends is no refusal, whatever was tried on it.
-        let found_nobody = was_closed && reason(&entry).contains("(os error ");
+        let ended = ["(os error ", "the other side closed the connection"];
+        let found_nobody = was_closed && ended.iter().any(|words| reason(&entry).contains(words));
         if bad && !found_nobody && (!was_closed || REFUSED.iter().any(|word| reason(&entry).contains(word))) {
             complaints.push(line.trim().to_owned());
         }
@@ -87,10 +88,11 @@ fn a_refusal_is_told_from_a_port_that_was_closed() {
     let refused = r#"{"level":"WARN","message":"the link is down","reason":"UNAUTHENTICATED: CERTIFICATE_SUPERSEDED"}"#;
     let reset =
         r#"{"level":"WARN","message":"the link is down","reason":"TLS: Connection reset by peer (os error 104)"}"#;
+    let shut = r#"{"level":"WARN","message":"the link is down","reason":"TLS: the other side closed the connection during the handshake"}"#;
     let fine = r#"{"level":"INFO","message":"connected"}"#;
-    let log = format!("{fine}\n{closed}\n{reset}\n{refused}\n{fine}\n");
+    let log = format!("{fine}\n{closed}\n{reset}\n{shut}\n{refused}\n{fine}\n");
     assert_eq!(complaints(&log, &[(0, log.len())]), [refused]);
-    assert_eq!(complaints(&log, &[]), [closed, reset, refused]);
+    assert_eq!(complaints(&log, &[]), [closed, reset, shut, refused]);
 
     let metrics = "# TYPE x counter\n\
         muster_controller_api_requests_total{method=\"/muster.v1.LinkService/Connect\",code=\"OK\"} 7\n\
