@@ -43,6 +43,8 @@ use super::forge::Credentials;
 
 /// The longest that an attacker waits for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// What a connection that has ended still brings of a call.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Where an attack goes to and comes from.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +180,11 @@ async fn answer(stream: TlsStream<TcpStream>, call: Call) -> String {
             // What ended the connection is known here, and by the call only that it was ended.
             ended = connection.as_mut() => match ended {
                 Err(error) => ending(&error),
-                Ok(()) => exchange.await.unwrap_or_else(|ending| ending),
+                // A call that had not begun by then waits for ever.
+                Ok(()) => match timeout(LAST_WORD, exchange).await {
+                    Ok(answer) => answer.unwrap_or_else(|ending| ending),
+                    Err(_) => "closed".to_owned(),
+                },
             },
         }
     };
