@@ -193,7 +193,7 @@ pub struct FiguresArgs {
     /// How many agents; those with a long outage are a tenth of them
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=15_000))]
     pub agents: u32,
-    /// How often each figure is taken; the median is given
+    /// How often each figure but the last is taken; the median is given
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
     pub runs: u32,
     /// How long the load of figures 4 and 6 takes

@@ -1,5 +1,5 @@
-//! All figures of the link, each taken several times on a controller of its own: which runs there are, and what of their
-//! documents is a figure. The medians are given, and of what must not happen the sum.
+//! All figures of the link, each taken several times on a controller of its own, and once those of links that are cut: which
+//! runs there are, and what of their documents is a figure. The medians are given, and of what must not happen the sum.
 
 use std::{fs, time::Duration};
 
@@ -220,7 +220,7 @@ pub fn measure(args: &FiguresArgs) -> anyhow::Result<Outcome> {
         }
         let name = format!("{scenario:?}").to_lowercase();
         let mut documents = Vec::new();
-        // What may never happen is the only figure of links that are cut.
+        // Of links that are cut it matters that nothing is lost, and not how fast that was.
         let runs = if scenario == Scenario::Chaos { 1 } else { args.runs };
         for number in 1..=runs {
             say(&format!("run {number} of {runs}: {name}"));

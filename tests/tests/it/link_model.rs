@@ -40,10 +40,9 @@ use self::{
 
 const AGENT: &str = "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
 const LANES: [Lane; 2] = [Lane::Results, Lane::Metrics];
-/// Nothing is dropped for want of room here.
 /// Longer than a record may take that has not waited.
 const LONG: i64 = 600_000_000;
-
+/// Nothing is dropped for want of room here.
 const LIMITS: Limits = Limits {
     bytes: 64 << 20,
     memory: 64 << 20,
