@@ -17,6 +17,9 @@
 #   tests/prove.sh link [AGENTS]       a fleet of that many (10000) simulated agents: what links cost, that nothing is lost;
 #                                      each figure three times; links that are cut once, on SQLite and on PostgreSQL; takes
 #                                      an hour; target/test-logs/link.json and link-postgresql.json
+#   tests/prove.sh access              every method for every kind of caller, over gRPC and REST, with counts; ways out of a scope
+#   tests/prove.sh api-latency [AGENTS]
+#                                      how soon operators are answered with that many (10000) agents, beside a bare server
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -43,6 +46,11 @@ attacks() {
 enroll_throughput() {
   release
   MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/enroll-throughput "$@"
+}
+
+api_latency() {
+  release
+  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/api-latency "$@"
 }
 
 link() {
@@ -75,6 +83,8 @@ case "${1-}" in
   bootstrap) system_tests bootstrap && system_tests clocks ;;
   attacks) attacks "${@:2}" ;;
   enroll-throughput) enroll_throughput "${@:2}" ;;
+  access) system_tests access ;;
+  api-latency) api_latency "${@:2}" ;;
   spool) release && ./target/release/spool-kills "${@:2}" ;;
   link) link "${2-}" ;;
   footprint) footprint "${2-}" ;;

@@ -11,7 +11,24 @@ pub const HEADER: &str = "\
 # musterctl takes it by --config FILE, MUSTER_CONFIG or as ~/.config/muster/config.yaml.
 ";
 
-/// One controller and one identity to be there. Certificates and keys are PEM.
+/// The same of a file with an API key.
+pub const KEY_HEADER: &str = "\
+# An API key of Muster: keep this file to yourself.
+# musterctl takes it by --config FILE, MUSTER_CONFIG or as ~/.config/muster/config.yaml.
+";
+
+/// Whom to be. Certificates and keys are PEM.
+#[derive(Clone, Copy)]
+pub enum Credentials<'a> {
+    Certificate {
+        certificates: &'a str,
+        /// None: whoever has it puts it at the end of the file.
+        key: Option<&'a str>,
+    },
+    ApiKey(&'a str),
+}
+
+/// One controller and one identity to be there.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
     pub name: &'a str,
@@ -20,13 +37,31 @@ pub struct Entry<'a> {
     pub trust_domain: &'a str,
     /// The host name in the controller's certificate, when that is what it is known by.
     pub server_name: Option<&'a str>,
+    /// PEM.
     pub roots: &'a str,
-    pub certificates: &'a str,
-    /// None: whoever has it puts it at the end of the file.
-    pub key: Option<&'a str>,
+    pub credentials: Credentials<'a>,
 }
 
-/// Without the key.
+impl Credentials<'_> {
+    fn texts(&self) -> [&str; 2] {
+        match self {
+            Self::Certificate { certificates, key } => [certificates, key.unwrap_or_default()],
+            Self::ApiKey(key) => [key, ""],
+        }
+    }
+}
+
+/// Of which kind they are.
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certificate { .. } => "Certificate, redacted",
+            Self::ApiKey(_) => "ApiKey, redacted",
+        })
+    }
+}
+
+/// Without the secret.
 impl fmt::Debug for Entry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
@@ -39,8 +74,12 @@ impl fmt::Debug for Entry<'_> {
 /// The whole file. `header` is comments. The text may hold private keys.
 pub fn render(header: &str, current: Option<&str>, entries: &[Entry<'_>]) -> Zeroizing<String> {
     let size = |entry: &Entry<'_>| {
-        let texts = [entry.roots, entry.certificates, entry.key.unwrap_or_default()];
-        let lines: usize = texts.iter().map(|text| text.len() + text.lines().count() * 8).sum();
+        let texts = entry.credentials.texts();
+        let lines: usize = texts
+            .iter()
+            .chain([&entry.roots])
+            .map(|text| text.len() + text.lines().count() * 8)
+            .sum();
         lines + (entry.name.len() + entry.server.len() + entry.trust_domain.len()) * 6 + 512
     };
     // Room for all of it at once: a growing buffer would leave copies of the keys behind.
@@ -60,9 +99,14 @@ pub fn render(header: &str, current: Option<&str>, entries: &[Entry<'_>]) -> Zer
             field(&mut file, "    server_name: ", server_name);
         }
         block(&mut file, "    ca: ", entry.roots);
-        block(&mut file, "    certificate: ", entry.certificates);
-        if let Some(key) = entry.key {
-            block(&mut file, "    key: ", key);
+        match entry.credentials {
+            Credentials::Certificate { certificates, key } => {
+                block(&mut file, "    certificate: ", certificates);
+                if let Some(key) = key {
+                    block(&mut file, "    key: ", key);
+                }
+            }
+            Credentials::ApiKey(key) => field(&mut file, "    api_key: ", key),
         }
     }
     file
@@ -121,8 +165,10 @@ mod tests {
         trust_domain: "example.muster",
         server_name: None,
         roots: "one\ntwo\n",
-        certificates: "three",
-        key: Some("four\n"),
+        credentials: Credentials::Certificate {
+            certificates: "three",
+            key: Some("four\n"),
+        },
     };
 
     #[test]
@@ -139,12 +185,25 @@ mod tests {
     fn a_key_that_is_elsewhere_leaves_its_place_at_the_end() {
         let named = Entry {
             server_name: Some("muster.example.com"),
-            key: None,
+            credentials: Credentials::Certificate {
+                certificates: "three",
+                key: None,
+            },
             ..ENTRY
         };
         let file = render("", None, &[named]);
         assert!(file.ends_with("    certificate: |-\n      three\n"), "{}", *file);
         assert!(file.contains("    server_name: \"muster.example.com\"\n"), "{}", *file);
+    }
+
+    #[test]
+    fn an_api_key_stands_in_the_place_of_certificate_and_key() {
+        let entry = Entry {
+            credentials: Credentials::ApiKey("mk_1_2"),
+            ..ENTRY
+        };
+        let file = render("", None, &[entry]);
+        assert!(file.ends_with("      two\n    api_key: \"mk_1_2\"\n"), "{}", *file);
     }
 
     #[test]

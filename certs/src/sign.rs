@@ -8,6 +8,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use zeroize::Zeroizing;
 
 use crate::key::{Kind, PublicKey};
+use crate::token::{self, Seed};
 use crate::{fingerprint, pem};
 
 pub struct SigningKey {
@@ -68,6 +69,11 @@ impl SigningKey {
             .sign(&pre_authentication_encoding(payload_type, payload))
             .as_ref()
             .to_vec()
+    }
+
+    /// What only who has this key can derive. `label` names the use, so that no two uses of the key meet.
+    pub fn seed(&self, label: &str, parts: &[&[u8]]) -> Result<Seed, token::Error> {
+        Seed::of(&self.pkcs8, label, parts)
     }
 }
 

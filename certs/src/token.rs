@@ -1,24 +1,64 @@
-//! Bootstrap tokens: `mst_<id>_<secret>`. The id is public and finds the token's row; the secret is 256 random bits, kept
-//! as a hash only. How long and how often a token may be used is the controller's affair.
+//! Secrets that are shown to get in: bootstrap tokens, `mst_<id>_<secret>`, and API keys, `mk_<id>_<secret>`. The id is public
+//! and finds the row; the secret is 256 bits, random or derived from a key, kept as a hash only. How long and how often one may be
+//! used is the controller's affair.
 
-use std::fmt;
+mod seed;
+
+use std::{fmt, marker::PhantomData};
 
 use aws_lc_rs::{constant_time, rand};
 use zeroize::Zeroizing;
 
+pub use seed::Seed;
+
 use crate::fingerprint;
 
-const PREFIX: &str = "mst_";
 const ID_DIGITS: usize = 16;
 const SECRET_DIGITS: usize = 64;
-const LEN: usize = PREFIX.len() + ID_DIGITS + 1 + SECRET_DIGITS;
 /// Longer texts are refused unread.
 pub const MAX_BYTES: usize = 1024;
 
-/// There is no `Display`: the secret leaves only by [`Token::expose`].
-#[derive(Clone)]
-pub struct Token {
+/// What a secret is for. The prefix says so to people, and to programs that look for secrets where none should be.
+pub trait Kind {
+    const PREFIX: &'static str;
+    /// In messages, with its article.
+    const NAME: &'static str;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Bootstrap {}
+
+impl Kind for Bootstrap {
+    const PREFIX: &'static str = "mst_";
+    const NAME: &'static str = "a token";
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Api {}
+
+impl Kind for Api {
+    const PREFIX: &'static str = "mk_";
+    const NAME: &'static str = "an API key";
+}
+
+/// Lets a machine enroll.
+pub type Token = Secret<Bootstrap>;
+/// Lets a script call the API.
+pub type ApiKey = Secret<Api>;
+
+/// There is no `Display`: the secret leaves only by [`Secret::expose`].
+pub struct Secret<K> {
     text: Zeroizing<String>,
+    kind: PhantomData<K>,
+}
+
+impl<K> Clone for Secret<K> {
+    fn clone(&self) -> Self {
+        Self {
+            text: self.text.clone(),
+            kind: PhantomData,
+        }
+    }
 }
 
 /// None of the texts repeats any part of what was given.
@@ -26,48 +66,66 @@ pub struct Token {
 pub enum Error {
     #[error("failed to draw random bits")]
     Random,
-    #[error("the token is empty")]
-    Empty,
-    #[error("a token starts with \"mst_\"")]
-    Prefix,
-    #[error(
-        "a token is \"mst_\", {ID_DIGITS} digits, \"_\" and {SECRET_DIGITS} digits (0-9, a-f); was it copied whole?"
-    )]
-    Malformed,
+    #[error("failed to derive bits")]
+    Derive,
+    #[error("{0} is missing: the text is empty")]
+    Empty(&'static str),
+    #[error("{0} starts with {1:?}")]
+    Prefix(&'static str, &'static str),
+    #[error("{0} is {1:?}, {ID_DIGITS} digits, \"_\" and {SECRET_DIGITS} digits (0-9, a-f); was it copied whole?")]
+    Malformed(&'static str, &'static str),
 }
 
-impl Token {
-    pub fn generate() -> Result<Token, Error> {
-        let mut id = [0; ID_DIGITS / 2];
-        let mut secret = Zeroizing::new([0; SECRET_DIGITS / 2]);
-        rand::fill(&mut id).map_err(|_| Error::Random)?;
-        rand::fill(secret.as_mut()).map_err(|_| Error::Random)?;
-        let mut text = Zeroizing::new(String::with_capacity(LEN));
-        text.push_str(PREFIX);
-        text.push_str(&fingerprint::hex(&id));
+impl<K: Kind> Secret<K> {
+    const LEN: usize = K::PREFIX.len() + ID_DIGITS + 1 + SECRET_DIGITS;
+
+    pub fn generate() -> Result<Self, Error> {
+        let mut bits = Zeroizing::new([0; (ID_DIGITS + SECRET_DIGITS) / 2]);
+        rand::fill(bits.as_mut()).map_err(|_| Error::Random)?;
+        Ok(Self::of_bits(&bits))
+    }
+
+    /// The one of this seed: the same again whenever it is asked for.
+    pub fn derive(seed: &Seed) -> Result<Self, Error> {
+        let mut bits = Zeroizing::new([0; (ID_DIGITS + SECRET_DIGITS) / 2]);
+        seed.fill(K::PREFIX, bits.as_mut())?;
+        Ok(Self::of_bits(&bits))
+    }
+
+    fn of_bits(bits: &[u8; (ID_DIGITS + SECRET_DIGITS) / 2]) -> Self {
+        let (id, secret) = bits.split_at(ID_DIGITS / 2);
+        let mut text = Zeroizing::new(String::with_capacity(Self::LEN));
+        text.push_str(K::PREFIX);
+        text.push_str(&fingerprint::hex(id));
         text.push('_');
-        text.push_str(&Zeroizing::new(fingerprint::hex(secret.as_ref())));
-        Ok(Token { text })
+        text.push_str(&Zeroizing::new(fingerprint::hex(secret)));
+        Self::of(text)
     }
 
     /// White space around the token is not part of it: it mostly comes from a file.
-    pub fn parse(text: &str) -> Result<Token, Error> {
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let malformed = || Error::Malformed(K::NAME, K::PREFIX);
         if text.len() > MAX_BYTES {
-            return Err(Error::Malformed);
+            return Err(malformed());
         }
         let text = text.trim();
         if text.is_empty() {
-            return Err(Error::Empty);
+            return Err(Error::Empty(K::NAME));
         }
-        let rest = text.strip_prefix(PREFIX).ok_or(Error::Prefix)?;
-        let (id, secret) = rest.split_once('_').ok_or(Error::Malformed)?;
+        let rest = text.strip_prefix(K::PREFIX).ok_or(Error::Prefix(K::NAME, K::PREFIX))?;
+        let (id, secret) = rest.split_once('_').ok_or_else(malformed)?;
         let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if id.len() != ID_DIGITS || secret.len() != SECRET_DIGITS || !digits(id) || !digits(secret) {
-            return Err(Error::Malformed);
+            return Err(malformed());
         }
-        Ok(Token {
-            text: Zeroizing::new(text.to_owned()),
-        })
+        Ok(Self::of(Zeroizing::new(text.to_owned())))
+    }
+
+    fn of(text: Zeroizing<String>) -> Self {
+        Self {
+            text,
+            kind: PhantomData,
+        }
     }
 
     /// The whole token with its secret, to be shown once or sent.
@@ -76,18 +134,18 @@ impl Token {
     }
 
     pub fn id(&self) -> &str {
-        &self.text[PREFIX.len()..PREFIX.len() + ID_DIGITS]
+        &self.text[K::PREFIX.len()..K::PREFIX.len() + ID_DIGITS]
     }
 
     /// SHA-256 of the secret part as it is written. Plain, because the secret has 256 random bits.
     pub fn hash(&self) -> [u8; 32] {
-        fingerprint::sha256(&self.text.as_bytes()[LEN - SECRET_DIGITS..])
+        fingerprint::sha256(&self.text.as_bytes()[Self::LEN - SECRET_DIGITS..])
     }
 }
 
-impl fmt::Debug for Token {
+impl<K: Kind> fmt::Debug for Secret<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({}, secret redacted)", self.id())
+        write!(f, "{}{}, secret redacted", K::PREFIX, self.id())
     }
 }
 

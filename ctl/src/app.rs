@@ -12,14 +12,17 @@ use serde_json::json;
 use crate::{
     cli::{self, Cli, Command, Global},
     client::Client,
-    context::Context,
+    context::{self, Context},
     count,
     exit::Exit,
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
-    resources::{agent, ca, cert, controller, event, history, metric, policy, result, state, token, user},
+    resources::{
+        agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
+        user,
+    },
     terminal::Terminal,
-    verbs::{apply, completion, version},
+    verbs::{apply, completion, version, whoami},
 };
 
 /// What a command works with.
@@ -32,7 +35,8 @@ pub struct Session {
 impl Session {
     /// The chosen context.
     pub fn context(&self, asked: &Asked) -> Result<Context, Problem> {
-        Context::load(self.global.config().map(|path| path.as_path()), self.global.context())
+        context::explicit_api_key(self.global.api_key_file())
+            .and_then(|key| Context::load(self.global.config(), self.global.context(), key))
             .map_err(|problem| problem.what(asked.what()))
     }
 
@@ -106,6 +110,11 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Result(command) => result::run(command, session).await,
         Command::History(command) => history::run(command, session).await,
         Command::User(command) => user::run(command, session).await,
+        Command::Role(command) => role::run(command, session).await,
+        Command::Grant(command) => grant::run(command, session).await,
+        Command::ApiKey(command) => api_key::run(command, session).await,
+        Command::Audit(command) => audit::run(command, session).await,
+        Command::Whoami(_) => whoami::run(session).await,
         Command::Completion(args) => completion::run(&args, cli::command(), session),
         Command::Version => version::run(session),
     }

@@ -1,15 +1,21 @@
 //! The command line: what can be typed. What it does is under `resources` and `verbs`; help texts stand with the arguments
 //! they explain.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, builder::Resettable};
 use muster_proto::duration;
 
 use crate::{
     output::Format,
-    resources::{agent, ca, cert, controller, event, history, metric, policy, result, state, token, user},
-    verbs::{apply, completion},
+    resources::{
+        agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
+        user,
+    },
+    verbs::{apply, completion, whoami},
 };
 
 const AFTER_HELP: &str = "\
@@ -18,11 +24,12 @@ Examples:
   musterctl state list --problems                    what is wrong anywhere
   musterctl apply -f policies/                       create or update the policies in a folder
   musterctl token create --ttl 1h --label env=prod   let a new machine join
+  musterctl whoami                                   what you may do
 
 Exit codes:
   0 success            4 denied                            8 conflict
-  1 failure            5 not found                       130 interrupted
-  2 wrong input        6 deadline passed
+  1 failure            5 not found                         9 the audit log was changed
+  2 wrong input        6 deadline passed                 130 interrupted
   3 the controller cannot be reached, or not trusted
 
 Singular and plural are the same: `agents list` is `agent list`.";
@@ -46,7 +53,10 @@ pub struct Global {
     /// Context to use, or MUSTER_CONTEXT [default: the file's current one]
     #[arg(long, global = true, value_name = "NAME", env = "MUSTER_CONTEXT", hide_env = true)]
     context: Option<String>,
-    /// How to show the result: table, wide, json, yaml or name
+    /// An API key to log in with; or MUSTER_API_KEY [default: as the context says]
+    #[arg(long, global = true, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Show the result as table, wide, json, yaml or name
     #[arg(
         short,
         long,
@@ -64,8 +74,12 @@ pub struct Global {
 
 impl Global {
     /// An empty variable is one that is not set.
-    pub fn config(&self) -> Option<&PathBuf> {
-        self.config.as_ref().filter(|path| !path.as_os_str().is_empty())
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    pub fn api_key_file(&self) -> Option<&Path> {
+        self.api_key_file.as_deref()
     }
 
     pub fn context(&self) -> Option<&str> {
@@ -112,6 +126,19 @@ pub enum Command {
     /// The operators: create, list, renew, revoke
     #[command(subcommand, visible_alias = "users")]
     User(user::Command),
+    /// What operators and API keys can be allowed to do
+    #[command(subcommand, visible_alias = "roles")]
+    Role(role::Command),
+    /// Who has which role, and for which machines
+    #[command(subcommand, visible_alias = "grants")]
+    Grant(grant::Command),
+    /// The keys of scripts and services: create, list, revoke
+    #[command(name = "apikey", subcommand, visible_alias = "apikeys")]
+    ApiKey(api_key::Command),
+    /// What was changed and who was refused: list, export, verify
+    #[command(subcommand)]
+    Audit(audit::Command),
+    Whoami(whoami::WhoamiArgs),
     Completion(completion::CompletionArgs),
     /// Print the version of musterctl
     Version,

@@ -14,21 +14,26 @@ use muster_certs::{
     tokio_rustls::{TlsConnector, client::TlsStream},
 };
 use muster_proto::v1::{
-    agent_service_client::AgentServiceClient, ca_service_client::CaServiceClient,
-    certificate_service_client::CertificateServiceClient, controller_service_client::ControllerServiceClient,
-    event_service_client::EventServiceClient, history_service_client::HistoryServiceClient,
+    access_service_client::AccessServiceClient, agent_service_client::AgentServiceClient,
+    api_key_service_client::ApiKeyServiceClient, audit_service_client::AuditServiceClient,
+    ca_service_client::CaServiceClient, certificate_service_client::CertificateServiceClient,
+    controller_service_client::ControllerServiceClient, event_service_client::EventServiceClient,
+    grant_service_client::GrantServiceClient, history_service_client::HistoryServiceClient,
     metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
-    state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
-    user_service_client::UserServiceClient,
+    role_service_client::RoleServiceClient, state_service_client::StateServiceClient,
+    token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{
     Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use zeroize::Zeroizing;
 
 use crate::{
-    context::Context,
+    context::{Context, Credentials},
     exit::Exit,
     problem::{
         Problem,
@@ -43,9 +48,16 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 /// Pages of agents with all their facts are larger than tonic's default of 4 MiB.
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
+/// What calls go through.
+pub type Caller = InterceptedService<Channel, Bearer>;
+
+/// Shows an API key with every call, if there is one.
+#[derive(Clone, Debug)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    channel: Caller,
     server: Arc<str>,
     timeout: Duration,
     wire: Wire,
@@ -60,7 +72,9 @@ impl Client {
                 .why(why)
                 .step("get a new context file on the controller's host: muster-server admin create NAME")
         };
-        let identity = Some(&context.identity);
+        // One of the two: the controller refuses calls that show both.
+        let identity = context.identity();
+        let bearer = Bearer::of(&context.credentials).map_err(|why| unusable(why.to_owned()))?;
         let config = match &context.server_name {
             Some(_) => tls::operator_by_name(&context.roots, identity),
             None => tls::operator(&context.roots, &context.trust_domain, identity),
@@ -106,7 +120,7 @@ impl Client {
                     None => refused(&ConnectError::Connect(std::io::Error::other(deepest(&error)))),
                 })?;
         Ok(Client {
-            channel,
+            channel: InterceptedService::new(channel, bearer),
             server: context.server.as_str().into(),
             timeout,
             wire,
@@ -142,48 +156,90 @@ impl Client {
             .unwrap_or_else(|| status::problem(&self.server, asked, status))
     }
 
-    pub fn agents(&self) -> AgentServiceClient<Channel> {
+    pub fn access(&self) -> AccessServiceClient<Caller> {
+        AccessServiceClient::new(self.channel.clone())
+    }
+
+    pub fn agents(&self) -> AgentServiceClient<Caller> {
         AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    pub fn cas(&self) -> CaServiceClient<Channel> {
+    pub fn api_keys(&self) -> ApiKeyServiceClient<Caller> {
+        ApiKeyServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn audit(&self) -> AuditServiceClient<Caller> {
+        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn cas(&self) -> CaServiceClient<Caller> {
         CaServiceClient::new(self.channel.clone())
     }
 
-    pub fn certificates(&self) -> CertificateServiceClient<Channel> {
+    pub fn certificates(&self) -> CertificateServiceClient<Caller> {
         CertificateServiceClient::new(self.channel.clone())
     }
 
-    pub fn controllers(&self) -> ControllerServiceClient<Channel> {
+    pub fn controllers(&self) -> ControllerServiceClient<Caller> {
         ControllerServiceClient::new(self.channel.clone())
     }
 
-    pub fn events(&self) -> EventServiceClient<Channel> {
+    pub fn events(&self) -> EventServiceClient<Caller> {
         EventServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    pub fn history(&self) -> HistoryServiceClient<Channel> {
+    pub fn grants(&self) -> GrantServiceClient<Caller> {
+        GrantServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn history(&self) -> HistoryServiceClient<Caller> {
         HistoryServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    pub fn tokens(&self) -> TokenServiceClient<Channel> {
+    pub fn roles(&self) -> RoleServiceClient<Caller> {
+        RoleServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn tokens(&self) -> TokenServiceClient<Caller> {
         TokenServiceClient::new(self.channel.clone())
     }
 
-    pub fn users(&self) -> UserServiceClient<Channel> {
+    pub fn users(&self) -> UserServiceClient<Caller> {
         UserServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    pub fn policies(&self) -> PolicyServiceClient<Channel> {
+    pub fn policies(&self) -> PolicyServiceClient<Caller> {
         PolicyServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    pub fn states(&self) -> StateServiceClient<Channel> {
+    pub fn states(&self) -> StateServiceClient<Caller> {
         StateServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    pub fn metrics(&self) -> MetricServiceClient<Channel> {
+    pub fn metrics(&self) -> MetricServiceClient<Caller> {
         MetricServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+}
+
+impl Bearer {
+    fn of(credentials: &Credentials) -> Result<Bearer, &'static str> {
+        let Credentials::ApiKey(key) = credentials else {
+            return Ok(Bearer(None));
+        };
+        let text = Zeroizing::new(format!("Bearer {}", *key.expose()));
+        let mut value: MetadataValue<Ascii> = text.parse().map_err(|_| "the API key fits into no header")?;
+        // So that nothing shows it.
+        value.set_sensitive(true);
+        Ok(Bearer(Some(value)))
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
     }
 }
 
@@ -249,6 +305,18 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_api_key_goes_with_every_call_and_is_shown_by_nothing() {
+        let key = muster_certs::token::ApiKey::generate().unwrap();
+        let secret = key.expose();
+        let mut bearer = Bearer::of(&Credentials::ApiKey(key)).unwrap();
+        let request = bearer.call(Request::new(())).unwrap();
+        let sent = request.metadata().get("authorization").unwrap();
+        assert_eq!(sent.to_str().unwrap(), format!("Bearer {}", *secret));
+        let shown = format!("{bearer:?} {request:?}");
+        assert!(!shown.contains(secret.rsplit('_').next().unwrap()), "{shown}");
+    }
 
     #[test]
     fn a_server_is_a_host_and_a_port() {

@@ -1,6 +1,7 @@
 //! The context file: which controllers there are, what to know them by, and whom to be there. It holds private keys, so a
 //! file that others could read is refused. Opens no connection; that is `client`.
 
+mod api_key;
 mod write;
 
 use std::{
@@ -14,11 +15,13 @@ use muster_certs::{
     identity::TrustDomain,
     identity_file::IdentityFile,
     pem,
+    token::ApiKey,
 };
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-pub use write::{Issued, NewFile};
+pub use api_key::explicit as explicit_api_key;
+pub use write::{Issued, NewFile, new_file_of_key};
 
 use crate::{exit::Exit, problem::Problem};
 
@@ -26,6 +29,14 @@ use crate::{exit::Exit, problem::Problem};
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 const DO_CREATE: &str = "on the controller's host, as its owner: muster-server admin create NAME writes one";
 const DO_PASS: &str = "then name it: musterctl --config FILE, or set MUSTER_CONFIG";
+
+/// Whom to be.
+#[derive(Debug)]
+pub enum Credentials {
+    /// An operator, or whoever the certificate is of.
+    Certificate(Box<IdentityFile>),
+    ApiKey(ApiKey),
+}
 
 /// One controller and one identity to be there.
 #[derive(Debug)]
@@ -37,38 +48,42 @@ pub struct Context {
     pub server: String,
     pub trust_domain: TrustDomain,
     pub roots: Vec<CertificateDer<'static>>,
-    pub identity: IdentityFile,
+    pub credentials: Credentials,
     /// The host name in the controller's certificate, for one of the web PKI; `roots` are those of that PKI then. None: the
     /// controller's own certificate, known by the identity in it and by no host name.
     pub server_name: Option<String>,
 }
 
 impl Context {
-    /// Reads the file and picks the context called `name`, else the one that the file calls current.
-    pub fn load(config: Option<&Path>, name: Option<&str>) -> Result<Context, Problem> {
+    /// Reads the file and picks the context called `name`, else the one that the file calls current. A key that is given takes
+    /// the place of whatever the context holds of that kind.
+    pub fn load(config: Option<&Path>, name: Option<&str>, key: Option<ApiKey>) -> Result<Context, Problem> {
         let path = match config {
             Some(path) => path.to_owned(),
             None => default_path().ok_or_else(no_home)?,
         };
         let text = file::read_secret_text(&path, MAX_BYTES).map_err(|error| unreadable(&path, &error))?;
         let file = parse(&path, &text)?;
-        Context::new(&path, pick(&path, file, name)?)
+        Context::new(&path, pick(&path, file, name)?, key)
     }
 
-    fn new(path: &Path, entry: Entry) -> Result<Context, Problem> {
-        let wrong = |key: &str, cause: &dyn std::error::Error| {
+    fn new(path: &Path, entry: Entry, key: Option<ApiKey>) -> Result<Context, Problem> {
+        let wrong = |why: String| {
             problem(format!("context {} in {} cannot be used", entry.name, path.display()))
-                .why(format!("`{key}`: {}", chain(cause)))
+                .why(why)
                 .step("get a new context file on the controller's host: muster-server admin create NAME")
         };
+        let named = |key: &str, cause: &dyn std::error::Error| wrong(format!("`{key}`: {}", chain(cause)));
         Ok(Context {
             trust_domain: entry
                 .trust_domain
                 .parse()
-                .map_err(|error| wrong("trust_domain", &error))?,
-            roots: pem::certificates(&entry.ca).map_err(|error| wrong("ca", &error))?,
-            identity: IdentityFile::from_pem(&format!("{}\n{}", *entry.key, entry.certificate))
-                .map_err(|error| wrong("certificate and key", &error))?,
+                .map_err(|error| named("trust_domain", &error))?,
+            roots: pem::certificates(&entry.ca).map_err(|error| named("ca", &error))?,
+            credentials: match key {
+                Some(key) => Credentials::ApiKey(key),
+                None => entry.credentials().map_err(wrong)?,
+            },
             path: path.to_owned(),
             name: entry.name,
             server: entry.server,
@@ -76,9 +91,18 @@ impl Context {
         })
     }
 
+    /// The certificate with its key, if that is what is shown.
+    pub fn identity(&self) -> Option<&IdentityFile> {
+        match &self.credentials {
+            Credentials::Certificate(identity) => Some(identity),
+            Credentials::ApiKey(_) => None,
+        }
+    }
+
     /// How many days the certificate lasts, when that is less than a week: something to say before it is too late.
     pub fn days_left(&self, now: SystemTime) -> Option<u64> {
-        let days = self.identity.not_after().duration_since(now).ok()?.as_secs() / 86_400;
+        let left = self.identity()?.not_after().duration_since(now);
+        let days = left.ok()?.as_secs() / 86_400;
         (days < 7).then_some(days)
     }
 }
@@ -99,14 +123,36 @@ struct Entry {
     server: String,
     trust_domain: String,
     ca: String,
-    certificate: String,
-    #[serde(deserialize_with = "secret")]
-    key: Zeroizing<String>,
+    certificate: Option<String>,
+    #[serde(default, deserialize_with = "secret")]
+    key: Option<Zeroizing<String>>,
+    #[serde(default, deserialize_with = "secret")]
+    api_key: Option<Zeroizing<String>>,
     server_name: Option<String>,
 }
 
-fn secret<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Zeroizing<String>, D::Error> {
-    String::deserialize(input).map(Zeroizing::new)
+impl Entry {
+    /// An error says what is wrong with them and repeats nothing of them.
+    fn credentials(&self) -> Result<Credentials, String> {
+        match (&self.api_key, &self.certificate, &self.key) {
+            (Some(key), None, None) => ApiKey::parse(key)
+                .map(Credentials::ApiKey)
+                .map_err(|error| format!("`api_key`: {error}")),
+            (None, Some(certificate), Some(key)) => {
+                IdentityFile::from_pem(&Zeroizing::new(format!("{}\n{certificate}", key.as_str())))
+                    .map(|identity| Credentials::Certificate(Box::new(identity)))
+                    .map_err(|error| format!("`certificate and key`: {}", chain(&error)))
+            }
+            (Some(_), _, _) => Err("it has `api_key` beside `certificate` or `key`; leave one of them out".to_owned()),
+            (None, Some(_), None) => Err("`key` is missing, which belongs to `certificate`".to_owned()),
+            (None, None, Some(_)) => Err("`certificate` is missing, which `key` belongs to".to_owned()),
+            (None, None, None) => Err("it has neither `certificate` and `key` nor `api_key`".to_owned()),
+        }
+    }
+}
+
+fn secret<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Zeroizing<String>>, D::Error> {
+    Ok(Option::<String>::deserialize(input)?.map(Zeroizing::new))
 }
 
 fn default_path() -> Option<PathBuf> {
@@ -121,7 +167,7 @@ fn parse(path: &Path, text: &str) -> Result<File, Problem> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         problem(format!("the context file {} cannot be read", path.display()))
             .why(error.to_string())
-            .step("correct it; its keys are current and contexts, and in each context name, server, trust_domain, ca, certificate, key, and server_name for a controller that is known by its host name")
+            .step("correct it; its keys are current and contexts, and in each context name, server, trust_domain, ca, certificate and key or else api_key, and server_name for a controller that is known by its host name")
             .step("or get a new one on the controller's host: muster-server admin create NAME")
     })
 }

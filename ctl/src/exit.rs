@@ -14,6 +14,8 @@ pub enum Exit {
     NotFound = 5,
     DeadlinePassed = 6,
     Conflict = 8,
+    /// The audit log is not the one that was written.
+    Altered = 9,
     Interrupted = 130,
 }
 

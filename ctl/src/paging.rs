@@ -61,11 +61,15 @@ macro_rules! page {
 
 page! {
     ListAgentsResponse of Agent,
+    ListApiKeysResponse of ApiKey,
+    ListAuditEntriesResponse of AuditEntry,
     ListCertificatesResponse of Certificate,
     ListEventsResponse of Event,
+    ListGrantsResponse of Grant,
     ListHistoryUsageResponse of AgentHistory,
     ListPoliciesResponse of Policy,
     ListResultsResponse of StoredResult,
+    ListRolesResponse of Role,
     ListStatesResponse of State,
     ListTokensResponse of Token,
     ListUsersResponse of User,

@@ -1,15 +1,23 @@
 //! What the controller keeps, one file for each resource: its commands and how it looks. What acts on several of them
 //! is under `verbs`.
 
+use serde_json::json;
+
+use crate::{app::Session, output::Format, problem::Problem};
+
 pub mod agent;
+pub mod api_key;
+pub mod audit;
 pub mod ca;
 pub mod cert;
 pub mod controller;
 pub mod event;
+pub mod grant;
 pub mod history;
 pub mod metric;
 pub mod policy;
 pub mod result;
+pub mod role;
 pub mod state;
 pub mod token;
 pub mod user;
@@ -29,6 +37,21 @@ impl SelectorArgs {
     }
 }
 
+/// `--scope`, the same wherever something is granted.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ScopeArgs {
+    /// Only for machines with these labels: env=dev,zone in (eu,us),gpu,!spot [default: everything]
+    #[arg(long, value_name = "SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    scope: Option<String>,
+}
+
+impl ScopeArgs {
+    /// As the API wants it: empty for everything.
+    pub fn text(&self) -> String {
+        self.scope.clone().unwrap_or_default()
+    }
+}
+
 /// What a list without `--limit` is: everything.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LimitArgs {
@@ -41,4 +64,18 @@ impl LimitArgs {
     pub fn count(&self) -> Option<usize> {
         self.limit.map(|limit| limit as usize)
     }
+}
+
+/// Says that something is gone: "role deployer deleted", or as the format has it what named it.
+fn deleted(kind: &str, key: &str, name: &str, session: &mut Session) -> Result<(), Problem> {
+    let printer = &mut session.printer;
+    match printer.format {
+        Format::Table | Format::Wide => {
+            let line = crate::output::text::line(&format!("{kind} {name} deleted")) + "\n";
+            printer.terminal.out.write(&line)?;
+        }
+        Format::Json | Format::Yaml => printer.document(&json!({ key: name }))?,
+        Format::Name => printer.names([name.to_owned()])?,
+    }
+    Ok(())
 }

@@ -3,3 +3,4 @@
 pub mod apply;
 pub mod completion;
 pub mod version;
+pub mod whoami;

@@ -1,6 +1,8 @@
 //! What a call fails with: a code, a reason from one enum, and what belongs to it. The one bridge between these and
 //! `tonic::Status`; which problem a situation is, is decided elsewhere.
 
+mod http;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _, Value as Reflected};
-use serde::Serialize as _;
+use serde::{Serialize as _, de::Error as _};
 use serde_json::{Map, Value};
 
 use crate::DESCRIPTORS;
@@ -25,11 +25,16 @@ pub fn descriptor<M: prost::Name>() -> MessageDescriptor {
 /// lowerCamelCase, enum names in full, 64-bit integers as strings, times in RFC 3339; what has its default value is left
 /// out, save that a list always has `items` and its `revision`.
 pub fn to_json<M: prost::Message + prost::Name>(message: &M) -> Value {
-    let descriptor = descriptor::<M>();
-    let mut dynamic = DynamicMessage::new(descriptor.clone());
+    let mut dynamic = DynamicMessage::new(descriptor::<M>());
     dynamic
         .transcode_from(message)
         .expect("a message has its own descriptor");
+    of_dynamic(dynamic)
+}
+
+/// The same of a message that is known by its descriptor alone.
+pub fn of_dynamic(mut dynamic: DynamicMessage) -> Value {
+    let descriptor = dynamic.descriptor();
     let mut value = dynamic.serialize(serde_json::value::Serializer).unwrap_or_else(|_| {
         drop_inexpressible(&mut dynamic);
         dynamic.serialize(serde_json::value::Serializer).unwrap_or_default()
@@ -38,6 +43,14 @@ pub fn to_json<M: prost::Message + prost::Name>(message: &M) -> Value {
         complete_list(&descriptor, fields);
     }
     value
+}
+
+/// The message that [`to_json`] has made this of.
+pub fn from_json<M: prost::Message + prost::Name + Default>(text: &str) -> Result<M, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let dynamic = DynamicMessage::deserialize(descriptor::<M>(), &mut deserializer)?;
+    deserializer.end()?;
+    dynamic.transcode_to().map_err(serde_json::Error::custom)
 }
 
 /// A list without entries is `{"items": [], "revision": "0"}`, not `{}`: scripts iterate over it.
@@ -89,6 +102,25 @@ mod tests {
 
     use super::*;
     use crate::v1;
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let link = v1::ExportAuditResponse {
+            item: Some(v1::export_audit_response::Item::Link(v1::AuditLink {
+                seq: 1 << 60,
+                entry: vec![0, 255, 7],
+                hash: vec![1; 32],
+                relabelled: true,
+            })),
+        };
+        assert_eq!(
+            from_json::<v1::ExportAuditResponse>(&to_json(&link).to_string()).unwrap(),
+            link
+        );
+        for wrong in ["", "{", "[]", r#"{"other": 1}"#, "{} {}"] {
+            assert!(from_json::<v1::ExportAuditResponse>(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn values_follow_the_proto3_mapping() {

@@ -2,6 +2,7 @@
 //! selector grammar, manifests and the JSON dialect. Knows no transport, no storage and no TLS.
 
 pub mod attempts;
+pub mod audit;
 pub mod check;
 pub mod codec;
 pub mod digest;

@@ -80,6 +80,15 @@ impl Selector {
         self.terms.iter().all(|term| term.condition.holds(label(&term.key)))
     }
 
+    /// Whether it wants exactly this value for the key, whatever else it wants.
+    pub fn pins(&self, key: &str, value: &str) -> bool {
+        let is_only = |values: &BTreeSet<String>| values.len() == 1 && values.contains(value);
+        self.terms.iter().any(|term| match &term.condition {
+            Condition::In(values) => term.key == key && is_only(values),
+            _ => false,
+        })
+    }
+
     /// The keys it asks for, facts with their `fact.`; a key may come more than once.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.terms.iter().map(|term| term.key.as_str())

@@ -12,7 +12,10 @@ use std::time::{Duration, SystemTime};
 use muster_certs::{context_file, file, pem};
 use zeroize::Zeroizing;
 
+use crate::access::rights::{ADMIN, Subject};
+use crate::access::scope::Scope;
 use crate::clock;
+use crate::grants;
 use crate::net::reachable;
 use crate::pki::{self, Credentials, Pki};
 use crate::store::{self, Db};
@@ -57,7 +60,11 @@ pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: Syste
     })?;
     let stored = async {
         let mut tx = store.begin().await?;
-        let before = users::put(&mut tx, name, &issued, BY, clock::from_system(now)).await?;
+        // What is there already stays as it is.
+        let subject = Subject::User(name.to_owned());
+        let at = clock::from_system(now);
+        grants::insert(&mut tx, subject, ADMIN, Scope::ALL, BY, at).await?;
+        let before = users::put(&mut tx, name, &issued, BY, at).await?;
         tx.commit().await?;
         Ok(before)
     };
@@ -85,8 +92,10 @@ impl AdminContext {
             trust_domain: &self.trust_domain,
             server_name: None,
             roots: &self.roots,
-            certificates: &self.certificates,
-            key: Some(&self.key),
+            credentials: context_file::Credentials::Certificate {
+                certificates: &self.certificates,
+                key: Some(&self.key),
+            },
         };
         context_file::render(context_file::HEADER, Some(context), &[entry])
     }

@@ -9,6 +9,7 @@ mod entry;
 mod links;
 pub mod liveness;
 mod machines;
+mod parts;
 mod persist;
 mod preregister;
 mod throttling;
@@ -32,10 +33,12 @@ pub use connection::{Connection, Report};
 pub use ending::Ending;
 pub use entry::{Entry, Labels, OnClone};
 pub use links::{Links, Queue};
+use parts::Parts;
 pub use preregister::Preregistration;
 use transitions::{Transition, Transitions};
 
 use crate::{
+    access::{labels, scope::Scopes},
     changes::Changes,
     clock::Micros,
     store::{self, ChangeKind, Db, Op},
@@ -53,6 +56,13 @@ pub enum Error {
     AlreadyEnrolled(AgentId),
     #[error("agent {0} was deleted")]
     Deleted(AgentId),
+    /// The id of an agent that is not there for the caller.
+    #[error("the id {0} is taken")]
+    Taken(AgentId),
+    #[error("the revision is {is} and not {seen}")]
+    Conflict { seen: i64, is: i64 },
+    #[error("the labels cannot become these")]
+    Labels(#[source] labels::Refusal),
     #[error("agent {0} has never enrolled")]
     NeverEnrolled(AgentId),
     #[error("failed to store the agent")]
@@ -74,8 +84,8 @@ pub struct Agents {
     entries: RwLock<BTreeMap<AgentId, Entry>>,
     /// Ids of agents that are gone; nobody else gets them.
     deleted: Mutex<BTreeSet<AgentId>>,
-    /// Entries that differ from their rows.
-    dirty: Mutex<BTreeSet<AgentId>>,
+    /// Entries that differ from their rows, and in what.
+    dirty: Mutex<BTreeMap<AgentId, Parts>>,
     /// Transitions of status that become events.
     transitions: Mutex<Transitions>,
     /// First uses of certificates that wait to be written.
@@ -164,17 +174,17 @@ impl Agents {
             .all(look);
     }
 
-    /// The agent with that UUID or, when exactly one has it, that name.
-    pub fn find(&self, text: &str) -> Result<AgentId, Error> {
+    /// The agent with that UUID or, when exactly one has it, that name; of those that are there for the caller.
+    pub fn find(&self, text: &str, scopes: &Scopes) -> Result<AgentId, Error> {
         let entries = self.read();
         if let Ok(id) = text.parse::<AgentId>()
-            && entries.contains_key(&id)
+            && entries.get(&id).is_some_and(|entry| entry.is_in(scopes))
         {
             return Ok(id);
         }
         let ids: Vec<AgentId> = entries
             .values()
-            .filter(|entry| entry.name == text)
+            .filter(|entry| entry.name == text && entry.is_in(scopes))
             .map(|entry| entry.id)
             .collect();
         match ids[..] {
@@ -194,8 +204,13 @@ impl Agents {
 
     /// As `inserted`, among others: the caller tells those who follow.
     pub(crate) fn insert(&self, entry: Entry) {
-        self.lock_deleted().remove(&entry.id);
-        self.write().insert(entry.id, entry);
+        let id = entry.id;
+        self.lock_deleted().remove(&id);
+        let is_on_file = self.write().insert(id, entry).is_some();
+        if is_on_file {
+            // The row has kept some of what was known of the machine before.
+            self.mark_dirty(id, Parts::ALL);
+        }
     }
 
     /// Takes up an agent whose row has just been committed.
@@ -209,12 +224,11 @@ impl Agents {
     /// A link is active. A newer session of the same agent replaces the older.
     pub fn connected(&self, id: AgentId, connection: Connection, hello: Hello, now: Micros) {
         self.update(id, |entry| {
-            let mut changed = entry.set_hello(hello);
+            let changed = Parts::HELLO.when(entry.set_hello(hello));
             entry.connection = Some(connection);
             entry.last_seen = now;
             entry.heard = true;
-            changed |= entry.status != AgentStatus::Online;
-            changed
+            changed | Parts::STATUS.when(entry.status != AgentStatus::Online)
         });
         self.assignments.changed([id]);
         self.set_status(id, now, |_| Some((AgentStatus::Online, liveness::CONNECTED)));
@@ -272,7 +286,7 @@ impl Agents {
             entry.facts_digest = digest;
             let changed = entry.facts != facts;
             entry.facts = facts;
-            changed
+            Parts::FACTS.when(changed)
         });
         self.assignments.changed([id]);
     }
@@ -280,7 +294,8 @@ impl Agents {
     /// The agent has taken over a trust bundle.
     pub fn set_bundle_version(&self, id: AgentId, version: i64) {
         self.update(id, |entry| {
-            std::mem::replace(&mut entry.bundle_version, version) != version
+            let before = std::mem::replace(&mut entry.bundle_version, version);
+            Parts::BUNDLE.when(before != version)
         });
     }
 
@@ -288,7 +303,7 @@ impl Agents {
         self.update(id, |entry| {
             let changed = entry.policy_status != status;
             entry.policy_status = status;
-            changed
+            Parts::POLICY_STATUS.when(changed)
         });
     }
 
@@ -298,13 +313,17 @@ impl Agents {
         id: AgentId,
         set: &Labels,
         remove: &[String],
+        seen: i64,
+        may_become: impl Fn(&Labels, &Labels) -> Result<(), labels::Refusal>,
         now: Micros,
     ) -> Result<Entry, Error> {
         let _writing = self.writing.lock().await;
         let entry = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        ending::is_current(seen, entry.revision)?;
         let mut labels = entry.operator_labels.clone();
         labels.extend(set.clone());
         labels.retain(|key, _| !remove.contains(key));
+        may_become(&entry.authoritative_map(), &entry.authoritative_with(&labels)).map_err(Error::Labels)?;
         if labels == entry.operator_labels {
             return Ok(entry);
         }
@@ -359,23 +378,22 @@ impl Agents {
             }
         };
         self.lock_transitions().push(transition);
-        self.mark_dirty(id);
+        self.mark_dirty(id, Parts::STATUS);
         self.assignments.changed([id]);
     }
 
     /// Changes an entry; what `change` says was changed gets written.
-    fn update(&self, id: AgentId, change: impl FnOnce(&mut Entry) -> bool) {
-        let changed = self.write().get_mut(&id).is_some_and(change);
-        if changed {
-            self.mark_dirty(id);
+    fn update(&self, id: AgentId, change: impl FnOnce(&mut Entry) -> Parts) {
+        let changed = self.write().get_mut(&id).map(change);
+        if let Some(parts) = changed
+            && parts != Parts::NONE
+        {
+            self.mark_dirty(id, parts);
         }
     }
 
-    fn mark_dirty(&self, id: AgentId) {
-        self.dirty
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .insert(id);
+    fn mark_dirty(&self, id: AgentId, parts: Parts) {
+        *self.lock_dirty().entry(id).or_default() |= parts;
         self.persist.notify_one();
     }
 
@@ -391,6 +409,10 @@ impl Agents {
 
     fn lock_deleted(&self) -> std::sync::MutexGuard<'_, BTreeSet<AgentId>> {
         self.deleted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_dirty(&self) -> std::sync::MutexGuard<'_, BTreeMap<AgentId, Parts>> {
+        self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn lock_notices(&self) -> std::sync::MutexGuard<'_, Vec<store::EventRow>> {

@@ -1,14 +1,18 @@
 //! gRPC: decodes a call, asks the domain, encodes the answer. Decides nothing and holds no SQL.
 
 mod agents;
+mod api_keys;
+mod audit;
 mod cas;
 mod certificates;
 mod controllers;
 mod enrollment;
 mod events;
 mod forks;
+mod grants;
 mod history;
 mod link;
+mod mask;
 mod metrics;
 mod paging;
 mod policies;
@@ -16,6 +20,8 @@ mod preregistration;
 mod problem;
 mod renewal;
 mod revocation;
+mod roles;
+mod scopes;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -37,23 +43,27 @@ use http::header;
 use muster_certs::pin::Pin;
 use muster_proto::{
     DESCRIPTORS,
-    error::Problem,
+    error::{ErrorReason, Problem},
     v1::{
-        agent_service_server::AgentServiceServer, ca_service_server::CaServiceServer,
-        certificate_service_server::CertificateServiceServer, controller_service_server::ControllerServiceServer,
-        enrollment_service_server::EnrollmentServiceServer, event_service_server::EventServiceServer,
+        access_service_server::AccessServiceServer, agent_service_server::AgentServiceServer,
+        api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
+        ca_service_server::CaServiceServer, certificate_service_server::CertificateServiceServer,
+        controller_service_server::ControllerServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        event_service_server::EventServiceServer, grant_service_server::GrantServiceServer,
         history_service_server::HistoryServiceServer, link_service_server::LinkServiceServer,
         metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
-        state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
-        user_service_server::UserServiceServer,
+        role_service_server::RoleServiceServer, state_service_server::StateServiceServer,
+        token_service_server::TokenServiceServer, user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
+use tonic::{Code, Status, service::Routes};
 
 use crate::{
-    access::{Access, Guard, Listener, METHODS},
+    access::{Access, Guard, Listener, METHODS, OpCtx, plain, rates::Rates},
     agents::Agents,
+    api_keys::ApiKeys,
+    audit::Audit,
     cas::Cas,
     changes::Changes,
     clock,
@@ -61,14 +71,17 @@ use crate::{
     enroll::Enroller,
     fleet::Fleet,
     forks::Forks,
+    grants::Grants,
+    idempotency::Once,
     link::{Deps as LinkDeps, Links},
     pki::Pki,
     policies::Policies,
     renewal::Renewer,
+    rest,
     states::States,
     store::Db,
     telemetry::{self, Telemetry},
-    users::Users,
+    users::{By, Users},
 };
 
 /// A frame of a link is at most 1 MiB; a call of an operator may carry a thousand policies.
@@ -92,6 +105,10 @@ pub struct Api {
     pub cas: Arc<Cas>,
     pub controller: Arc<Controller>,
     pub users: Arc<Users>,
+    pub grants: Arc<Grants>,
+    pub api_keys: Arc<ApiKeys>,
+    pub audit: Audit,
+    pub rates: Arc<Rates>,
     pub link: LinkDeps,
     pub telemetry: Telemetry,
     /// Where agents reach the controller and what they know it by, for those who make tokens.
@@ -118,14 +135,19 @@ impl Api {
     /// What the listener of operators serves.
     pub async fn operator_router(self: &Arc<Self>) -> Result<Router, tonic_reflection::server::Error> {
         let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<AccessServiceServer<Self>>().await;
         health.set_serving::<AgentServiceServer<Self>>().await;
+        health.set_serving::<ApiKeyServiceServer<Self>>().await;
+        health.set_serving::<AuditServiceServer<Self>>().await;
         health.set_serving::<CaServiceServer<Self>>().await;
         health.set_serving::<CertificateServiceServer<Self>>().await;
         health.set_serving::<ControllerServiceServer<Self>>().await;
         health.set_serving::<EventServiceServer<Self>>().await;
+        health.set_serving::<GrantServiceServer<Self>>().await;
         health.set_serving::<HistoryServiceServer<Self>>().await;
         health.set_serving::<MetricServiceServer<Self>>().await;
         health.set_serving::<PolicyServiceServer<Self>>().await;
+        health.set_serving::<RoleServiceServer<Self>>().await;
         health.set_serving::<StateServiceServer<Self>>().await;
         health.set_serving::<TokenServiceServer<Self>>().await;
         health.set_serving::<UserServiceServer<Self>>().await;
@@ -139,20 +161,28 @@ impl Api {
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // Each version describes the other one too, since both are listed.
+                .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET);
             served
                 .iter()
                 .fold(builder, |builder, service| builder.with_service_name(*service))
         };
         let routes = Routes::default()
+            .add_service(AccessServiceServer::from_arc(self.clone()))
             .add_service(AgentServiceServer::from_arc(self.clone()))
+            .add_service(ApiKeyServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
+            .add_service(AuditServiceServer::from_arc(self.clone()))
             .add_service(CaServiceServer::from_arc(self.clone()))
             .add_service(CertificateServiceServer::from_arc(self.clone()))
             .add_service(ControllerServiceServer::from_arc(self.clone()))
             .add_service(EventServiceServer::from_arc(self.clone()))
+            .add_service(GrantServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(HistoryServiceServer::from_arc(self.clone()))
             .add_service(MetricServiceServer::from_arc(self.clone()))
             .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
+            .add_service(RoleServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(StateServiceServer::from_arc(self.clone()))
             .add_service(TokenServiceServer::from_arc(self.clone()))
             .add_service(UserServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
@@ -170,8 +200,10 @@ impl Api {
                 get(async move |query: RawQuery| revocation_list(&cas, query).await),
             )
             .route("/healthz", get(async move || healthz(&db).await))
-            .route("/metrics", get(async move || metrics(&telemetry, &agents, &controller)));
-        Ok(self.guarded(router, Listener::Api))
+            .route("/metrics", get(async move || metrics(&telemetry, &agents, &controller)))
+            .merge(rest::about())
+            .method_not_allowed_fallback(rest::only_get);
+        Ok(rest::beside(self.guarded(router, Listener::Api)))
     }
 
     /// Carries a change out to its end, even when the caller leaves halfway: what is committed has to reach memory.
@@ -186,14 +218,45 @@ impl Api {
         }
     }
 
+    /// How a call is answered, which is known by its key when it comes again. No secret is in the answer.
+    fn once<T, A, M>(
+        &self,
+        ctx: &OpCtx,
+        key: &str,
+        request: &M,
+        answer: impl FnOnce(&T) -> A + Send + Sync + 'static,
+    ) -> Result<Once<T, A>, Status>
+    where
+        A: prost::Message + Default,
+        M: prost::Name,
+    {
+        Once::new(&self.pki, ctx.who(), key, request, answer)
+            .map_err(|violation| problem::status(ctx, Problem::invalid_fields(vec![violation])))
+    }
+
     fn guarded(&self, router: Router, listener: Listener) -> Router {
         let access = Access {
             db: self.db.clone(),
             agents: self.agents.clone(),
             users: self.users.clone(),
+            api_keys: self.api_keys.clone(),
+            grants: self.grants.clone(),
+            audit: self.audit.clone(),
+            rates: self.rates.clone(),
             telemetry: self.telemetry.clone(),
+            tasks: self.tasks.clone(),
         };
         router.layer(middleware::from_fn_with_state(Guard { access, listener }, Guard::check))
+    }
+}
+
+/// Who changes something by this call.
+fn by(ctx: &OpCtx) -> By {
+    let operator = ctx.operator();
+    By {
+        subject: operator.map(|operator| operator.subject.clone()),
+        rights: operator.map(|operator| operator.rights.clone()).unwrap_or_default(),
+        ended: operator.map(|operator| operator.ended.clone()),
     }
 }
 
@@ -202,23 +265,31 @@ async fn revocation_list(cas: &Cas, RawQuery(query): RawQuery) -> Response {
     let ca = query.as_deref().and_then(|query| query.strip_prefix("ca="));
     match cas.revocation_list(ca, clock::now()).await {
         Ok(Some(list)) => ([(header::CONTENT_TYPE, "application/pkix-crl")], list.to_vec()).into_response(),
-        Ok(None) => (http::StatusCode::NOT_FOUND, "there is no such CA\n").into_response(),
+        Ok(None) => plain(&Problem::new(
+            Code::NotFound,
+            ErrorReason::NotFound,
+            "there is no such CA",
+        )),
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "failed to make a revocation list"
             );
-            (http::StatusCode::SERVICE_UNAVAILABLE, "no list can be made now\n").into_response()
+            plain(&unavailable("no list can be made now"))
         }
     }
 }
 
 /// 200 while the database answers.
-async fn healthz(db: &Db) -> (http::StatusCode, &'static str) {
+async fn healthz(db: &Db) -> Response {
     match db.ping().await {
-        Ok(()) => (http::StatusCode::OK, "ok\n"),
-        Err(_) => (http::StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
+        Ok(()) => "ok\n".into_response(),
+        Err(_) => plain(&unavailable("the database does not answer")),
     }
+}
+
+fn unavailable(text: &str) -> Problem {
+    Problem::new(Code::Unavailable, ErrorReason::Unavailable, text)
 }
 
 fn metrics(

@@ -12,8 +12,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
+    access::rates::Rates,
     agents::Agents,
     api::Api,
+    api_keys::ApiKeys,
+    audit,
     cas::Cas,
     changes::Changes,
     clock,
@@ -23,6 +26,7 @@ use crate::{
     enroll::Enroller,
     fleet::Fleet,
     forks::Forks,
+    grants::Grants,
     ingest::{self, Ingest},
     lease::{self, Lease},
     link::{self, Links, arrivals::Arrivals},
@@ -133,7 +137,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         },
         started_at,
     );
-    let db = Db::open(&config.source()).await?;
+    let db = Db::open_under(&config.source(), lease.mandate()).await?;
 
     let changes = Changes::new(db.clone()).await?;
     let agents = Arc::new(Agents::load(db.clone(), changes.clone(), started_at).await?);
@@ -151,11 +155,13 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     })
     .await?;
     let links = Arc::new(Links::new(config.link.heartbeat));
+    let rights = Arc::new(Grants::load(&db).await?);
     let enroller = Arc::new(Enroller::new(
         db.clone(),
         changes.clone(),
         pki.clone(),
         agents.clone(),
+        rights.clone(),
         links.clone(),
     ));
 
@@ -168,7 +174,16 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let on_clone = config.enrollment.on_clone;
     let renewer = Renewer::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace, on_clone).await?;
 
-    let users = Arc::new(Users::load(db.clone(), pki.clone(), started_at).await?);
+    let users = Arc::new(Users::load(db.clone(), pki.clone(), rights.clone(), started_at).await?);
+    let grants = Arc::new(Grants::new(db.clone(), changes.clone(), rights, users.clone()));
+    let api_keys = Arc::new(ApiKeys::load(db.clone(), changes.clone(), users.clone()).await?);
+    let (audit_keeper, audit) = audit::Keeper::load(
+        db.clone(),
+        pki.clone(),
+        config.retention.audit,
+        audit::Kept::new(&config.data_dir),
+    )
+    .await?;
 
     let certificate = ControllerCertificate::issue(pki.clone(), &config.name, SystemTime::now())?;
     let (agents_tcp, agents_addr) = listen(config.agent_listen)?;
@@ -210,6 +225,10 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         cas: Arc::new(Cas::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace)),
         controller: Arc::new(controllers::Controller::new(about, db.clone(), links.clone())),
         users: users.clone(),
+        grants,
+        api_keys: api_keys.clone(),
+        audit,
+        rates: Arc::new(Rates::new(config.limits.calls)),
         link: link::Deps {
             config: link::Config {
                 heartbeat: clock::from_duration(heartbeat),
@@ -272,6 +291,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let (storing, stop) = (api.enroller.clone(), background.clone());
     backgrounds.spawn(async move { storing.run(stop).await });
     backgrounds.spawn(ingest.run(background.clone()));
+    backgrounds.spawn(audit_keeper.run(background.clone()));
     backgrounds.spawn(certificate.run(background.clone()));
     backgrounds.spawn(reload.run(background.clone()));
     backgrounds.spawn(tasks::liveness::run(agents.clone(), heartbeat, background.clone()));
@@ -281,6 +301,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         pki: pki.clone(),
         telemetry: telemetry.clone(),
         users,
+        api_keys,
         grace,
         keep_deleted: clock::from_duration(config.retention.deleted_agents),
     };

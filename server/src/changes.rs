@@ -1,7 +1,7 @@
 //! The broadcaster: follows the table of changes and tells everyone who watches. A notice names what changed; whoever gets
 //! it reads the resource as it is then. A watcher that falls too far behind is told so and lists again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, RwLock, RwLockReadGuard, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ struct Inner {
     held: RwLock<()>,
     revision: watch::Sender<i64>,
     sender: broadcast::Sender<Arc<Change>>,
+    /// Held while somebody begins to follow.
+    beginning: Mutex<()>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,7 @@ impl Changes {
             held: RwLock::new(()),
             revision: watch::Sender::new(revision),
             sender,
+            beginning: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -92,6 +95,9 @@ impl Changes {
     }
 
     async fn publish(&self) -> Result<(), store::Error> {
+        if self.pass_over().await? {
+            return Ok(());
+        }
         loop {
             let changes = self.inner.db.changes_after(self.revision(), PAGE).await?;
             if changes.is_empty() {
@@ -108,8 +114,30 @@ impl Changes {
         }
     }
 
+    /// Where nobody follows, what has changed need not be read; false: somebody does.
+    async fn pass_over(&self) -> Result<bool, store::Error> {
+        if self.inner.sender.receiver_count() > 0 {
+            return Ok(false);
+        }
+        let revision = self.inner.db.revision_current().await?;
+        // As for changes that are told.
+        drop(self.inner.held.write().await);
+        let _beginning = self.beginning();
+        // Who has begun meanwhile is told all after the revision that it began at.
+        if self.inner.sender.receiver_count() > 0 {
+            return Ok(false);
+        }
+        self.inner.revision.send_replace(revision);
+        Ok(true)
+    }
+
+    fn beginning(&self) -> MutexGuard<'_, ()> {
+        self.inner.beginning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Follows the changes from now on.
     pub fn follow(&self) -> Follower {
+        let _beginning = self.beginning();
         // The receiver first: what comes between the two lines is delivered twice rather than never.
         let receiver = self.inner.sender.subscribe();
         Follower {
@@ -179,5 +207,39 @@ impl Follower {
     /// Changes that are there already, so that a watcher may send several at once.
     pub fn is_behind(&self) -> bool {
         self.last < self.changes.revision()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{ChangeKind, Op, Source};
+
+    async fn change(changes: &Changes, id: &str) {
+        let mut tx = changes.inner.db.begin().await.unwrap();
+        tx.change_add(1, ChangeKind::Agent, id, Op::Put).await.unwrap();
+        tx.commit().await.unwrap();
+        changes.publish().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_follow_gets_all_from_then_on_though_nobody_did_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+        let changes = Changes::new(db).await.unwrap();
+        change(&changes, "a").await;
+        assert_eq!(changes.revision(), 1, "nobody followed");
+        let mut follower = changes.follow();
+        change(&changes, "b").await;
+        let next = follower.next().await.unwrap();
+        assert_eq!((next.revision, next.id.as_str()), (2, "b"));
+        drop(follower);
+        change(&changes, "c").await;
+        let mut all = changes.follow_after(0).await.unwrap();
+        for (revision, id) in [(1, "a"), (2, "b"), (3, "c")] {
+            let next = all.next().await.unwrap();
+            assert_eq!((next.revision, next.id.as_str()), (revision, id));
+        }
+        assert!(!all.is_behind());
     }
 }

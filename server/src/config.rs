@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use muster_certs::identity::TrustDomain;
 
+use crate::access::rates::PerSecond;
 use crate::agents::OnClone;
 use crate::disk;
 use crate::ingest;
@@ -76,6 +77,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// See [`crate::link::arrivals`].
     pub links_per_second: usize,
+    /// Of each operator.
+    pub calls: PerSecond,
     pub ingest: ingest::Limits,
 }
 
@@ -95,6 +98,7 @@ pub struct Retention {
     pub metrics: Keep,
     /// How long the id of an agent that was deleted stays taken.
     pub deleted_agents: Duration,
+    pub audit: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +190,7 @@ impl Config {
                 handshakes: 256,
                 // A crowd is let in over some seconds, and what connected agents send goes on meanwhile.
                 links_per_second: 2_500,
+                calls: PerSecond::default(),
                 ingest: ingest::Limits::default(),
             },
             disk: Disk {
@@ -206,6 +211,7 @@ impl Config {
                     bytes: 4 * GIB,
                 },
                 deleted_agents: 365 * DAY,
+                audit: 400 * DAY,
             },
             certificates: Lifetimes::default(),
             enrollment: Enrollment {

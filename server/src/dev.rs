@@ -18,10 +18,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
 use crate::{
+    access::scope::Scopes,
     admin,
     app::{self, Controller},
     cli, clock,
     config::Config,
+    idempotency::Once,
     net::reachable,
     pki::{self, Pki},
     policies, tokens,
@@ -125,7 +127,11 @@ async fn run_in(place: &Place, options: &cli::Dev, shutdown: CancellationToken) 
     let context = admin::create(&api.db, &api.pki, "admin", user_ttl, SystemTime::now()).await?;
     context.write(&dir.join("admin.yaml"), NAME, reachable(api_addr))?;
     api.policies
-        .apply(examples(reachable(agents_addr), reachable(api_addr))?, clock::now())
+        .apply(
+            examples(reachable(agents_addr), reachable(api_addr))?,
+            &Scopes::all(),
+            clock::now(),
+        )
         .await?;
     let agent_config = agent_config(dir, &controller).await?;
 
@@ -204,7 +210,9 @@ async fn agent_config(dir: &Path, controller: &Controller) -> Result<muster_agen
             ..tokens::NewToken::new("dev")
         };
         let api = &controller.api;
-        let (_, token) = tokens::create(&api.db, &api.changes, new, &api.pki.active_id(), clock::now()).await?;
+        let once = Once::plain(|_| ());
+        let ca = api.pki.active_id();
+        let (_, token) = tokens::create(&api.db, &api.changes, new, &ca, once, clock::now()).await?;
         file::write_secret(&token_file, token.expose().as_bytes())?;
     }
     let pins: Vec<String> = controller.api.pins.iter().map(ToString::to_string).collect();

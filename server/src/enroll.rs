@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{commit::Job, matching::Mismatch};
 use crate::{
+    access::rights::RightsOfAll,
     agents::{Agents, Certificate},
     changes::Changes,
     clock::{self, MINUTE, Micros},
@@ -88,6 +89,7 @@ pub struct Enroller {
     changes: Changes,
     pki: Arc<Pki>,
     agents: Arc<Agents>,
+    rights: Arc<RightsOfAll>,
     links: Arc<Links>,
     failures: Mutex<HashMap<IpAddr, (Micros, u32)>>,
     recent: tokens::Recent,
@@ -96,13 +98,21 @@ pub struct Enroller {
 }
 
 impl Enroller {
-    pub fn new(db: Db, changes: Changes, pki: Arc<Pki>, agents: Arc<Agents>, links: Arc<Links>) -> Self {
+    pub fn new(
+        db: Db,
+        changes: Changes,
+        pki: Arc<Pki>,
+        agents: Arc<Agents>,
+        rights: Arc<RightsOfAll>,
+        links: Arc<Links>,
+    ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         Self {
             db,
             changes,
             pki,
             agents,
+            rights,
             links,
             failures: Mutex::default(),
             recent: tokens::Recent::default(),
@@ -156,7 +166,7 @@ impl Enroller {
         }
         let key = csr::verify(&request.csr)?;
         let public_key = key.fingerprint();
-        let grant = tokens::grant(&token);
+        let grant = tokens::grant(&token).map_err(|_| Error::TokenRefused)?;
         // Of a token that is bound to an agent, the id need not be told.
         let asked = request.agent_id.or(grant.agent);
 

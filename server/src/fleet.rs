@@ -44,12 +44,12 @@ impl Fleet {
         Ok(Some(row))
     }
 
-    /// Ends the trust in an agent and takes it out of the inventory.
-    pub async fn delete(&self, id: AgentId, ending: Ending<'_>, now: Micros) -> Result<(), Error> {
+    /// Ends the trust in an agent and takes it out of the inventory. `seen`: the revision that the caller knows; 0: whatever it is.
+    pub async fn delete(&self, id: AgentId, seen: i64, ending: Ending<'_>, now: Micros) -> Result<(), Error> {
         // Nobody may write a state of it meanwhile: it would outlive the agent.
         let _writing = self.states.writing.lock().await;
         let checks = self.states.checks_of(id);
-        self.agents.delete(id, &checks, ending, now).await?;
+        self.agents.delete(id, seen, &checks, ending, now).await?;
         self.states.forget(id);
         self.links.cut(id, Close::Revoked);
         Ok(())

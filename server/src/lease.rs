@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{self, lease::Holder};
+use crate::store::{
+    self,
+    lease::{Holder, Mandate},
+};
 
 /// How often a standby asks.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,7 +42,10 @@ enum Held {
     File {
         _file: File,
     },
-    Postgres(Holder),
+    Postgres {
+        holder: Holder,
+        mandate: Mandate,
+    },
 }
 
 /// Waits until the lease is ours. `None`: `shutdown` came first.
@@ -74,9 +80,17 @@ pub fn is_held(data_dir: &Path) -> io::Result<bool> {
 }
 
 impl Lease {
+    /// What connections to PostgreSQL are opened under.
+    pub fn mandate(&self) -> Option<Mandate> {
+        match &self.0 {
+            Held::File { .. } => None,
+            Held::Postgres { mandate, .. } => Some(*mandate),
+        }
+    }
+
     /// Resolves when the lease is lost. It is watched only while this is polled; cancelling it is harmless.
     pub async fn lost(&mut self) {
-        let Held::Postgres(holder) = &mut self.0 else {
+        let Held::Postgres { holder, .. } = &mut self.0 else {
             return std::future::pending().await;
         };
         loop {
@@ -139,8 +153,10 @@ async fn lock_database(url: &str) -> Result<Lease, Error> {
                             "the controller before had connections to the database; they were ended"
                         );
                     }
+                    let mandate = connected.mandate().await?;
+                    let holder = holder.take().expect("is connected");
                     standby.over();
-                    return Ok(Lease(Held::Postgres(holder.take().expect("is connected"))));
+                    return Ok(Lease(Held::Postgres { holder, mandate }));
                 }
                 Ok(false) => {}
                 Err(error) if standby.waiting => {

@@ -20,6 +20,7 @@ use muster_certs::key::{self, KeyPair, PublicKey};
 use muster_certs::pin::Pin;
 use muster_certs::sign::{self, SigningKey};
 use muster_certs::tls::ClientAuthorities;
+use muster_certs::token::{self, Seed};
 use muster_certs::{CertificateDer, certificate, file};
 use muster_proto::{policy_set, v1};
 use prost::Message as _;
@@ -388,6 +389,11 @@ impl Pki {
         self.agent_chain(leaf)
     }
 
+    /// By which signatures of `sign_policy` are verified, DER.
+    pub fn policy_public_key(&self) -> Vec<u8> {
+        self.policy_key.public_key_der()
+    }
+
     /// Signs the payload of a policy.
     pub fn sign_policy(&self, kind: &str, payload: Bytes) -> v1::Signed {
         let signature = self.policy_key.sign(&policy_set::dsse_type(kind), &payload);
@@ -396,6 +402,11 @@ impl Pki {
             key_id: self.policy_key.key_id(),
             signature,
         }
+    }
+
+    /// What this installation alone can derive, from a key that is in no database.
+    pub fn seed(&self, label: &str, parts: &[&[u8]]) -> Result<Seed, token::Error> {
+        self.policy_key.seed(label, parts)
     }
 
     fn issue(&self, identity: &Identity, now: SystemTime, lifetime: Duration) -> Result<Credentials, Error> {

@@ -14,9 +14,10 @@ use muster_proto::{
 use prost::Message as _;
 use tokio::sync::watch;
 
-pub use compiled::{Compiled, Key, Policy, PolicySet};
+pub use compiled::{Compiled, Key, Labelled, Policy, PolicySet};
 
 use crate::{
+    access::scope::{Scope, Scopes, Unclear},
     changes::Changes,
     clock::Micros,
     pki::Pki,
@@ -33,6 +34,14 @@ pub enum Error {
     Invalid(Vec<FieldViolation>),
     #[error("there is no policy {0}")]
     NotFound(Key),
+    /// Somebody else has one of that name, whom the caller does not see.
+    #[error("the name of policy {0} is taken")]
+    Taken(Key),
+    /// The caller has several scopes, or none like the one it asked for.
+    #[error("policy {0} cannot be made in that scope")]
+    Scope(Key, Unclear),
+    #[error("the revision of policy {key} is {is} and not {seen}")]
+    Conflict { key: Key, seen: i64, is: i64 },
     #[error("failed to store the policies")]
     Store(#[from] store::Error),
 }
@@ -81,11 +90,29 @@ impl Policies {
         self.compiled.subscribe()
     }
 
-    /// Creates and updates; one transaction for all. What would not change keeps its version.
-    pub async fn apply(&self, policies: Vec<v1::Policy>, now: Micros) -> Result<Vec<(Arc<Policy>, Action)>, Error> {
-        let wanted = validate(policies).map_err(Error::Invalid)?;
+    /// Creates and updates, for somebody who reaches this; one transaction for all. What would not change keeps its version.
+    pub async fn apply(
+        &self,
+        policies: Vec<v1::Policy>,
+        scopes: &Scopes,
+        now: Micros,
+    ) -> Result<Vec<(Arc<Policy>, Action)>, Error> {
+        let mut wanted = validate(policies).map_err(Error::Invalid)?;
         let _writing = self.writing.lock().await;
         let current = self.current();
+        for wanted in &mut wanted {
+            let found = current.policies.get(&wanted.key);
+            wanted.scope = match found {
+                Some(policy) if !scopes.has(&policy.scope) => return Err(Error::Taken(wanted.key.clone())),
+                // It keeps the one that it was made in.
+                Some(policy) if wanted.scope.is_all() || wanted.scope == policy.scope => policy.scope.clone(),
+                Some(_) => return Err(Error::Scope(wanted.key.clone(), Unclear::Foreign)),
+                None => scopes
+                    .for_new(&wanted.scope)
+                    .map_err(|unclear| Error::Scope(wanted.key.clone(), unclear))?,
+            };
+            is_current(&wanted.key, wanted.seen, found.map_or(0, |policy| policy.revision))?;
+        }
         let changed: Vec<&Wanted> = wanted.iter().filter(|wanted| !wanted.is_same(&current)).collect();
 
         let mut next = current.policies.clone();
@@ -116,6 +143,7 @@ impl Policies {
                     created_at,
                     updated_at: now,
                     revision: first + index as i64,
+                    scope: wanted.scope.to_string(),
                 };
                 tx.policy_put(&row).await?;
                 let policy = Policy::from_row(row)?;
@@ -135,13 +163,13 @@ impl Policies {
             .collect())
     }
 
-    /// Returns the revision of the deletion.
-    pub async fn delete(&self, key: &Key, now: Micros) -> Result<i64, Error> {
+    /// `seen`: the revision that the caller knows; 0: whatever it is. Returns the revision of the deletion.
+    pub async fn delete(&self, key: &Key, seen: i64, scopes: &Scopes, now: Micros) -> Result<i64, Error> {
         let _writing = self.writing.lock().await;
         let mut next = self.current().policies.clone();
-        if next.remove(key).is_none() {
-            return Err(Error::NotFound(key.clone()));
-        }
+        let gone = next.remove(key).filter(|policy| scopes.has(&policy.scope));
+        let gone = gone.ok_or_else(|| Error::NotFound(key.clone()))?;
+        is_current(key, seen, gone.revision)?;
         let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
         let revision = tx
@@ -178,6 +206,9 @@ struct Wanted {
     key: Key,
     labels: BTreeMap<String, String>,
     check: v1::Check,
+    scope: Scope,
+    /// The revision that the caller knows; 0: whatever it is.
+    seen: i64,
 }
 
 impl Wanted {
@@ -186,6 +217,18 @@ impl Wanted {
             .policies
             .get(&self.key)
             .is_some_and(|policy| policy.labels == self.labels && policy.check == self.check)
+    }
+}
+
+/// Whether a caller knows what there is.
+fn is_current(key: &Key, seen: i64, is: i64) -> Result<(), Error> {
+    match seen > 0 && seen != is {
+        true => Err(Error::Conflict {
+            key: key.clone(),
+            seen,
+            is,
+        }),
+        false => Ok(()),
     }
 }
 
@@ -214,6 +257,10 @@ fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation
         if !ids::name_is_valid(&metadata.name) {
             violate("metadata.name", NAME_RULE.into());
         }
+        let scope = Scope::parse(&metadata.scope).unwrap_or_else(|error| {
+            violate("metadata.scope", error.to_string());
+            Scope::ALL
+        });
         for violation in label_violations("metadata.labels", &metadata.labels) {
             violate(&violation.field, violation.description);
         }
@@ -234,6 +281,8 @@ fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation
             key,
             labels: metadata.labels,
             check,
+            scope,
+            seen: metadata.revision,
         });
     }
     if violations.is_empty() {
@@ -245,3 +294,6 @@ fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation
 
 const NAME_RULE: &str =
     "must be 1 to 63 characters of a-z, 0-9, \"-\", \"_\" and \".\", starting and ending with a letter or digit";
+
+#[cfg(test)]
+mod tests;

@@ -126,7 +126,7 @@ impl States {
 
     /// The states of one agent, in order of check.
     pub fn views(&self, agent: &agents::Entry, compiled: &Compiled, now: Micros) -> Vec<View> {
-        let set = compiled.set_for(|key| agent.value(key));
+        let set = compiled.set_for(agent);
         let all = self.read();
         let own = all.get(&agent.id);
         let view = |policy: &Arc<Policy>| {
@@ -143,7 +143,7 @@ impl States {
 
     /// One state, if the check is assigned to the agent.
     pub fn view_of(&self, agent: &agents::Entry, check: &str, compiled: &Compiled, now: Micros) -> Option<View> {
-        let policy = compiled.set_for(|key| agent.value(key)).check(check)?.clone();
+        let policy = compiled.set_for(agent).check(check)?.clone();
         let entry = self.get(agent.id, check).unwrap_or_else(|| Entry::pending(now));
         Some(self.view(agent, policy, entry, now))
     }
@@ -162,8 +162,7 @@ impl States {
     /// The set of policies that an agent shall have now.
     pub fn assigned(&self, agent: AgentId) -> Option<Arc<PolicySet>> {
         let compiled = self.policies.current();
-        self.agents
-            .with(agent, |agent| compiled.set_for(|key| agent.value(key)))
+        self.agents.with(agent, |agent| compiled.set_for(agent))
     }
 
     // Entries are replaced whole, so a poisoned lock is taken all the same.

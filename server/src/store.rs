@@ -2,12 +2,16 @@
 //! for both; where they must differ a function here says so. Knows no gRPC and makes no decision.
 
 mod agents;
+mod api_keys;
+mod audit;
 mod certificates;
 pub mod dump;
 mod epoch;
 mod events;
 mod forks;
+mod grants;
 mod history;
+mod idempotency;
 pub mod inspect;
 pub mod lease;
 mod marks;
@@ -17,7 +21,7 @@ mod pool;
 mod retention;
 mod revision;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 mod states;
 mod tokens;
 mod users;
@@ -29,11 +33,17 @@ use std::{
 
 use sqlx::migrate::Migrator;
 
-pub use agents::{AgentRow, AgentUpdate, NewAgent, Reenrollment};
+use lease::Mandate;
+
+pub use agents::{AgentPart, AgentRow, AgentUpdate, NewAgent, Reenrollment};
+pub use api_keys::ApiKeyRow;
+pub use audit::{AuditFilter, AuditHeadRow, AuditRow};
 pub use certificates::{CertificateFilter, CertificateRow, FirstUse, NewCertificate};
 pub use epoch::Restored;
 pub use events::{EventFilter, EventRow};
+pub use grants::{GrantRow, RoleRow};
 pub use history::{AgentUsage, ResultFilter, SampleUsage};
+pub use idempotency::IdempotencyRow;
 pub use marks::MarkRow;
 pub use metrics::MetricRow;
 pub use policies::PolicyRow;
@@ -75,13 +85,18 @@ pub struct Db {
 impl Db {
     /// Opens the database, creates what is missing and brings the schema up to date.
     pub async fn open(source: &Source) -> Result<Self, Error> {
+        Self::open_under(source, None).await
+    }
+
+    /// The same for the active controller: once it has lost its lease on PostgreSQL it gets no connection.
+    pub async fn open_under(source: &Source, mandate: Option<Mandate>) -> Result<Self, Error> {
         let (control, history) = match source {
             Source::Sqlite(folder) => (
                 Pool::sqlite(&control_file(folder)).await?,
                 Pool::sqlite(&history_file(folder)).await?,
             ),
             Source::Postgres(url) => {
-                let pool = Pool::postgres(url).await?;
+                let pool = Pool::postgres(url, mandate).await?;
                 (pool.clone(), pool)
             }
         };

@@ -12,11 +12,13 @@ use muster_certs::token::Token;
 use muster_proto::{error::FieldViolation, ids::AgentId, label};
 
 use crate::{
+    access::scope::Scope,
     agents::OnClone,
     changes::Changes,
     clock::{self, Micros},
     enroll::matching::Grant,
     events::Event,
+    idempotency::{self, Done, Once, Turn},
     store::{self, ChangeKind, Db, Op, TokenRow},
 };
 
@@ -39,6 +41,10 @@ pub enum Error {
     Refused,
     #[error("failed to make the secret of a token")]
     Random(#[from] muster_certs::token::Error),
+    #[error("failed to tell whether it is the same call again")]
+    Once(#[from] idempotency::Error),
+    #[error("the revision is {is} and not {seen}")]
+    Conflict { seen: i64, is: i64 },
     #[error("failed to store the token")]
     Store(#[from] store::Error),
 }
@@ -58,6 +64,8 @@ pub struct NewToken {
     /// How long its agents may be offline before they are deleted; none: for ever.
     pub ephemeral: Option<Duration>,
     pub on_clone: Option<OnClone>,
+    /// Its agents are in it.
+    pub scope: Scope,
 }
 
 impl NewToken {
@@ -74,6 +82,7 @@ impl NewToken {
             allow_reenroll: false,
             ephemeral: None,
             on_clone: None,
+            scope: Scope::ALL,
         }
     }
 }
@@ -139,19 +148,24 @@ pub fn label_violations(field: &str, labels: &BTreeMap<String, String>) -> Vec<F
 
 /// Makes a token and puts it on file; the secret is in the returned `Token` alone.
 /// `ca` is the id of the CA whose pin is given out with it.
-pub async fn create(
+pub async fn create<A>(
     db: &Db,
     changes: &Changes,
     new: NewToken,
     ca: &str,
+    once: Once<TokenRow, A>,
     now: Micros,
-) -> Result<(TokenRow, Token), Error> {
+) -> Result<(Done<A>, Token), Error> {
     let violations = new.violations();
     if !violations.is_empty() {
         return Err(Error::Invalid(violations));
     }
-    let token = Token::generate()?;
     let mut tx = db.begin().await?;
+    let token = match once.begin(&mut tx, now).await? {
+        Turn::First(None) => Token::generate()?,
+        Turn::First(Some(seed)) => Token::derive(&seed)?,
+        Turn::Again(answer, seed) => return Ok((Done::again(answer), Token::derive(&seed)?)),
+    };
     let revision = tx.change_add(now, ChangeKind::Token, token.id(), Op::Put).await?;
     let row = TokenRow {
         id: token.id().to_owned(),
@@ -176,23 +190,38 @@ pub async fn create(
         revoked_at: 0,
         cas: ca.to_owned(),
         revoke_reason: String::new(),
+        scope: new.scope.to_string(),
     };
     tx.token_insert(&row).await?;
+    let done = once.end(&mut tx, &row).await?;
     tx.commit().await?;
     changes.committed();
-    Ok((row, token))
+    Ok((done, token))
 }
 
-/// No machine can enroll with it any longer. None: there is no such token. Once more is no error.
-pub async fn revoke(db: &Db, changes: &Changes, id: &str, by: &str, now: Micros) -> Result<Option<TokenRow>, Error> {
-    let Some(row) = db.token_get(id).await? else {
+/// No machine can enroll with it any longer. `seen`: the revision that the caller knows; 0: whatever it is. None: there is no such
+/// token. Once more is no error.
+pub async fn revoke(
+    db: &Db,
+    changes: &Changes,
+    id: &str,
+    seen: i64,
+    by: &str,
+    now: Micros,
+) -> Result<Option<TokenRow>, Error> {
+    let mut tx = db.begin().await?;
+    // First of all, so that nobody takes a use of it meanwhile.
+    let revision = tx.change_add(now, ChangeKind::Token, id, Op::Put).await?;
+    let Some(row) = tx.token_get(id).await? else {
         return Ok(None);
     };
     if row.revoked_at > 0 {
         return Ok(Some(row));
     }
-    let mut tx = db.begin().await?;
-    let revision = tx.change_add(now, ChangeKind::Token, id, Op::Put).await?;
+    if seen > 0 && seen != row.revision {
+        let is = row.revision;
+        return Err(Error::Conflict { seen, is });
+    }
     tx.token_revoke(id, revision, now).await?;
     let event = Event::new("TOKEN_REVOKED", None, format!("{by} has revoked token {id}"), now)
         .with("token", id)
@@ -264,12 +293,14 @@ pub async fn check(
 }
 
 /// What it grants.
-pub fn grant(row: &TokenRow) -> Grant {
-    Grant {
+pub fn grant(row: &TokenRow) -> Result<Grant, Error> {
+    Ok(Grant {
         agent: row.agent_id.parse().ok(),
         allow_reenroll: row.allow_reenroll,
         labels: serde_json::from_str(&row.labels).unwrap_or_default(),
-    }
+        // What cannot be read is nobody's: a row of somebody else's making.
+        scope: Scope::parse(&row.scope).map_err(|_| Error::Refused)?,
+    })
 }
 
 #[cfg(test)]
@@ -301,6 +332,31 @@ mod tests {
         };
         assert_eq!(bound(false), ["uses"]);
         assert!(bound(true).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_token_is_revoked_by_who_knows_its_revision_or_names_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = store::Source::Sqlite(folder.path().to_owned());
+        let db = Db::open(&source).await.unwrap();
+        let changes = Changes::new(db.clone()).await.unwrap();
+        let once = Once::plain(TokenRow::clone);
+        let (done, _) = create(&db, &changes, NewToken::new("admin"), "", once, 1)
+            .await
+            .unwrap();
+        let (id, revision) = (&done.answer.id, done.answer.revision);
+        let revoke = |id, seen| revoke(&db, &changes, id, seen, "admin", 2);
+        let refused = revoke(id, revision + 1).await;
+        assert!(
+            matches!(refused, Err(Error::Conflict { seen, is }) if (seen, is) == (revision + 1, revision)),
+            "{refused:?}"
+        );
+        let revoked = revoke(id, revision).await.unwrap().unwrap();
+        assert!(revoked.revoked_at > 0);
+        let again = revoke(id, revision).await.unwrap().unwrap();
+        assert_eq!(again.revision, revoked.revision, "once more is no error");
+        assert!(revoke("0123456789abcdef", 0).await.unwrap().is_none());
+        assert_eq!(db.revision_current().await.unwrap(), revoked.revision);
     }
 
     #[test]

@@ -2,24 +2,30 @@
 //! proves a key; the key itself is never here. What a caller may do is decided in `access`, how requests look in `api`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
-use muster_certs::{CertificateDer, csr, identity::Name, key::PublicKey};
+use muster_certs::{CertificateDer, ca::Issued as Signed, csr, identity::Name, key::PublicKey};
 use muster_proto::{error::FieldViolation, v1::EventSeverity};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::{
+        permission::USERS_WRITE,
+        rights::{ADMIN, Grant, Rights, RightsOfAll, Subject},
+    },
     clock::{self, DAY, MINUTE, Micros},
     events::Event,
+    grants,
     pki::{self, Pki},
     store::{self, Db, NewUserCertificate, Tx, UserCertificateRow, UserRow},
 };
 
-/// What an operator may do; the only role there is.
-pub const ROLE: &str = "admin";
+/// Of the column that roles were kept in before there were grants.
+const ROLE: &str = "admin";
 /// Bounds of what may be asked for. What is configured is not bound by them.
 const MIN_TTL: Micros = MINUTE;
 const MAX_TTL: Micros = 365 * DAY;
@@ -37,8 +43,14 @@ pub enum Error {
     /// A new user cannot take the name, or the user cannot get another certificate.
     #[error("user {name} is revoked")]
     Revoked { name: String, is_new: bool },
-    #[error("nobody but {0} can use the API")]
+    #[error("nobody but {0} may do everything")]
     LastAdmin(String),
+    /// The caller would get what it does not have.
+    #[error("the caller does not have {0} for everything, which this user has")]
+    Escalation(&'static str),
+    /// What is for others wants a permission that the same for oneself does not.
+    #[error("the caller does not have {0}")]
+    Missing(&'static str),
     #[error("the caller was revoked meanwhile")]
     CallerRevoked,
     #[error("failed to issue the certificate")]
@@ -47,12 +59,34 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// Who changes something. `ended`: see [`Standing::Live`]; none: whoever has the keys of the controller.
+/// Who changes something.
 #[derive(Clone, Debug)]
 pub struct By {
-    pub name: String,
+    /// None: whoever has the keys of the controller.
+    pub subject: Option<Subject>,
+    pub rights: Arc<Rights>,
+    /// See [`Standing::Live`].
     pub ended: Option<CancellationToken>,
 }
+
+impl By {
+    fn is(&self, user: &str) -> bool {
+        matches!(&self.subject, Some(Subject::User(name)) if name == user)
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Some(Subject::User(name)) => f.write_str(name),
+            Some(subject) => subject.fmt(f),
+            None => f.write_str(HOST),
+        }
+    }
+}
+
+/// Whoever has the keys of the controller, in texts.
+pub const HOST: &str = "controller";
 
 /// What a new certificate is for.
 #[derive(Clone, Debug)]
@@ -98,18 +132,21 @@ struct Live {
 pub struct Users {
     db: Db,
     pki: Arc<Pki>,
+    rights: Arc<RightsOfAll>,
     /// By serial: all that open the API, but for those that another process has put on file since.
     live: RwLock<BTreeMap<String, Live>>,
-    /// Held over a change. Another process may add users and certificates at any time, and takes nothing away.
+    /// Held over a change of users, keys, roles and grants. Another process may add users and certificates at any time, and
+    /// takes nothing away.
     writing: tokio::sync::Mutex<()>,
 }
 
 impl Users {
-    pub async fn load(db: Db, pki: Arc<Pki>, now: Micros) -> Result<Self, Error> {
+    pub async fn load(db: Db, pki: Arc<Pki>, rights: Arc<RightsOfAll>, now: Micros) -> Result<Self, Error> {
         let live = db.user_certificate_list_live(now).await?;
         Ok(Self {
             db,
             pki,
+            rights,
             live: RwLock::new(live.into_iter().map(entry).collect()),
             writing: tokio::sync::Mutex::default(),
         })
@@ -158,37 +195,26 @@ impl Users {
         })
     }
 
-    /// A user with a first certificate. `reinstate`: also with the name of one who was revoked.
-    pub async fn create(&self, request: Request, reinstate: bool, by: &By, now: Micros) -> Result<Issued, Error> {
-        let violations = violations(&request);
-        if !violations.is_empty() {
-            return Err(Error::Invalid(violations));
-        }
-        let key = csr::verify(&request.csr)?;
-        let _writing = self.begin(by).await?;
-        let name = request.name.as_str();
+    /// Whether a new user may take the name. `reinstate`: also that of one who was revoked.
+    pub async fn is_free(&self, name: &str, reinstate: bool) -> Result<(), Error> {
         match self.db.user_get(name).await? {
-            Some(row) if row.revoked_at == 0 => return Err(Error::Exists(name.to_owned())),
-            Some(_) if !reinstate => {
-                return Err(Error::Revoked {
-                    name: name.to_owned(),
-                    is_new: true,
-                });
-            }
-            _ => {}
+            Some(row) if row.revoked_at == 0 => Err(Error::Exists(name.to_owned())),
+            Some(_) if !reinstate => Err(Error::Revoked {
+                name: name.to_owned(),
+                is_new: true,
+            }),
+            _ => Ok(()),
         }
-        self.issue(request, &key, by, now).await
     }
 
     /// Another certificate for a user.
     pub async fn renew(&self, request: Request, by: &By, now: Micros) -> Result<Issued, Error> {
-        let violations = violations(&request);
-        if !violations.is_empty() {
-            return Err(Error::Invalid(violations));
-        }
-        let key = csr::verify(&request.csr)?;
+        let key = check(&request)?;
         let _writing = self.begin(by).await?;
         let name = request.name.as_str();
+        if !by.is(name) && !by.rights.scopes(USERS_WRITE).is_all() {
+            return Err(Error::Missing(USERS_WRITE.name));
+        }
         match self.db.user_get(name).await? {
             None => return Err(Error::NotFound(name.to_owned())),
             Some(row) if row.revoked_at > 0 => {
@@ -199,7 +225,20 @@ impl Users {
             }
             Some(_) => {}
         }
-        self.issue(request, &key, by, now).await
+        // A certificate of somebody else is all that this one may do.
+        let theirs = self.rights.of(&Subject::User(name.to_owned()));
+        if !by.is(name)
+            && let Some(lacking) = by.rights.lacks_of(&theirs)
+        {
+            return Err(Error::Escalation(lacking));
+        }
+        let signed = self.sign(&request, &key, now)?;
+        let mut tx = self.db.begin().await?;
+        put(&mut tx, name, &signed, &by.to_string(), now).await?;
+        let issued = self.issued(&mut tx, name, &signed).await?;
+        tx.commit().await?;
+        self.open(name, signed);
+        Ok(issued)
     }
 
     /// Ends the trust in all certificates of a user; connections end by their tokens. Once more is no error.
@@ -210,20 +249,23 @@ impl Users {
         if row.revoked_at > 0 {
             return self.get(name).await;
         }
-        if self.is_last(name, now).await? {
+        let subject = Subject::User(name.to_owned());
+        if self.leaves_no_admin(|grant| grant.subject == subject, now).await? {
             return Err(Error::LastAdmin(name.to_owned()));
         }
         let mut tx = self.db.begin().await?;
         tx.user_revoke(name, now).await?;
         tx.user_certificate_revoke_all(name, reason, now).await?;
-        let mut text = format!("{} has revoked user {name}", by.name);
+        tx.grant_delete_of(subject.kind(), subject.name()).await?;
+        tx.idempotency_delete_of(&subject.to_string()).await?;
+        let mut text = format!("{by} has revoked user {name}");
         if !reason.is_empty() {
             text = format!("{text}: {reason}");
         }
         let event = Event::new("USER_REVOKED", None, text, now)
             .severity(EventSeverity::Warning)
             .with("user", name)
-            .with("by", &by.name)
+            .with("by", by)
             .with("reason", reason);
         tx.event_insert_all(&[event.into_row()]).await?;
         tx.commit().await?;
@@ -233,6 +275,7 @@ impl Users {
             }
             live.name != name
         });
+        self.rights.remove_grants(&subject, |_| true);
         self.get(name).await
     }
 
@@ -249,8 +292,13 @@ impl Users {
         self.db.user_certificate_trim(at).await.map(|_| ())
     }
 
+    /// Resolves when no change is under way, and holds off the next.
+    pub async fn settled(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
     /// The lock over a change. Nothing is done for somebody who was revoked after the call had been let in.
-    async fn begin(&self, by: &By) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+    pub async fn begin(&self, by: &By) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
         let writing = self.writing.lock().await;
         match &by.ended {
             Some(ended) if ended.is_cancelled() => Err(Error::CallerRevoked),
@@ -258,37 +306,57 @@ impl Users {
         }
     }
 
-    async fn issue(&self, request: Request, key: &PublicKey, by: &By, now: Micros) -> Result<Issued, Error> {
+    /// A certificate for the key that was asked for, which opens nothing yet.
+    pub fn sign(&self, request: &Request, key: &PublicKey, now: Micros) -> Result<Signed, Error> {
         let ttl = request.ttl.unwrap_or(self.pki.lifetimes().user);
-        let name = request.name.as_str();
-        let issued = self.pki.issue_user_key(name, key, clock::to_system(now), ttl)?;
-        let mut tx = self.db.begin().await?;
-        put(&mut tx, name, &issued, &by.name, now).await?;
-        tx.commit().await?;
-        let live = Live {
-            name: name.to_owned(),
-            not_after: clock::from_system(issued.not_after),
-            ended: CancellationToken::new(),
-        };
-        self.write().insert(issued.serial, live);
+        Ok(self
+            .pki
+            .issue_user_key(&request.name, key, clock::to_system(now), ttl)?)
+    }
+
+    /// What is on file at the end of a transaction that has put a certificate there.
+    pub async fn issued(&self, tx: &mut Tx, name: &str, signed: &Signed) -> Result<Issued, Error> {
+        let row = tx.user_get(name).await?;
         Ok(Issued {
-            user: self.get(name).await?,
-            chain: self.pki.user_chain(issued.der),
+            user: User {
+                row: row.ok_or_else(|| Error::NotFound(name.to_owned()))?,
+                certificates: tx.user_certificate_list(name).await?,
+            },
+            chain: self.pki.user_chain(signed.der.clone()),
         })
     }
 
-    /// Whether this user can use the API now, and nobody else.
-    async fn is_last(&self, name: &str, now: Micros) -> Result<bool, Error> {
+    /// It is committed: from now on it opens the API.
+    pub fn open(&self, name: &str, signed: Signed) {
+        let live = Live {
+            name: name.to_owned(),
+            not_after: clock::from_system(signed.not_after),
+            ended: CancellationToken::new(),
+        };
+        self.write().insert(signed.serial, live);
+    }
+
+    /// Whether somebody can do everything now, and nobody could without these grants. Only users count, who have a certificate
+    /// that is good: a key is often where nobody finds it any longer.
+    pub async fn leaves_no_admin(&self, without: impl Fn(&Grant) -> bool, now: Micros) -> Result<bool, Error> {
         let authorities = self.pki.authorities();
         let is_compromised = |ca: &str| authorities.all().iter().any(|it| it.entry.compromised && it.id() == ca);
         let live = self.db.user_certificate_list_live(now).await?;
-        let mut usable = live.iter().filter(|row| !is_compromised(&row.ca));
-        let mut is_usable = false;
-        let has_others = usable.any(|row| {
-            is_usable |= row.user_name == name;
-            row.user_name != name
-        });
-        Ok(is_usable && !has_others)
+        let usable: BTreeSet<String> = live
+            .into_iter()
+            .filter(|row| !is_compromised(&row.ca))
+            .map(|row| row.user_name)
+            .collect();
+        let is_admin = |grant: &&Grant| {
+            grant.role == ADMIN
+                && grant.scope.is_all()
+                && matches!(&grant.subject, Subject::User(name) if usable.contains(name))
+        };
+        // As it is on file: another process may have made one.
+        let rows = self.db.grant_list().await?;
+        let grants: Vec<Grant> = rows.into_iter().map(grants::grant_of).collect::<Result<_, _>>()?;
+        let mut admins = grants.iter().filter(is_admin).peekable();
+        Ok(admins.peek().is_some() && admins.all(without))
     }
 
     fn known(&self, name: &str, serial: &str) -> Option<CancellationToken> {
@@ -315,13 +383,7 @@ pub enum Before {
 }
 
 /// Puts a certificate on file, and its user, whatever the user was before.
-pub async fn put(
-    tx: &mut Tx,
-    name: &str,
-    issued: &muster_certs::ca::Issued,
-    by: &str,
-    now: Micros,
-) -> Result<Before, store::Error> {
+pub async fn put(tx: &mut Tx, name: &str, issued: &Signed, by: &str, now: Micros) -> Result<Before, store::Error> {
     let not_after = clock::from_system(issued.not_after);
     // The row of the user first: its lock keeps a revocation and a new certificate apart.
     let is_new = tx.user_insert(name, ROLE, now).await?;
@@ -370,6 +432,15 @@ fn entry(row: UserCertificateRow) -> (String, Live) {
         ended: CancellationToken::new(),
     };
     (row.serial, live)
+}
+
+/// The key of a request that is valid in itself.
+pub fn check(request: &Request) -> Result<PublicKey, Error> {
+    let violations = violations(request);
+    match violations.is_empty() {
+        true => Ok(csr::verify(&request.csr)?),
+        false => Err(Error::Invalid(violations)),
+    }
 }
 
 fn violations(request: &Request) -> Vec<FieldViolation> {

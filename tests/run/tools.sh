@@ -2,10 +2,13 @@
 
 BUF_VERSION=1.75.0
 CARGO_DENY_VERSION=0.20.2
+SCHEMATHESIS_VERSION=4.32.5
+GRPCIO_VERSION=1.85.1
 
 step_tools() {
   packages || return 1
   buf_install
+  python_install
   cargo_deny_install || return 1
   rustc --version && "$(cargo_deny)" --version
 }
@@ -23,6 +26,8 @@ packages() {
   command -v shellcheck >/dev/null || missing+=(shellcheck)
   command -v faketime >/dev/null || missing+=(faketime)
   command -v strace >/dev/null || missing+=(strace)
+  command -v sqlite3 >/dev/null || missing+=(sqlite3)
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   [ ${#missing[@]} -gt 0 ] || return 0
 
   local as_root=()
@@ -64,6 +69,17 @@ buf_install() {
   command -v npm >/dev/null || { echo "npm is missing: buf is not installed"; return 0; }
   mkdir -p target/tools
   npm install --prefix target/tools --no-save --no-audit --no-fund --loglevel error "@bufbuild/buf@$BUF_VERSION"
+}
+
+# What tries the API as programs of others do: schemathesis over REST, grpcio over gRPC.
+python_install() {
+  local venv=target/tools/python wanted="$SCHEMATHESIS_VERSION $GRPCIO_VERSION"
+  [ "$(cat "$venv/versions" 2>/dev/null)" = "$wanted" ] && return 0
+  python3 -c 'import ensurepip' 2>/dev/null || { echo "python3-venv is missing: schemathesis is not installed"; return 0; }
+  python3 -m venv --clear "$venv" &&
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input "schemathesis==$SCHEMATHESIS_VERSION" \
+      "grpcio==$GRPCIO_VERSION" "grpcio-reflection==$GRPCIO_VERSION" &&
+    echo "$wanted" >"$venv/versions"
 }
 
 # The path of a cargo-deny of the pinned version.

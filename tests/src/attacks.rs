@@ -3,8 +3,8 @@
 //! on loopback addresses, bounded in count and in time.
 
 mod certificates;
-mod dialer;
-mod forge;
+pub mod dialer;
+pub mod forge;
 mod frames;
 mod ground;
 mod grpc;

@@ -15,8 +15,8 @@ use crate::{
     dial,
     poll::{self, SECOND},
     ports,
-    postgres::Database,
-    process,
+    postgres::{Database, Server},
+    process, tools,
 };
 
 pub use backup::Backup;
@@ -63,18 +63,24 @@ impl Controller {
 
     /// The same by `muster-server init` with these further arguments.
     pub fn set_up_by(settings: &str, arguments: &[&str]) -> Self {
-        Self::set_up_in(tempfile::tempdir().expect("a directory"), settings, arguments)
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::set_up_in(dir, Database::create(), settings, arguments)
     }
 
     /// One that does not run yet, whose data directory is a small disk; see [`SmallDisk::at`] for its options.
     pub fn set_up_on(options: &str, settings: &str) -> (Self, SmallDisk) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = SmallDisk::at(&dir.path().join("data"), options);
-        (Self::set_up_in(dir, settings, &[]), disk)
+        (Self::set_up_in(dir, Database::create(), settings, &[]), disk)
     }
 
-    fn set_up_in(dir: TempDir, settings: &str, arguments: &[&str]) -> Self {
-        let database = Database::create();
+    /// One that does not run yet, with its database in this PostgreSQL.
+    pub fn set_up_at(server: &Server, settings: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self::set_up_in(dir, Some(Database::create_on(server.url())), settings, &[])
+    }
+
+    fn set_up_in(dir: TempDir, database: Option<Database>, settings: &str, arguments: &[&str]) -> Self {
         let controller = Self {
             process: None,
             agents_port: ports::free(),
@@ -205,6 +211,23 @@ impl Controller {
     /// Of the PostgreSQL database; `None`: SQLite, in the data directory.
     pub fn database_url(&self) -> Option<String> {
         self.database.as_ref().map(Database::url)
+    }
+
+    /// Runs a statement in the database of the controller, behind its back. False: there is no program to do that with.
+    #[must_use]
+    pub fn tamper(&self, statement: &str) -> bool {
+        if let Some(database) = &self.database {
+            database.execute(statement);
+            return true;
+        }
+        let Some(sqlite) = tools::find("sqlite3") else {
+            return false;
+        };
+        let mut command = process::clean_command(sqlite, self.dir.path());
+        command.args(["-bail", "-cmd", ".timeout 10000"]);
+        command.arg(self.data_dir().join("control.db")).arg(statement);
+        Outcome::of(command).expect_code(0);
+        true
     }
 
     /// Where agents connect.

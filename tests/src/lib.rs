@@ -13,7 +13,9 @@
 //! ```
 
 pub mod agent;
+pub mod api_latency;
 pub mod attacks;
+pub mod bare;
 pub mod binaries;
 pub mod connect_proxy;
 pub mod controller;
@@ -24,6 +26,7 @@ pub mod inspection;
 pub mod isolated_root;
 pub mod link;
 pub mod name_server;
+pub mod operators;
 pub mod peer;
 pub mod poll;
 mod ports;

@@ -1,11 +1,15 @@
 //! A database of its own for each controller, when there is a PostgreSQL to make it in. SQLite needs none.
 
+mod server;
+
 use std::sync::{
     Once,
     atomic::{AtomicU32, Ordering},
 };
 
 use crate::{ctl::Outcome, process, settings, tools};
+
+pub use server::Server;
 
 /// A fresh database, dropped with the value.
 #[derive(Debug)]
@@ -17,7 +21,6 @@ pub struct Database {
 impl Database {
     /// One in the PostgreSQL that the environment names, if it names one.
     pub fn create() -> Option<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         static SAID: Once = Once::new();
         let Some(server) = settings::postgres_url() else {
             SAID.call_once(|| tools::skipped("all of it on PostgreSQL", "MUSTER_TEST_POSTGRES_URL is not set"));
@@ -26,13 +29,19 @@ impl Database {
         if server.is_empty() {
             return None;
         }
+        Some(Self::create_on(server))
+    }
+
+    /// One in this PostgreSQL.
+    pub fn create_on(server: String) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
             "muster_{}_{}",
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         psql(&server, &format!("CREATE DATABASE {name}")).expect_code(0);
-        Some(Self { server, name })
+        Self { server, name }
     }
 
     /// The names of its tables.
@@ -49,6 +58,11 @@ impl Database {
             &self.url(),
         ]);
         Outcome::of(command).expect_code(0).stdout.trim().to_owned()
+    }
+
+    /// Runs a statement, beside the controller that uses the database.
+    pub fn execute(&self, statement: &str) {
+        psql(&self.url(), statement).expect_code(0);
     }
 
     pub fn url(&self) -> String {

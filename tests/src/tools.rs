@@ -25,6 +25,13 @@ pub fn buf() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// A program of the Python that `tests/run.sh` sets up: `python`, `schemathesis`.
+pub fn python(program: &str) -> Option<PathBuf> {
+    let venv = binaries::workspace().join("target/tools/python");
+    // Written when all is there.
+    venv.join("versions").is_file().then(|| venv.join("bin").join(program))
+}
+
 /// A plugin of `monitoring-plugins-basic`.
 pub fn plugin(name: &str) -> Option<PathBuf> {
     let path = Path::new(PLUGINS).join(name);

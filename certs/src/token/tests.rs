@@ -23,6 +23,37 @@ fn no_two_tokens_are_alike() {
 }
 
 #[test]
+fn a_derived_token_is_the_same_again_and_another_for_all_else() {
+    let of = |key: &[u8], label: &str, parts: &[&[u8]]| {
+        let seed = Seed::of(key, label, parts).unwrap();
+        let token = Token::derive(&seed).unwrap();
+        assert!(!format!("{seed:?}").contains(token.id()));
+        token.expose()
+    };
+    let one = of(b"key", "label", &[b"ab", b"c"]);
+    assert_eq!(one, of(b"key", "label", &[b"ab", b"c"]));
+    assert_eq!(Token::parse(&one).unwrap().expose(), one);
+    for other in [
+        of(b"another", "label", &[b"ab", b"c"]),
+        of(b"key", "another", &[b"ab", b"c"]),
+        of(b"key", "label", &[b"a", b"bc"]),
+        of(b"key", "label", &[b"abc"]),
+        of(b"key", "label", &[b"ab", b"c", b""]),
+    ] {
+        assert_ne!(one, other);
+        assert_ne!(Token::parse(&one).unwrap().id(), Token::parse(&other).unwrap().id());
+    }
+}
+
+#[test]
+fn a_derived_key_shares_nothing_with_the_token_of_the_same_seed() {
+    let seed = Seed::of(b"key", "label", &[]).unwrap();
+    let (token, key) = (Token::derive(&seed).unwrap(), ApiKey::derive(&seed).unwrap());
+    assert_ne!(token.id(), key.id());
+    assert!(!hash_eq(&token.hash(), &key.hash()));
+}
+
+#[test]
 fn the_hash_is_of_the_secret_part_alone() {
     let token = Token::parse(SAMPLE).unwrap();
     assert_eq!(token.id(), "0123456789abcdef");
@@ -41,29 +72,29 @@ fn hashes_of_different_length_differ() {
 fn the_secret_is_not_in_debug() {
     assert_eq!(
         format!("{:?}", Token::parse(SAMPLE).unwrap()),
-        "Token(0123456789abcdef, secret redacted)"
+        "mst_0123456789abcdef, secret redacted"
     );
 }
 
 #[test]
 fn a_wrong_token_is_refused_without_being_repeated() {
     let cases = [
-        ("", Error::Empty),
-        (" \n\t", Error::Empty),
-        ("00112233445566778899aabbccddeeff", Error::Prefix),
-        ("MST_0123456789abcdef_", Error::Prefix),
-        ("mst_", Error::Malformed),
-        ("mst_0123456789abcdef", Error::Malformed),
-        (&SAMPLE[..SAMPLE.len() - 1], Error::Malformed),
-        (&format!("{SAMPLE}0"), Error::Malformed),
-        (&SAMPLE.replace("aabb", "AABB"), Error::Malformed),
-        (&SAMPLE.replace("aabb", "gghh"), Error::Malformed),
+        ("", Error::Empty("a token")),
+        (" \n\t", Error::Empty("a token")),
+        ("00112233445566778899aabbccddeeff", Error::Prefix("a token", "mst_")),
+        ("MST_0123456789abcdef_", Error::Prefix("a token", "mst_")),
+        ("mst_", Error::Malformed("a token", "mst_")),
+        ("mst_0123456789abcdef", Error::Malformed("a token", "mst_")),
+        (&SAMPLE[..SAMPLE.len() - 1], Error::Malformed("a token", "mst_")),
+        (&format!("{SAMPLE}0"), Error::Malformed("a token", "mst_")),
+        (&SAMPLE.replace("aabb", "AABB"), Error::Malformed("a token", "mst_")),
+        (&SAMPLE.replace("aabb", "gghh"), Error::Malformed("a token", "mst_")),
         (
             &SAMPLE.replacen("0123456789abcdef_", "0123456789abcde_f", 1),
-            Error::Malformed,
+            Error::Malformed("a token", "mst_"),
         ),
-        (&SAMPLE.replace("44", "4 4"), Error::Malformed),
-        (&" ".repeat(MAX_BYTES + 1), Error::Malformed),
+        (&SAMPLE.replace("44", "4 4"), Error::Malformed("a token", "mst_")),
+        (&" ".repeat(MAX_BYTES + 1), Error::Malformed("a token", "mst_")),
     ];
     for (text, expected) in cases {
         let error = Token::parse(text).unwrap_err();
@@ -107,7 +138,7 @@ proptest! {
     #[test]
     fn longer_texts_are_refused_unread(blanks in MAX_BYTES..4 * MAX_BYTES) {
         let text = format!("{}{SAMPLE}", " ".repeat(blanks));
-        prop_assert_eq!(Token::parse(&text).unwrap_err(), Error::Malformed);
+        prop_assert_eq!(Token::parse(&text).unwrap_err(), Error::Malformed("a token", "mst_"));
     }
 
     #[test]

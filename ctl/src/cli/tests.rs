@@ -54,7 +54,8 @@ fn the_definition_of_the_command_line_is_sound() {
 #[test]
 fn singular_and_plural_are_the_same() {
     for noun in [
-        "agent", "agents", "state", "states", "policy", "policies", "user", "users",
+        "agent", "agents", "state", "states", "policy", "policies", "user", "users", "role", "roles", "grant",
+        "grants", "apikey", "apikeys",
     ] {
         assert!(parse(["musterctl", noun, "list"]).is_ok(), "{noun}");
     }
@@ -63,6 +64,20 @@ fn singular_and_plural_are_the_same() {
     }
     for noun in ["token", "tokens"] {
         assert!(parse(["musterctl", noun, "create"]).is_ok(), "{noun}");
+    }
+}
+
+#[test]
+fn a_role_is_given_to_a_user_or_to_a_key() {
+    for subject in [["--user", "alice"], ["--apikey", "5f1e0c7b8d213a4b"]] {
+        let arguments = ["musterctl", "grant", "create", "--role", "viewer"]
+            .into_iter()
+            .chain(subject);
+        assert!(parse(arguments).is_ok(), "{subject:?}");
+    }
+    for change in [["--permission", "agents.read"], ["--description", "x"]] {
+        let arguments = ["musterctl", "role", "update", "deployer"].into_iter().chain(change);
+        assert!(parse(arguments).is_ok(), "{change:?}");
     }
 }
 
@@ -92,9 +107,32 @@ fn what_would_mean_everything_by_accident_is_refused() {
         &["token", "create", "--label", "env"],
         &["agent", "list", "--limit", "0"],
         &["user", "create"],
-        &["user", "create", "../admin"],
-        &["user", "create", ".."],
-        &["user", "create", "alice", "--ttl", "0s"],
+        &["user", "create", "../admin", "--role", "viewer"],
+        &["user", "create", "..", "--role", "viewer"],
+        &["user", "create", "alice", "--role", "viewer", "--ttl", "0s"],
+        &["user", "create", "alice"],
+        &["user", "create", "alice", "--role", ""],
+        &["user", "create", "alice", "--role", "viewer", "--scope", ""],
+        &["role", "create", "deployer"],
+        &["role", "update", "deployer"],
+        &["grant", "create", "--role", "viewer"],
+        &["grant", "create", "--user", "alice"],
+        &[
+            "grant",
+            "create",
+            "--role",
+            "viewer",
+            "--user",
+            "alice",
+            "--apikey",
+            "5f1e0c7b8d213a4b",
+        ],
+        &["grant", "create", "--role", "viewer", "--user", "alice", "--scope", ""],
+        &["grant", "delete"],
+        &["apikey", "create"],
+        &["apikey", "create", "--role", "viewer", "--scope", ""],
+        &["audit", "list", "--since", "yesterday"],
+        &["audit", "list", "--method", "RevokAgent"],
         &["agent", "list", "--timeout", "5"],
     ] {
         let parsed = parse(["musterctl"].iter().chain(arguments).copied());

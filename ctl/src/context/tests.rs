@@ -47,7 +47,7 @@ impl Folder {
     }
 
     fn load(&self, name: Option<&str>) -> Result<Context, Problem> {
-        Context::load(Some(&self.path()), name)
+        Context::load(Some(&self.path()), name, None)
     }
 
     fn refuse(&self, name: Option<&str>) -> Problem {
@@ -64,7 +64,7 @@ fn a_context_is_read_as_the_controller_writes_it() {
         ("dev", "127.0.0.1:9443")
     );
     assert_eq!(
-        context.identity.identity().to_string(),
+        context.identity().unwrap().identity().to_string(),
         "spiffe://example.muster/user/admin"
     );
     assert_eq!(context.roots.len(), 1);
@@ -108,7 +108,7 @@ fn a_file_that_others_can_read_is_refused_with_the_command_that_mends_it() {
 #[test]
 fn a_missing_file_says_how_to_get_one() {
     let folder = tempfile::tempdir().unwrap();
-    let problem = Context::load(Some(&folder.path().join("none.yaml")), None).unwrap_err();
+    let problem = Context::load(Some(&folder.path().join("none.yaml")), None, None).unwrap_err();
     assert!(problem.why.contains("none.yaml does not exist"), "{problem:?}");
     assert!(
         problem.steps.concat().contains("muster-server admin create"),
@@ -168,10 +168,69 @@ fn the_last_week_of_a_certificate_is_worth_a_word() {
         .unwrap();
     let day = Duration::from_secs(86_400);
     assert_eq!(context.days_left(now()), None);
-    assert_eq!(context.days_left(context.identity.not_after() - day * 3), Some(3));
     assert_eq!(
-        context.days_left(context.identity.not_after() + day),
+        context.days_left(context.identity().unwrap().not_after() - day * 3),
+        Some(3)
+    );
+    assert_eq!(
+        context.days_left(context.identity().unwrap().not_after() + day),
         None,
         "the controller says so itself"
     );
+}
+
+/// The context file of a script: what knows the controller, and an API key.
+fn entry_of_key(name: &str, key: &ApiKey) -> String {
+    let entry = entry(name);
+    let (head, _) = entry.split_once("    certificate: |").unwrap();
+    format!("{head}    api_key: {}\n", *key.expose())
+}
+
+#[test]
+fn an_api_key_stands_in_the_place_of_certificate_and_key() {
+    let key = ApiKey::generate().unwrap();
+    let context = Folder::with(&format!("contexts:\n{}", entry_of_key("ci", &key)))
+        .load(None)
+        .unwrap();
+    assert!(matches!(&context.credentials, Credentials::ApiKey(read) if read.id() == key.id()));
+    assert!(context.identity().is_none() && context.days_left(now()).is_none());
+    let secret = key.expose();
+    assert!(!format!("{context:?}").contains(secret.rsplit('_').next().unwrap()));
+}
+
+#[test]
+fn a_key_that_is_given_takes_the_place_of_what_the_context_holds() {
+    let (own, given) = (ApiKey::generate().unwrap(), ApiKey::generate().unwrap());
+    let nobody = entry_of_key("dev", &own).replace("    api_key", "    # api_key");
+    for entry in [entry("dev"), entry_of_key("dev", &own), nobody] {
+        let folder = Folder::with(&format!("contexts:\n{entry}"));
+        let context = Context::load(Some(&folder.path()), None, Some(given.clone())).unwrap();
+        assert!(matches!(&context.credentials, Credentials::ApiKey(key) if key.id() == given.id()));
+    }
+}
+
+#[test]
+fn a_context_is_one_caller_and_says_what_is_missing_or_too_much() {
+    let key = ApiKey::generate().unwrap();
+    let secret = key.expose();
+    let with_key = entry_of_key("dev", &key);
+    let whole = entry("dev");
+    let (keyless, _) = whole.split_once("    key: |").unwrap();
+    for (entry, why) in [
+        (format!("{whole}    api_key: {}\n", *secret), "leave one of them out"),
+        (keyless.to_owned(), "`key` is missing"),
+        (with_key.replace("    api_key", "    # api_key"), "neither"),
+        (
+            with_key.replace(secret.as_str(), &secret[..secret.len() - 1]),
+            "`api_key`: an API key is",
+        ),
+        (
+            with_key.replace(secret.as_str(), "''"),
+            "`api_key`: an API key is missing",
+        ),
+    ] {
+        let problem = Folder::with(&format!("contexts:\n{entry}")).refuse(None);
+        assert!(problem.why.contains(why), "{why}: {problem:?}");
+        assert!(!format!("{problem:?}").contains(&secret[25..60]), "{problem:?}");
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 use muster_certs::{
     CertificateDer, Identity,
     certificate::Certificate,
-    context_file::{self, HEADER},
+    context_file::{self, HEADER, KEY_HEADER},
     file,
     identity_file::IdentityFile,
     key::{KeyPair, PublicKey},
@@ -19,7 +19,7 @@ use muster_certs::{
 };
 use zeroize::Zeroizing;
 
-use super::{Context, MAX_BYTES, chain, parse, unreadable};
+use super::{Context, Credentials, MAX_BYTES, chain, parse, unreadable};
 use crate::{exit::Exit, problem::Problem};
 
 /// A certificate that the controller has issued for a user, with the roots that the user should know it by.
@@ -83,11 +83,26 @@ impl Issued {
             trust_domain: context.trust_domain.as_str(),
             server_name: context.server_name.as_deref(),
             roots: &pem::encode_certificates(context.roots_after(self)),
-            certificates: &pem::encode_certificates(&self.certificates),
-            key: key.as_ref().map(|key| key.as_str()),
+            credentials: context_file::Credentials::Certificate {
+                certificates: &pem::encode_certificates(&self.certificates),
+                key: key.as_ref().map(|key| key.as_str()),
+            },
         };
         context_file::render(HEADER, Some(&context.name), &[entry])
     }
+}
+
+/// A context file for the controller of `context`, and for who has this API key.
+pub fn new_file_of_key(context: &Context, key: &str) -> Zeroizing<String> {
+    let entry = context_file::Entry {
+        name: &context.name,
+        server: &context.server,
+        trust_domain: context.trust_domain.as_str(),
+        server_name: context.server_name.as_deref(),
+        roots: &pem::encode_certificates(&context.roots),
+        credentials: context_file::Credentials::ApiKey(key),
+    };
+    context_file::render(KEY_HEADER, Some(&context.name), &[entry])
 }
 
 impl Context {
@@ -99,7 +114,7 @@ impl Context {
             server: self.server.clone(),
             trust_domain: self.trust_domain.clone(),
             roots: self.roots_after(issued).to_vec(),
-            identity,
+            credentials: Credentials::Certificate(Box::new(identity)),
             server_name: self.server_name.clone(),
         }
     }
@@ -119,15 +134,17 @@ impl Context {
         let text = file::read_secret_text(&path, MAX_BYTES).map_err(|error| unreadable(&path, &error))?;
         let mut file = parse(&path, &text)?;
         let entry = file.contexts.iter_mut().find(|entry| entry.name == self.name);
-        let is_same = |certificate: &str| {
-            pem::certificates(certificate).is_ok_and(|chain| chain.first() == before.identity.chain().first())
+        let leaf = |context: &Context| context.identity().and_then(|it| it.chain().first().cloned());
+        let is_same = |entry: &super::Entry| {
+            let chain = entry.certificate.as_deref().map(pem::certificates);
+            chain.is_some_and(|chain| chain.is_ok_and(|chain| chain.first() == leaf(before).as_ref()))
         };
-        let Some(entry) = entry.filter(|entry| is_same(&entry.certificate)) else {
+        let (Some(entry), Some(identity)) = (entry.filter(|entry| is_same(entry)), self.identity()) else {
             return Err(failed("the context in the file is another one by now".to_owned()));
         };
         entry.ca = pem::encode_certificates(&self.roots);
-        entry.certificate = pem::encode_certificates(self.identity.chain());
-        entry.key = self.identity.key().to_pem();
+        entry.certificate = Some(pem::encode_certificates(identity.chain()));
+        entry.key = Some(identity.key().to_pem());
         let entries: Vec<context_file::Entry<'_>> = file.contexts.iter().map(super::Entry::written).collect();
         let text = context_file::render(&header(&text), file.current.as_deref(), &entries);
         file::write_secret(&path, text.as_bytes()).map_err(|error| failed(chain(&error)))
@@ -150,8 +167,13 @@ impl super::Entry {
             trust_domain: &self.trust_domain,
             server_name: self.server_name.as_deref(),
             roots: &self.ca,
-            certificates: &self.certificate,
-            key: Some(&self.key),
+            credentials: match &self.api_key {
+                Some(key) => context_file::Credentials::ApiKey(key),
+                None => context_file::Credentials::Certificate {
+                    certificates: self.certificate.as_deref().unwrap_or_default(),
+                    key: self.key.as_ref().map(|key| key.as_str()),
+                },
+            },
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct Column {
     pub wide: bool,
     /// May be cut to fit a terminal.
     pub cut: bool,
+    /// Shown when a row has something in it, and by `-o wide`.
+    pub sparse: bool,
 }
 
 impl Column {
@@ -22,22 +24,28 @@ impl Column {
             title,
             wide: false,
             cut: false,
+            sparse: false,
+        }
+    }
+
+    pub const fn sparse(title: &'static str) -> Column {
+        Column {
+            sparse: true,
+            ..Column::new(title)
         }
     }
 
     pub const fn wide(title: &'static str) -> Column {
         Column {
-            title,
             wide: true,
-            cut: false,
+            ..Column::new(title)
         }
     }
 
     pub const fn cut(title: &'static str) -> Column {
         Column {
-            title,
-            wide: false,
             cut: true,
+            ..Column::new(title)
         }
     }
 }
@@ -64,6 +72,12 @@ impl Cell {
             tone,
             ..Cell::new(content)
         }
+    }
+}
+
+impl Cell {
+    fn is_nothing(&self) -> bool {
+        self.text == "-"
     }
 }
 
@@ -166,7 +180,16 @@ pub fn render(columns: &[Column], rows: &[Vec<Cell>], wide: bool, limit: Option<
     if rows.is_empty() {
         return String::new();
     }
-    let mut layout = Layout::new(columns, wide, limit);
+    let is_empty = |index: usize| rows.iter().all(|row| row[index].is_nothing());
+    let columns: Vec<Column> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| Column {
+            wide: column.wide || (column.sparse && is_empty(index)),
+            ..*column
+        })
+        .collect();
+    let mut layout = Layout::new(&columns, wide, limit);
     for row in rows {
         layout.widen(row);
     }
@@ -237,6 +260,19 @@ mod tests {
         let table = render(COLUMNS, &rows(), true, Some(20), false);
         assert!(table.starts_with("NAME       ID        OUTPUT"), "{table}");
         assert!(table.contains("812 MB (4%)  role=db,zone=eu"), "{table}");
+    }
+
+    #[test]
+    fn a_sparse_column_is_there_when_a_row_has_something_in_it() {
+        const COLUMNS: &[Column] = &[Column::new("NAME"), Column::sparse("SCOPE")];
+        let row = |scope: &str| vec![Cell::new("a"), Cell::new(scope)];
+        let render = |rows: &[Vec<Cell>], wide| render(COLUMNS, rows, wide, None, false);
+        assert_eq!(render(&[row(""), row("")], false), "NAME\na\na\n");
+        assert_eq!(
+            render(&[row(""), row("env=dev")], false),
+            "NAME  SCOPE\na     -\na     env=dev\n"
+        );
+        assert_eq!(render(&[row("")], true), "NAME  SCOPE\na     -\n");
     }
 
     #[test]

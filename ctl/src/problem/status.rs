@@ -177,7 +177,45 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
             "make room; what uses it says, on the controller's host: muster-server doctor".to_owned(),
             "or keep less: retention in server.yaml, then restart the controller".to_owned(),
         ],
-        ErrorReason::LastAdmin => one("make another one first: musterctl user create NAME"),
+        ErrorReason::LastAdmin => one("make another one first: musterctl user create NAME --role admin"),
+        ErrorReason::PermissionMissing => vec![
+            "see what you may do: musterctl whoami".to_owned(),
+            format!(
+                "an admin can give you a role that has {}: musterctl grant create --role ROLE --user NAME",
+                permission(said)
+            ),
+            "or be somebody who may: --context NAME".to_owned(),
+        ],
+        ErrorReason::Escalation => vec![
+            "see what you may do, and for which machines: musterctl whoami".to_owned(),
+            format!(
+                "ask somebody who has {} for everything, such as an admin",
+                permission(said)
+            ),
+        ],
+        ErrorReason::OutOfScope => vec![
+            "see your scopes: musterctl whoami".to_owned(),
+            "stay in one of them, or ask somebody who has no scope".to_owned(),
+        ],
+        ErrorReason::Conflict => vec![
+            "look at what it has become, and decide again".to_owned(),
+            match said.metadata.get("revision") {
+                Some(revision) => format!("then do it for that revision: --revision {revision}"),
+                None => "then run the same command again".to_owned(),
+            },
+        ],
+        ErrorReason::BuiltIn => one("make a role of your own: musterctl role create NAME --permission PERMISSION"),
+        ErrorReason::InUse => vec![
+            "see who has it: musterctl grant list --role ROLE".to_owned(),
+            "take it back from them first: musterctl grant delete ID".to_owned(),
+        ],
+        ErrorReason::ApiKeyInvalid => vec![
+            "use the key that you mean: MUSTER_API_KEY comes before the context's own, --api-key-file before both"
+                .to_owned(),
+            "an admin sees whether it is still good, and from where: musterctl apikey list --all".to_owned(),
+            "or makes another: musterctl apikey create --role ROLE".to_owned(),
+        ],
+        ErrorReason::RightsChanged => one("run the same command again; what you may do now: musterctl whoami"),
         ErrorReason::CertificateRequired | ErrorReason::CertificateUnknown | ErrorReason::CertificateRevoked => vec![
             "on the controller's host, as its owner: muster-server admin create NAME".to_owned(),
             "then use the file it writes: musterctl --config FILE".to_owned(),
@@ -195,6 +233,11 @@ fn steps(asked: &Asked, reason: ErrorReason, code: Code, said: &error::Problem, 
             _ => one("change what stands in the way, then try again"),
         },
     }
+}
+
+/// That the caller lacks.
+fn permission(said: &error::Problem) -> &str {
+    said.metadata.get("permission").map_or("the permission", String::as_str)
 }
 
 fn ambiguous(asked: &Asked, said: &error::Problem) -> Vec<String> {
@@ -233,9 +276,9 @@ fn caret(asked: &Asked, said: &error::Problem) -> Vec<String> {
     }
 }
 
-/// Whether the controller no longer holds the revision of a watch.
-pub fn is_revision_gone(status: &Status) -> bool {
-    error::Problem::from_status(status).is_some_and(|said| said.reason == ErrorReason::RevisionGone)
+/// Whether a status has this reason.
+pub fn has_reason(status: &Status, reason: ErrorReason) -> bool {
+    error::Problem::from_status(status).is_some_and(|said| said.reason == reason)
 }
 
 #[cfg(test)]

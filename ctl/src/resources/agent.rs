@@ -120,6 +120,9 @@ pub struct LabelArgs {
     /// KEY=VALUE sets a label, KEY- removes it
     #[arg(value_name = "LABEL", required = true, value_parser = parse_label_change)]
     labels: Vec<LabelChange>,
+    /// Only if this is still the revision of the agent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    revision: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +153,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             selector: args.selector.text(),
             page_size,
             page_token,
+            read_mask: None,
         };
         client.call(
             &asked,
@@ -219,6 +223,7 @@ async fn get(args: GetArgs, session: &mut Session) -> Result<(), Problem> {
     let client = session.connect(&asked).await?;
     let request = v1::GetAgentRequest {
         agent: args.agent.clone(),
+        read_mask: None,
     };
     let response = client
         .call(
@@ -281,6 +286,7 @@ async fn set_labels(args: LabelArgs, session: &mut Session) -> Result<(), Proble
         agent: args.agent.clone(),
         set,
         remove,
+        revision: args.revision.unwrap_or(0),
     };
     let call = async |request| client.agents().update_agent_labels(request).await;
     let agent = client.call(&asked, call, request).await?.agent.unwrap_or_default();

@@ -91,6 +91,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             until: None,
             page_size,
             page_token,
+            read_mask: None,
         };
         client.call(
             &asked,

@@ -88,6 +88,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             kind: String::new(),
             page_size,
             page_token,
+            read_mask: None,
         };
         client.call(
             &asked,
@@ -131,6 +132,7 @@ async fn get(args: GetArgs, session: &mut Session) -> Result<(), Problem> {
     let request = v1::GetPolicyRequest {
         kind: args.policy.kind,
         name: args.policy.name,
+        read_mask: None,
     };
     let response = client
         .call(
@@ -156,6 +158,7 @@ async fn delete(args: DeleteArgs, session: &mut Session) -> Result<(), Problem> 
         let request = v1::DeletePolicyRequest {
             kind: policy.kind.clone(),
             name: policy.name.clone(),
+            revision: 0,
         };
         let call = async |request| client.policies().delete_policy(request).await;
         revision = client.call(&asked, call, request).await?.revision;

@@ -97,6 +97,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             problems: which.problems,
             page_size,
             page_token,
+            read_mask: None,
         };
         client.call(
             &asked,

@@ -29,7 +29,7 @@ pub enum Command {
                             musterctl token create -o json | jq -r .caPins[0]\n  \
                             umask 077; musterctl token create --format cloud-init > user-data"
     )]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// List tokens
     ///
     /// Newest first, those that machines can enroll with: --all adds the ones that are used up, expired or revoked.
@@ -92,6 +92,9 @@ pub struct CreateArgs {
     /// What happens to copies of its agents, instead of what the controller is configured to: refuse or fork
     #[arg(long, value_name = "WHAT", value_enum, hide_possible_values = true)]
     on_clone: Option<OnClone>,
+    /// Which of your scopes its machines are to be in, when you have several; see whoami [default: the only one]
+    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    scope: String,
     #[command(flatten)]
     bootstrap: bootstrap::Options,
 }
@@ -104,7 +107,7 @@ enum OnClone {
 
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
     match command {
-        Command::Create(args) => create(args, session).await,
+        Command::Create(args) => create(*args, session).await,
         Command::List(args) => list::list(args, session).await,
         Command::Get(args) => list::get(args, session).await,
         Command::Revoke(args) => list::revoke(args, session).await,
@@ -112,7 +115,7 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new("create a token");
+    let asked = Asked::new("create a token").with_text("scope", &args.scope);
     let bootstrap = args.bootstrap.checked()?;
     if bootstrap.is_some() && session.printer.format != Format::Table {
         return Err(Problem::new(
@@ -137,6 +140,8 @@ async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> 
             Some(OnClone::Refuse) => v1::OnClone::Refuse,
             Some(OnClone::Fork) => v1::OnClone::Fork,
         } as i32,
+        scope: args.scope,
+        idempotency_key: String::new(),
     };
     let client = session.connect(&asked).await?;
     let response = client
@@ -185,6 +190,7 @@ fn block(response: &v1::CreateTokenResponse, now: jiff::Timestamp, colour: bool)
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     page.field("Labels", labels.join(","));
+    page.field("Scope", &token.scope);
     page.field("For", &token.description);
     // The widths of a terminal play no part: a command that is cut cannot be copied.
     let mut text = page.render(None, colour);

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use muster_certs::identity::Name;
 use muster_proto::v1;
 
-use super::LimitArgs;
+use super::{LimitArgs, ScopeArgs, grant};
 use crate::{
     app::Session,
     paging,
@@ -24,14 +24,17 @@ pub enum Command {
     /// Make an operator
     ///
     /// The private key is made here, and written with its certificate into a context file that is ready for use. For a key that
-    /// somebody else keeps, --csr takes a certificate request instead, and the certificate is printed.
-    #[command(after_help = "Examples:\n  musterctl user create alice\n  \
-                            musterctl user create alice --ttl 90d --out alice.yaml\n  \
-                            musterctl user create alice --csr alice.csr > alice-chain.pem")]
+    /// somebody else keeps, --csr takes a certificate request instead, and the certificate is printed. A role has to be given,
+    /// since who has none can do nothing; further ones come by `grant create`.
+    #[command(
+        after_help = "Examples:\n  musterctl user create alice --role operator --scope env=dev\n  \
+                            musterctl user create alice --role admin --ttl 90d --out alice.yaml\n  \
+                            musterctl user create alice --role viewer --csr alice.csr > alice-chain.pem"
+    )]
     Create(CreateArgs),
     /// List operators
     ///
-    /// By name; LIVE is how many certificates of each are good now, ENDS when the last of these ends.
+    /// By name; ROLES is what is granted, LIVE how many certificates of each are good now, ENDS when the last of these ends.
     #[command(after_help = "Examples:\n  musterctl user list\n  musterctl user list -o json | jq -r '.items[].name'")]
     List(ListArgs),
     /// Show one operator with all certificates
@@ -60,6 +63,11 @@ pub struct CreateArgs {
     /// What the operator is called: letters, digits, dots, hyphens and underscores
     #[arg(value_name = "NAME")]
     name: Name,
+    /// What the operator may do: admin, operator, viewer or a role of your own
+    #[arg(long, value_name = "ROLE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    role: String,
+    #[command(flatten)]
+    scope: ScopeArgs,
     #[command(flatten)]
     wanted: Wanted,
     /// Though there was an operator of this name who is revoked
@@ -133,7 +141,18 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
         )
     })
     .await?;
-    session.printer.list(&list.items, list.revision)?;
+    if !session.printer.format.is_table() {
+        session.printer.list(&list.items, list.revision)?;
+        return Ok(());
+    }
+    let mut grants = grant::beside(&client, "", "").await.unwrap_or_default();
+    let mut granted = Vec::new();
+    for user in list.items {
+        let (own, others) = grants.into_iter().partition(|grant| row::is_of(grant, &user.name));
+        grants = others;
+        granted.push(row::Granted { user, grants: own });
+    }
+    session.printer.table(&granted)?;
     Ok(())
 }
 
@@ -143,9 +162,15 @@ async fn get(args: GetArgs, session: &mut Session) -> Result<(), Problem> {
     let request = v1::GetUserRequest { name: args.name };
     let call = async |request| client.users().get_user(request).await;
     let user = client.call(&asked, call, request).await?.user.unwrap_or_default();
+    // Only where a person reads: what the user may do is a call of its own.
+    let grants = match session.printer.format.is_table() {
+        true => grant::beside(&client, &user.name, "").await.unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let granted = row::Granted { user, grants };
     session
         .printer
-        .item(&user, |page, now| row::describe(page, &user, now))?;
+        .item(&granted, |page, now| row::describe(page, &granted, now))?;
     Ok(())
 }
 
@@ -166,10 +191,14 @@ fn naming(verb: &str, name: &str) -> Asked {
 }
 
 fn show(user: &v1::User, session: &mut Session) -> Result<(), Problem> {
+    let granted = row::Granted {
+        user: user.clone(),
+        grants: Vec::new(),
+    };
     if session.printer.format.is_table() {
-        session.printer.table(std::slice::from_ref(user))?;
+        session.printer.table(std::slice::from_ref(&granted))?;
     } else {
-        session.printer.item(user, |_, _| ())?;
+        session.printer.item(&granted, |_, _| ())?;
     }
     Ok(())
 }

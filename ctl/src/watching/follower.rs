@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use muster_proto::v1::WatchEventType;
+use muster_proto::{error::ErrorReason, v1::WatchEventType};
 use tonic::{Code, Status};
 
 use super::{Event, LONGEST_PAUSE};
@@ -118,12 +118,19 @@ impl<E: Event> Follower<E> {
     /// `lasted` is how long the call was open, `jitter` a random number of 0 to 1: pauses double from one second, and any
     /// part of a pause may be taken off.
     pub fn end(&mut self, status: Option<&Status>, lasted: Duration, jitter: f64) -> Ended {
-        let gone = status.is_some_and(status::is_revision_gone);
+        let has = |reason| status.is_some_and(|status| status::has_reason(status, reason));
+        let gone = has(ErrorReason::RevisionGone);
         if gone && self.revision != 0 {
             self.list_again();
             return Ended::Relist;
         }
-        if status.is_some_and(|status| !gone && (!self.ever_synced || !may_pass(status.code()))) {
+        // What the caller sees now may have been there all the time.
+        let other_rights = has(ErrorReason::RightsChanged);
+        if other_rights {
+            self.revision = 0;
+        }
+        let again = gone || other_rights;
+        if status.is_some_and(|status| !again && (!self.ever_synced || !may_pass(status.code()))) {
             return Ended::Refused;
         }
         if self.revision == 0 {

@@ -8,6 +8,7 @@ use crate::{
     document::{self, Key, Node, Value},
     excerpt::excerpt,
     ids, json, label,
+    selector::Selector,
     suggest::suggest,
     v1,
 };
@@ -209,13 +210,23 @@ impl Reader<'_> {
             self.found.add(at(metadata), message, None);
             return None;
         };
-        let known = ["name", "labels", "version", "revision", "createTime", "updateTime"];
+        let known = [
+            "name",
+            "labels",
+            "scope",
+            "version",
+            "revision",
+            "createTime",
+            "updateTime",
+        ];
         self.known_keys(entries, &known, "metadata");
         let name = self.name(metadata, fields);
         let labels = self.labels(metadata, fields);
+        let scope = self.scope(metadata, fields);
         Some(v1::PolicyMetadata {
             name: name?,
             labels,
+            scope,
             ..Default::default()
         })
     }
@@ -288,6 +299,25 @@ impl Reader<'_> {
             self.found.add(at(metadata), message, None);
         }
         labels
+    }
+
+    /// What a scope may hold is the controller's to say; that it is no selector at all is better said here.
+    fn scope(&mut self, metadata: &Node, fields: &mut BTreeMap<String, Place>) -> String {
+        let node = match metadata.get("scope") {
+            None | Some(Node { value: Value::Null, .. }) => return String::new(),
+            Some(node) => node,
+        };
+        fields.insert("metadata.scope".to_owned(), at(node));
+        let scope = walk::text(node).and_then(|scope| {
+            if !scope.is_empty() {
+                Selector::parse(&scope).map_err(|error| error.to_string())?;
+            }
+            Ok(scope)
+        });
+        scope.unwrap_or_else(|message| {
+            self.found.add(at(node), format!("scope: {message}"), None);
+            String::new()
+        })
     }
 
     fn spec(&mut self, node: &Node, field: &str, fields: &mut BTreeMap<String, Place>) -> Option<v1::policy::Spec> {

@@ -122,6 +122,7 @@ fn what_is_shown_reads_back_as_the_same_policy() {
     let metadata = policy.metadata.as_mut().unwrap();
     metadata.version = 1_795_216_811_000_000;
     metadata.revision = 42;
+    metadata.scope = "env=prod".to_owned();
     metadata.create_time = Some(prost_types::Timestamp {
         seconds: 1_795_216_811,
         nanos: 0,
@@ -146,8 +147,29 @@ fn what_is_shown_reads_back_as_the_same_policy() {
         "what the controller says is not sent back"
     );
 
+    assert_eq!(
+        back[0].policy.metadata.as_ref().unwrap().scope,
+        "env=prod",
+        "what it belongs to is"
+    );
+
     let list = json!({"items": [shown], "revision": "7"});
     assert_eq!(check(&read(&list.to_string())[0]).selector, "env=prod");
+}
+
+#[test]
+fn a_scope_that_is_no_selector_is_told_with_its_place() {
+    let text = |scope: &str| {
+        format!(
+            "apiVersion: muster/v1\nkind: Check\nmetadata:\n  name: x\n  scope: {scope}\nspec:\n  selector: \"*\"\n  run: {{disk: {{}}}}\n"
+        )
+    };
+    let [error] = <[String; 1]>::try_from(errors(&text("env="))).unwrap();
+    assert!(error.starts_with("f:5:10: scope: "), "{error}");
+    for nothing in ["", "\"\"", "null"] {
+        let metadata = read(&text(nothing)).remove(0).policy.metadata.unwrap();
+        assert_eq!(metadata.scope, "", "{nothing:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The door of both listeners: finds the method in the table, finds out who is calling, lets in or refuses, and counts.
 //! A refused peer of the agent listener is shown out as well: its connection ends after the answer.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -9,30 +9,25 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, StatusCode, header};
-use muster_certs::{
-    identity::Identity,
-    tls::{PeerCertificate, Standing},
-};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use muster_proto::{
-    error::{ErrorReason, Problem, code_name},
-    ids::AgentId,
+    error::{ErrorReason, Problem, code_name, reason_name},
+    v1::{AuditEntry, AuditOutcome},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::Code;
 use tracing::{info, warn};
 
 use super::{
-    Caller, OpCtx, Renewer,
-    table::{self, Listener, Method, Who},
+    Caller, Note, OpCtx,
+    note::Noted,
+    rates::Rates,
+    refusals::no_audit,
+    table::{self, Listener, Method},
 };
 use crate::{
-    agents::Agents,
-    clock,
-    net::Peer,
-    store::{self, Db},
-    telemetry::Telemetry,
-    users::{self, Users},
+    agents::Agents, api_keys::ApiKeys, audit::Audit, grants::Grants, net::Peer, store::Db, telemetry::Telemetry,
+    users::Users,
 };
 
 /// Of a path that is not served: as much as a message repeats.
@@ -44,7 +39,13 @@ pub struct Access {
     pub db: Db,
     pub agents: Arc<Agents>,
     pub users: Arc<Users>,
+    pub api_keys: Arc<ApiKeys>,
+    pub grants: Arc<Grants>,
+    pub audit: Audit,
+    pub rates: Arc<Rates>,
     pub telemetry: Telemetry,
+    /// Owns calls that change something.
+    pub tasks: TaskTracker,
 }
 
 /// Access to one listener; the state of its middleware.
@@ -82,27 +83,67 @@ impl Guard {
                 .api_request(method.path, code_name(Code::InvalidArgument));
             return guard.no_grpc(&peer, is_grpc);
         }
-        match guard.access.decide(method, peer.certificate.as_ref()).await {
-            Ok(Admitted { caller, ended }) => {
-                if let Some(ended) = &ended {
-                    peer.connection.end_with(ended);
-                }
-                request.extensions_mut().insert(OpCtx {
-                    caller,
-                    source: peer.addr,
-                    request_id: request_id.clone(),
-                    ended,
-                });
-                let mut response = next.run(request).await;
-                let code = explain(response.headers_mut(), &request_id);
-                guard.access.telemetry.api_request(method.path, code_name(code));
-                response
-            }
+        let call = Call {
+            method,
+            peer: &peer,
+            request_id: &request_id,
+        };
+        let authorization = request.headers_mut().remove(header::AUTHORIZATION);
+        let caller = match guard.access.decide(&call, authorization.as_ref()).await {
+            Ok(caller) => caller,
             Err(problem) => {
                 guard.access.telemetry.api_request(method.path, code_name(problem.code));
-                guard.refuse(&peer, problem, is_grpc, &request_id)
+                return guard.refuse(&peer, problem, is_grpc, &request_id);
             }
+        };
+        if let (Caller::Operator(operator), Some(_)) = (&caller, &peer.certificate) {
+            peer.connection.end_with(&operator.ended);
         }
+        let note = Note::default();
+        let who = match &caller {
+            Caller::Operator(operator) if method.audit == table::Audit::Change => Some(operator.subject.to_string()),
+            _ => None,
+        };
+        request.extensions_mut().insert(OpCtx {
+            caller,
+            source: peer.addr,
+            request_id: request_id.clone(),
+            note: note.clone(),
+        });
+        let Some(who) = who else {
+            let mut response = next.run(request).await;
+            let status = explain(response.headers_mut(), &request_id);
+            guard.access.count(method, status.as_ref());
+            return response;
+        };
+        if let Err(problem) = guard.access.begun(&call, &who).await {
+            return guard.refuse(&peer, problem, is_grpc, &request_id);
+        }
+        // What has begun is completed in the log, though the caller leaves meanwhile.
+        let (access, connection) = (guard.access.clone(), peer.clone());
+        let refused_id = request_id.clone();
+        let whole = guard.access.tasks.spawn(async move {
+            let mut response = next.run(request).await;
+            let status = explain(response.headers_mut(), &request_id);
+            access.count(method, status.as_ref());
+            let call = Call {
+                method,
+                peer: &connection,
+                request_id: &request_id,
+            };
+            access.completed(&call, &who, status.as_ref(), note.take()).await;
+            response
+        });
+        whole.await.unwrap_or_else(|panic| {
+            warn!(
+                error = &panic as &dyn std::error::Error,
+                method = method.path,
+                "call failed"
+            );
+            let text = "the controller failed; its log tells more";
+            let problem = Problem::new(Code::Internal, ErrorReason::Internal, text);
+            guard.refuse(&peer, problem, is_grpc, &refused_id)
+        })
     }
 
     /// The answer that the specification of gRPC asks for.
@@ -110,12 +151,16 @@ impl Guard {
         if self.listener == Listener::Agents {
             peer.connection.close();
         }
-        let status = if is_grpc {
-            StatusCode::METHOD_NOT_ALLOWED
-        } else {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
-        };
-        (status, "this is gRPC: POST, and content-type application/grpc\n").into_response()
+        let text = "this is gRPC: POST, and content-type application/grpc";
+        let problem = Problem::new(Code::InvalidArgument, ErrorReason::ProtocolViolation, text);
+        if !is_grpc {
+            return plain_as(StatusCode::UNSUPPORTED_MEDIA_TYPE, &problem);
+        }
+        let mut response = plain_as(StatusCode::METHOD_NOT_ALLOWED, &problem);
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("POST"));
+        response
     }
 
     fn refuse(&self, peer: &Peer, problem: Problem, is_grpc: bool, request_id: &str) -> Response {
@@ -133,14 +178,35 @@ impl Guard {
         if is_grpc {
             return tonic::Status::from(problem).into_http::<Body>();
         }
-        let status = match problem.code {
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Code::Unimplemented => StatusCode::NOT_FOUND,
-            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::FORBIDDEN,
-        };
-        (status, format!("{}\n", problem.message)).into_response()
+        plain(&problem)
     }
+}
+
+/// As RFC 9457 wants it.
+pub fn plain(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    plain_as(status, problem)
+}
+
+/// The same with a status that says more than the code of the problem.
+pub fn plain_as(status: StatusCode, problem: &Problem) -> Response {
+    let mut response = Response::new(Body::from(problem.to_json_with(status.as_u16()).to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if status == StatusCode::UNAUTHORIZED {
+        // The one of the two ways that has a name in HTTP; the other is a certificate.
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if let Some(after) = problem.retry_after {
+        // Whole seconds, and rather later than sooner.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 /// `application/grpc`, alone or with a format or parameters; not `application/grpc-web`, which is framed in another way.
@@ -150,202 +216,89 @@ fn is_grpc(content_type: &[u8]) -> bool {
         .is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
-/// The code of a response. What tonic refused by itself, a message that is too large, cannot be decoded or is compressed,
-/// has no reason yet: it gets one, and the blame for what cannot be decoded goes to the caller.
-fn explain(headers: &mut HeaderMap, request_id: &str) -> Code {
-    let Some(status) = tonic::Status::from_header_map(headers) else {
-        return Code::Ok;
+/// The status of a response that failed before it said anything, with the id of its request. What tonic refused by itself, a
+/// message that is too large, cannot be decoded or is compressed, has no reason yet: it gets one, and the blame for what cannot
+/// be decoded goes to the caller.
+fn explain(headers: &mut HeaderMap, request_id: &str) -> Option<tonic::Status> {
+    let status = tonic::Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)?;
+    let problem = match Problem::from_status(&status) {
+        Some(problem) if problem.request_id().is_none() => problem,
+        None if status.details().is_empty() => {
+            let code = match status.code() {
+                Code::Internal => Code::InvalidArgument,
+                code => code,
+            };
+            Problem::new(code, ErrorReason::ProtocolViolation, status.message())
+        }
+        _ => return Some(status),
     };
-    if status.code() == Code::Ok || !status.details().is_empty() {
-        return status.code();
-    }
-    let code = match status.code() {
-        Code::Internal => Code::InvalidArgument,
-        code => code,
-    };
-    let problem = Problem::new(code, ErrorReason::ProtocolViolation, status.message()).with_request_id(request_id);
+    let explained = tonic::Status::from(problem.with_request_id(request_id));
     // Fails only for texts that no header can hold, and the old ones stay then.
-    let _ = tonic::Status::from(problem).add_header(headers);
-    code
+    let _ = explained.clone().add_header(headers);
+    Some(explained)
 }
 
-/// Who was let in, and what tells when that should no longer be so.
-struct Admitted {
-    caller: Caller,
-    ended: Option<CancellationToken>,
+/// What is asked for, by whom and from where.
+pub(super) struct Call<'a> {
+    pub method: &'static Method,
+    pub peer: &'a Peer,
+    pub request_id: &'a str,
 }
 
-impl From<Caller> for Admitted {
-    fn from(caller: Caller) -> Self {
-        Self { caller, ended: None }
+impl Call<'_> {
+    pub fn entry(&self, who: &str, outcome: AuditOutcome) -> AuditEntry {
+        AuditEntry {
+            caller: who.to_owned(),
+            source: self.peer.addr.ip().to_string(),
+            method: self.method.path.to_owned(),
+            outcome: outcome.into(),
+            request_id: self.request_id.to_owned(),
+            ..AuditEntry::default()
+        }
     }
 }
 
 impl Access {
-    async fn decide(&self, method: &Method, certificate: Option<&PeerCertificate>) -> Result<Admitted, Problem> {
-        if method.who == Who::Anyone {
-            return Ok(Caller::Anonymous.into());
-        }
-        let Some(certificate) = certificate else {
-            return match method.who {
-                Who::Newcomer | Who::NewcomerOrAgent => Ok(Caller::Anonymous.into()),
-                _ => Err(Problem::new(
-                    Code::Unauthenticated,
-                    ErrorReason::CertificateRequired,
-                    "a client certificate is needed, and none was shown",
-                )),
-            };
+    fn count(&self, method: &Method, status: Option<&tonic::Status>) {
+        let code = status.map_or(Code::Ok, tonic::Status::code);
+        self.telemetry.api_request(method.path, code_name(code));
+    }
+
+    /// Before the effect. What cannot be told of must not happen.
+    async fn begun(&self, call: &Call<'_>, who: &str) -> Result<(), Problem> {
+        let entry = call.entry(who, AuditOutcome::Begun);
+        self.audit.write(entry).await.map_err(no_audit)
+    }
+
+    /// After it. The call has happened whatever becomes of this entry.
+    async fn completed(&self, call: &Call<'_>, who: &str, status: Option<&tonic::Status>, noted: Noted) {
+        let problem = status.map(|status| (status.code(), Problem::from_status(status)));
+        let outcome = match &problem {
+            None => AuditOutcome::Done,
+            Some((Code::PermissionDenied | Code::Unauthenticated, _)) => AuditOutcome::Refused,
+            Some(_) => AuditOutcome::Failed,
         };
-        match (method.who, &certificate.identity) {
-            (Who::Agent | Who::NewcomerOrAgent, Identity::Agent { id, .. }) => {
-                Ok(self.agent(AgentId::from(*id), certificate).await?.into())
-            }
-            (Who::Renewer, Identity::Agent { id, .. }) => {
-                Ok(self.renewer(AgentId::from(*id), certificate).await?.into())
-            }
-            (Who::Admin, Identity::User { name, .. }) => self.user(name.as_str(), certificate).await,
-            (Who::Newcomer, _) => Err(Problem::new(
-                Code::PermissionDenied,
-                ErrorReason::MethodNotAllowed,
-                format!(
-                    "this call is for machines without a certificate; {} has one",
-                    certificate.identity
-                ),
-            )),
-            _ => Err(Problem::new(
-                Code::PermissionDenied,
-                ErrorReason::MethodNotAllowed,
-                format!("{} may not call {}", certificate.identity, method.path),
-            )),
+        let (code, reason) = problem.map_or(Default::default(), |(code, problem)| {
+            let reason = problem.map(|problem| reason_name(problem.reason)).unwrap_or_default();
+            (code_name(code).to_owned(), reason.to_owned())
+        });
+        let entry = AuditEntry {
+            code,
+            reason,
+            resource: noted.resource,
+            agent_id: noted.agent.map(|id| id.to_string()).unwrap_or_default(),
+            before_digest: noted.before,
+            after_digest: noted.after,
+            ..call.entry(who, outcome)
+        };
+        if self.audit.write(entry).await.is_err() {
+            warn!(
+                request.id = call.request_id,
+                method = call.method.path,
+                "what this call has done is not in the audit log; that it began is"
+            );
         }
     }
-
-    async fn agent(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Caller, Problem> {
-        match self.standing(id, certificate).await? {
-            Standing::Valid => {
-                self.agents.certificate_used(id, &certificate.serial, clock::now());
-                Ok(Caller::Agent(id))
-            }
-            standing => Err(refusal(id, certificate, standing)),
-        }
-    }
-
-    async fn renewer(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Caller, Problem> {
-        let standing = self.standing(id, certificate).await?;
-        if standing == Standing::Revoked {
-            return Err(refusal(id, certificate, standing));
-        }
-        if standing == Standing::Valid {
-            self.agents.certificate_used(id, &certificate.serial, clock::now());
-        }
-        Ok(Caller::Renewer(Renewer {
-            agent: id,
-            serial: certificate.serial.clone(),
-            standing,
-            not_before: certificate.not_before,
-            not_after: certificate.not_after,
-        }))
-    }
-
-    /// From memory for whoever will be let in; the database is asked only why somebody will not.
-    async fn standing(&self, id: AgentId, certificate: &PeerCertificate) -> Result<Standing, Problem> {
-        if let Some(standing) = self.agents.standing(id, certificate, SystemTime::now()) {
-            return Ok(standing);
-        }
-        let row = self
-            .db
-            .agent_certificate_get(&certificate.serial)
-            .await
-            .map_err(|error| unavailable(&error))?;
-        Ok(match row {
-            Some(row) if row.agent_id != id.to_string() => Standing::Unknown,
-            Some(row) if row.revoked_at > 0 => Standing::Revoked,
-            Some(_) => Standing::Superseded,
-            None => Standing::Unknown,
-        })
-    }
-
-    async fn user(&self, name: &str, certificate: &PeerCertificate) -> Result<Admitted, Problem> {
-        if certificate.is_expired(SystemTime::now()) {
-            return Err(user_refusal(name, certificate, Standing::Expired));
-        }
-        let serial = &certificate.serial;
-        match self.users.standing(name, serial).await {
-            Ok(users::Standing::Live(ended)) => Ok(Admitted {
-                caller: Caller::User { name: name.to_owned() },
-                ended: Some(ended),
-            }),
-            Ok(users::Standing::Revoked) => Err(user_refusal(name, certificate, Standing::Revoked)),
-            Ok(users::Standing::Unknown) => Err(user_refusal(name, certificate, Standing::Unknown)),
-            Err(error) => Err(unavailable(&error)),
-        }
-    }
-}
-
-/// Why a certificate of an agent does not open a method, with all that the agent needs to tell its people: both clocks too.
-pub fn refusal(id: AgentId, certificate: &PeerCertificate, standing: Standing) -> Problem {
-    let not_after = clock::from_system(certificate.not_after);
-    let serial = &certificate.serial;
-    let (reason, text) = match standing {
-        Standing::Expired => (
-            ErrorReason::CertificateExpired,
-            format!("the certificate of agent {id} expired at {}", clock::to_text(not_after)),
-        ),
-        Standing::Superseded => (
-            ErrorReason::CertificateSuperseded,
-            format!("the certificate {serial} of agent {id} is superseded: a newer one has been used"),
-        ),
-        Standing::Revoked => (
-            ErrorReason::CertificateRevoked,
-            format!("the certificate {serial} of agent {id} is revoked"),
-        ),
-        Standing::None | Standing::Valid | Standing::Unknown => (
-            ErrorReason::CertificateUnknown,
-            format!("the certificate {serial} of agent {id} is not on file"),
-        ),
-    };
-    unauthenticated(reason, text, certificate, standing)
-}
-
-/// The same of an operator's certificate.
-fn user_refusal(name: &str, certificate: &PeerCertificate, standing: Standing) -> Problem {
-    let serial = &certificate.serial;
-    let (reason, text) = match standing {
-        Standing::Expired => (
-            ErrorReason::CertificateExpired,
-            format!(
-                "the certificate of user {name} expired at {}; it takes another admin, or `muster-server admin create`, to make \
-                 a new one",
-                clock::to_text(clock::from_system(certificate.not_after))
-            ),
-        ),
-        Standing::Revoked => (
-            ErrorReason::CertificateRevoked,
-            format!("the certificate {serial} of user {name} is revoked"),
-        ),
-        _ => (
-            ErrorReason::CertificateUnknown,
-            format!("the certificate {serial} of user {name} is not on file"),
-        ),
-    };
-    unauthenticated(reason, text, certificate, standing)
-}
-
-fn unauthenticated(reason: ErrorReason, text: String, certificate: &PeerCertificate, standing: Standing) -> Problem {
-    Problem::new(Code::Unauthenticated, reason, text)
-        .with_metadata("standing", standing.to_string())
-        .with_metadata("serial", &certificate.serial)
-        .with_metadata("not_after", clock::to_text(clock::from_system(certificate.not_after)))
-        .with_metadata("controller_time", clock::to_text(clock::now()))
-}
-
-fn unavailable(error: &store::Error) -> Problem {
-    warn!(
-        error = error as &dyn std::error::Error,
-        "failed to look up a certificate"
-    );
-    let text = "the database does not answer now; try again";
-    Problem::new(Code::Unavailable, ErrorReason::Unavailable, text)
 }
 
 #[cfg(test)]
@@ -381,7 +334,8 @@ mod tests {
     #[test]
     fn a_refusal_without_a_reason_gets_one_and_the_id_of_its_request() {
         let mut headers = headers(tonic::Status::internal("failed to decode Protobuf message"));
-        assert_eq!(explain(&mut headers, "id1"), Code::InvalidArgument);
+        let explained = explain(&mut headers, "id1").map(|status| status.code());
+        assert_eq!(explained, Some(Code::InvalidArgument));
         let status = tonic::Status::from_header_map(&headers).expect("a status");
         let problem = Problem::from_status(&status).expect("a reason");
         assert_eq!(problem.code, Code::InvalidArgument);
@@ -391,13 +345,28 @@ mod tests {
 
     #[test]
     fn what_has_a_reason_and_what_went_well_stay_as_they_are() {
-        let ours = Problem::new(Code::NotFound, ErrorReason::NotFound, "there is no agent x");
+        let ours = Problem::new(Code::NotFound, ErrorReason::NotFound, "there is no agent x").with_request_id("id0");
         for status in [ours.into(), tonic::Status::ok("")] {
             let before = headers(status);
             let mut after = before.clone();
             let code = explain(&mut after, "id1");
             assert_eq!(after, before, "{code:?}");
         }
-        assert_eq!(explain(&mut HeaderMap::new(), "id1"), Code::Ok);
+        assert!(explain(&mut HeaderMap::new(), "id1").is_none());
+    }
+
+    #[test]
+    fn a_refusal_from_before_the_call_gets_the_id_of_its_request() {
+        let mut headers = headers(Problem::new(Code::InvalidArgument, ErrorReason::InvalidField, "no JSON").into());
+        let status = explain(&mut headers, "id1").expect("a status");
+        let problem = Problem::from_status(&status).expect("a reason");
+        assert_eq!(
+            (problem.reason, problem.request_id()),
+            (ErrorReason::InvalidField, Some("id1"))
+        );
+        assert_eq!(
+            tonic::Status::from_header_map(&headers).expect("a status").details(),
+            status.details()
+        );
     }
 }

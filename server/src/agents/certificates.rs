@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use muster_certs::tls::{PeerCertificate, Standing};
 use muster_proto::{ids::AgentId, v1::AgentStatus};
 
-use super::{Agents, Entry};
+use super::{Agents, Entry, Parts};
 use crate::{
     clock::Micros,
     store::{CertificateRow, FirstUse},
@@ -98,7 +98,7 @@ impl Agents {
             superseded,
             at: now,
         });
-        self.mark_dirty(id);
+        self.mark_dirty(id, Parts::SHOWN);
     }
 
     /// A certificate was issued and is on file.
@@ -108,7 +108,7 @@ impl Agents {
             // As on file: whoever was readmitted has come.
             entry.readmit_until = 0;
         }
-        self.mark_dirty(id);
+        self.mark_dirty(id, Parts::SHOWN);
     }
 
     pub(super) fn lock_first_uses(&self) -> std::sync::MutexGuard<'_, Vec<FirstUse>> {

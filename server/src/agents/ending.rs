@@ -106,10 +106,19 @@ impl Agents {
         }))
     }
 
-    /// Revokes it and takes it out of the inventory, with the states of these checks. Its id stays taken.
-    pub async fn delete(&self, id: AgentId, checks: &[String], ending: Ending<'_>, now: Micros) -> Result<(), Error> {
+    /// Revokes it and takes it out of the inventory, with the states of these checks. Its id stays taken. `seen`: the revision
+    /// that the caller knows; 0: whatever it is.
+    pub async fn delete(
+        &self,
+        id: AgentId,
+        seen: i64,
+        checks: &[String],
+        ending: Ending<'_>,
+        now: Micros,
+    ) -> Result<(), Error> {
         let _writing = self.writing.lock().await;
         let entry = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        is_current(seen, entry.revision)?;
         let key = id.to_string();
         let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
@@ -174,6 +183,14 @@ impl Agents {
         let entry = entries.get_mut(&id).ok_or_else(|| Error::NotFound(id.to_string()))?;
         change(entry);
         Ok(entry.clone())
+    }
+}
+
+/// Whether a caller knows what there is; 0: it need not.
+pub(super) fn is_current(seen: i64, is: i64) -> Result<(), Error> {
+    match seen > 0 && seen != is {
+        true => Err(Error::Conflict { seen, is }),
+        false => Ok(()),
     }
 }
 

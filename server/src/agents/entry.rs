@@ -11,8 +11,10 @@ use prost::Message as _;
 
 use super::{Certificate, Connection, Hello};
 use crate::{
+    access::scope::Scopes,
     clock::Micros,
     clones::{Conflict, Machines},
+    policies::Labelled,
     store::{self, AgentRow},
 };
 
@@ -184,6 +186,31 @@ impl Entry {
             .map(String::as_str)
     }
 
+    /// The value that does not rest on the agent's word.
+    pub fn authoritative(&self, key: &str) -> Option<&str> {
+        [&self.operator_labels, &self.token_labels]
+            .into_iter()
+            .find_map(|labels| labels.get(key))
+            .map(String::as_str)
+    }
+
+    /// All labels that do not rest on the agent's word.
+    pub fn authoritative_map(&self) -> Labels {
+        self.authoritative_with(&self.operator_labels)
+    }
+
+    /// The same, if those of operators were these.
+    pub fn authoritative_with(&self, operator_labels: &Labels) -> Labels {
+        let mut labels = self.token_labels.clone();
+        labels.extend(operator_labels.clone());
+        labels
+    }
+
+    /// Whether it is there for somebody who reaches this.
+    pub fn is_in(&self, scopes: &Scopes) -> bool {
+        scopes.covers(|key| self.authoritative(key))
+    }
+
     pub fn matches(&self, selector: &Selector) -> bool {
         selector.matches(|key| self.value(key))
     }
@@ -204,6 +231,16 @@ impl Entry {
 }
 
 /// An agent that has just enrolled.
+impl Labelled for Entry {
+    fn value(&self, key: &str) -> Option<&str> {
+        Entry::value(self, key)
+    }
+
+    fn authoritative(&self, key: &str) -> Option<&str> {
+        Entry::authoritative(self, key)
+    }
+}
+
 impl From<&store::NewAgent<'_>> for Entry {
     fn from(agent: &store::NewAgent<'_>) -> Self {
         let labels = |text: &str| serde_json::from_str(text).unwrap_or_default();

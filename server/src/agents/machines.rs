@@ -4,7 +4,7 @@
 use muster_proto::{ids::AgentId, v1::EventSeverity};
 use tracing::warn;
 
-use super::{Agents, Entry, OnClone};
+use super::{Agents, Entry, OnClone, Parts};
 use crate::{
     clock::Micros,
     clones::{self, Decision, Live, Party, Refusal, Suspicion},
@@ -51,7 +51,7 @@ impl Agents {
             notice = suspicion
                 .filter(|_| entry.conflict.suspected(now))
                 .map(|suspicion| suspected(id, &entry.name, suspicion, newcomer, live, now));
-            entry.machines != before
+            Parts::MACHINES.when(entry.machines != before)
         });
         self.notices(notice);
     }
@@ -89,7 +89,7 @@ impl Agents {
             }
             refusal = Some(made);
             // The warning that operators see follows the events: watchers need not hear of every attempt.
-            due.is_some() || entry.machines != before
+            Parts::SHOWN.when(due.is_some()) | Parts::MACHINES.when(entry.machines != before)
         });
         self.notices(notices);
         refusal

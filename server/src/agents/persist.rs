@@ -1,16 +1,15 @@
 //! Writes what changed in the inventory, many entries in one commit: whatever gathers within a moment, and while one commit
 //! runs, goes into the next. What cannot be written stays marked and is tried again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use muster_proto::{ids::AgentId, v1::AgentStatus};
-use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Agents, Entry, Error,
-    entry::{labels_to_json, status_name},
+    Agents, Entry, Error, Parts,
+    entry::status_name,
     liveness::{self, Rules, Signs},
     transitions::Transition,
 };
@@ -81,39 +80,32 @@ impl Agents {
         let mut seen = Vec::new();
         self.each(|entry| {
             if entry.heard {
-                seen.push((entry.id.to_string(), entry.last_seen));
+                seen.push((entry.enrolled_at, entry.id, entry.last_seen));
             }
         });
+        // As rows that have changed.
+        seen.sort_unstable();
         for batch in seen.chunks(BATCH) {
-            self.db.agent_flush_last_seen(batch).await?;
+            let rows: Vec<_> = batch.iter().map(|(_, id, at)| (id.to_string(), *at)).collect();
+            self.db.agent_flush_last_seen(&rows).await?;
         }
         Ok(())
     }
 
     async fn flush(&self) -> Result<(), Error> {
         loop {
-            let batch: BTreeSet<AgentId> = {
-                let mut dirty = self.dirty.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                let rest = dirty
-                    .iter()
-                    .nth(BATCH)
-                    .copied()
-                    .map(|id| dirty.split_off(&id))
-                    .unwrap_or_default();
-                std::mem::replace(&mut dirty, rest)
-            };
-            let is_idle = batch.is_empty() && self.lock_transitions().is_empty();
+            let marked = std::mem::take(&mut *self.lock_dirty());
+            let is_idle = marked.is_empty() && self.lock_transitions().is_empty();
             if is_idle && self.lock_notices().is_empty() && self.lock_first_uses().is_empty() {
                 return Ok(());
             }
+            let marked = self.in_order_of_rows(marked);
+            let (first, rest) = marked.split_at(marked.len().min(BATCH));
             let transitions = self.lock_transitions().take();
             let notices = std::mem::take(&mut *self.lock_notices());
             let first_uses = std::mem::take(&mut *self.lock_first_uses());
-            if let Err(error) = self.write_batch(&batch, &transitions, &notices, &first_uses).await {
-                self.dirty
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner())
-                    .extend(batch);
+            if let Err(error) = self.write_batch(first, &transitions, &notices, &first_uses).await {
+                self.put_back(&marked);
                 self.lock_transitions().put_back(transitions);
                 self.lock_notices().splice(0..0, notices);
                 self.lock_first_uses().splice(0..0, first_uses);
@@ -130,12 +122,35 @@ impl Agents {
                     "agent changed its status"
                 );
             }
+            for (index, batch) in rest.chunks(BATCH).enumerate() {
+                if let Err(error) = self.write_batch(batch, &[], &[], &[]).await {
+                    self.put_back(&rest[index * BATCH..]);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// As they have come to be on file, more or less: rows that are neighbours share pages, and a page is written once for all
+    /// of a commit.
+    fn in_order_of_rows(&self, marked: BTreeMap<AgentId, Parts>) -> Vec<(AgentId, Parts)> {
+        let mut marked: Vec<_> = marked.into_iter().collect();
+        let entries = self.read();
+        marked.sort_by_cached_key(|(id, _)| entries.get(id).map_or(0, |entry| entry.enrolled_at));
+        marked
+    }
+
+    /// They could not be written; what has changed meanwhile is marked too.
+    fn put_back(&self, batch: &[(AgentId, Parts)]) {
+        let mut dirty = self.lock_dirty();
+        for (id, parts) in batch {
+            *dirty.entry(*id).or_default() |= *parts;
         }
     }
 
     async fn write_batch(
         &self,
-        batch: &BTreeSet<AgentId>,
+        batch: &[(AgentId, Parts)],
         transitions: &[Transition],
         notices: &[EventRow],
         first_uses: &[FirstUse],
@@ -144,11 +159,12 @@ impl Agents {
         let now = clock::now();
         let mut rows: Vec<AgentUpdate> = {
             let entries = self.read();
-            batch.iter().filter_map(|id| entries.get(id)).map(to_update).collect()
+            let update = |(id, parts): &(AgentId, Parts)| entries.get(id).map(|entry| parts.of(entry));
+            batch.iter().filter_map(update).collect()
         };
         let changes: Vec<_> = rows
             .iter()
-            .map(|row| (ChangeKind::Agent, row.id.clone(), Op::Put))
+            .map(|row| (ChangeKind::Agent, row.id.to_string(), Op::Put))
             .collect();
         let events: Vec<EventRow> = transitions
             .iter()
@@ -167,15 +183,16 @@ impl Agents {
         for (index, row) in rows.iter_mut().enumerate() {
             row.revision = first + index as i64;
         }
-        tx.agent_update_all(&rows).await?;
+        let revisions: Vec<_> = rows.iter().map(|row| (row.id, row.revision)).collect();
+        tx.agent_update_all(rows).await?;
         tx.event_insert_all(&events).await?;
         tx.agent_certificate_first_use_all(first_uses).await?;
         tx.commit().await?;
         {
             let mut entries = self.write();
-            for row in &rows {
-                if let Some(entry) = row.id.parse().ok().and_then(|id: AgentId| entries.get_mut(&id)) {
-                    entry.revision = row.revision;
+            for (id, revision) in revisions {
+                if let Some(entry) = entries.get_mut(&id) {
+                    entry.revision = revision;
                 }
             }
         }
@@ -203,20 +220,5 @@ fn review(entry: &Entry, rules: Rules, now: Micros) -> Option<(AgentStatus, &'st
     (status != entry.status).then_some((status, reason))
 }
 
-fn to_update(entry: &Entry) -> AgentUpdate {
-    AgentUpdate {
-        id: entry.id.to_string(),
-        status: status_name(entry.status),
-        status_reason: entry.status_reason.clone(),
-        status_since: entry.status_since,
-        last_seen: entry.last_seen,
-        version: entry.version.clone(),
-        agent_labels: labels_to_json(&entry.agent_labels),
-        facts: labels_to_json(&entry.facts),
-        warnings: serde_json::json!(entry.warnings).to_string(),
-        policy_status: entry.policy_status.encode_to_vec(),
-        fingerprint: entry.machines.to_json(),
-        bundle_version: entry.bundle_version,
-        revision: entry.revision,
-    }
-}
+#[cfg(test)]
+mod tests;

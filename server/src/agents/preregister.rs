@@ -4,6 +4,7 @@ use muster_proto::{ids::AgentId, v1::AgentStatus};
 
 use super::{Agents, Entry, Error, Labels, entry};
 use crate::{
+    access::{labels, rights::RightsOfAll, scope::Scopes},
     clock::Micros,
     events::Event,
     store::{ChangeKind, NewAgent, Op},
@@ -23,16 +24,32 @@ pub struct Preregistration {
 }
 
 impl Agents {
-    /// Durable when it returns.
-    pub async fn preregister(&self, wanted: Preregistration, by: &str, now: Micros) -> Result<Entry, Error> {
+    /// For somebody who reaches this. Durable when it returns.
+    pub async fn preregister(
+        &self,
+        wanted: Preregistration,
+        scopes: &Scopes,
+        rights: &RightsOfAll,
+        by: &str,
+        now: Micros,
+    ) -> Result<Entry, Error> {
         let Preregistration { id, name, labels, .. } = wanted;
         let _writing = self.writing.lock().await;
         let old = self.get(id);
         match &old {
+            Some(old) if !old.is_in(scopes) => return Err(Error::Taken(id)),
+            // Which labels it had nobody knows any longer.
+            None if self.is_deleted(id) && !scopes.is_all() => return Err(Error::Taken(id)),
             Some(old) if !old.preregistered && !wanted.adopt => return Err(Error::AlreadyEnrolled(id)),
             None if self.is_deleted(id) && !wanted.revive => return Err(Error::Deleted(id)),
             _ => {}
         }
+        let before = old.as_ref().map(Entry::authoritative_map).unwrap_or_default();
+        let after = match &old {
+            Some(old) => old.authoritative_with(&labels),
+            None => labels.clone(),
+        };
+        labels::check(scopes, rights, &before, &after).map_err(Error::Labels)?;
         // An agent that has enrolled has a name, and keeps it when none is given.
         let name = match &old {
             Some(old) if name.is_empty() && old.status != AgentStatus::Expected => old.name.clone(),

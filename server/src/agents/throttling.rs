@@ -3,7 +3,7 @@
 use muster_proto::{ids::AgentId, v1::EventSeverity};
 use tracing::warn;
 
-use super::{Agents, Entry};
+use super::{Agents, Entry, Parts};
 use crate::{
     clock::{self, HOUR, Micros},
     events::Event,
@@ -26,7 +26,7 @@ impl Agents {
             );
             let event = Event::new("AGENT_THROTTLED", Some(id), message, now);
             notice = Some(event.severity(EventSeverity::Warning).with("lane", lane).into_row());
-            true
+            Parts::SHOWN
         });
         self.notices(notice);
     }

@@ -6,20 +6,23 @@ use muster_proto::{
     ids::AgentId,
     selector::Selector,
     v1::{
-        self, CheckState, Freshness, GetAgentRequest, GetAgentResponse, Lane, ListAgentsRequest, ListAgentsResponse,
-        PolicyOutcome, UpdateAgentLabelsRequest, UpdateAgentLabelsResponse, WatchAgentsRequest, WatchAgentsResponse,
-        WatchEventType, agent_service_server::AgentService,
+        self, AgentStatus, CheckState, Freshness, GetAgentRequest, GetAgentResponse, LabelSource, Lane,
+        ListAgentsRequest, ListAgentsResponse, PolicyOutcome, UpdateAgentLabelsRequest, UpdateAgentLabelsResponse,
+        WatchAgentsRequest, WatchAgentsResponse, WatchEventType, agent_service_server::AgentService,
     },
 };
 use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::{
-    Api, paging,
+    Api,
+    mask::Mask,
+    paging,
     problem::{self, context, status},
     watch::{Events, Watch},
 };
 use crate::{
+    access::{OpCtx, labels, scope::Scopes},
     agents::{Agents, Entry, OnClone},
     clock::{self, Micros, to_duration, to_optional_timestamp, to_span, to_timestamp},
     controllers::Controller,
@@ -36,30 +39,32 @@ impl AgentService for Api {
         let ctx = context(&request)?;
         let request = request.into_inner();
         let selector = problem::selector(&ctx, &request.selector)?;
+        let mask = Mask::of::<v1::Agent>(request.read_mask.as_ref()).map_err(|error| status(&ctx, error))?;
         let size = paging::size(request.page_size, 500, 1_000).map_err(|error| status(&ctx, error))?;
         // The revision first: what is read after it is at least that new.
         let revision = self.changes.revision();
-        let mut keys: Vec<(String, AgentId)> = Vec::new();
-        let mut fleet_size = 0;
-        self.agents.each(|entry| {
-            fleet_size += 1;
-            if entry.matches(&selector) {
-                keys.push((entry.name.clone(), entry.id));
-            }
-        });
-        keys.sort();
-        let total_size = count(keys.len());
-        let write = |key: &(String, AgentId)| format!("{} {}", key.1, key.0);
         let read = |token: &str| {
             let (id, name) = token.split_once(' ')?;
             Some((name.to_owned(), id.parse().ok()?))
         };
-        let (keys, next_page_token) = paging::page(keys, size, &request.page_token, Clone::clone, write, read)
-            .map_err(|error| status(&ctx, error))?;
+        let mut page = paging::First::after(&request.page_token, size, read).map_err(|error| status(&ctx, error))?;
+        let (mut fleet_size, mut total_size) = (0, 0);
+        let scopes = ctx.scopes();
+        self.agents.each(|entry| {
+            if !entry.is_in(&scopes) {
+                return;
+            }
+            fleet_size += 1;
+            if entry.matches(&selector) {
+                total_size += 1;
+                page.offer((entry.name.as_str(), entry.id), |(name, id)| (name.to_owned(), id));
+            }
+        });
+        let (keys, next_page_token) = page.end(|(name, id): &(String, AgentId)| format!("{id} {name}"));
         let view = Viewer::of(self, clock::now());
         let items = keys
             .into_iter()
-            .filter_map(|(_, id)| Some(view.agent(&self.agents.get(id)?)))
+            .filter_map(|(_, id)| Some(mask.keep(self.agents.with(id, |entry| view.agent(entry))?)))
             .collect();
         Ok(Response::new(ListAgentsResponse {
             items,
@@ -72,16 +77,20 @@ impl AgentService for Api {
 
     async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<GetAgentResponse>, Status> {
         let ctx = context(&request)?;
+        let request = request.into_inner();
+        let mask = Mask::of::<v1::Agent>(request.read_mask.as_ref()).map_err(|error| status(&ctx, error))?;
         let id = self
             .agents
-            .find(&request.into_inner().agent)
+            .find(&request.agent, &ctx.scopes())
             .map_err(|error| status(&ctx, error))?;
         let entry = self.agents.get(id).ok_or_else(|| status(&ctx, gone(id)))?;
         let mut agent = Viewer::of(self, clock::now()).agent(&entry);
         if let Some(policies) = &mut agent.policies {
             policies.reports = entry.policy_status.policies;
         }
-        Ok(Response::new(GetAgentResponse { agent: Some(agent) }))
+        Ok(Response::new(GetAgentResponse {
+            agent: Some(mask.keep(agent)),
+        }))
     }
 
     type WatchAgentsStream = Events<WatchAgentsResponse>;
@@ -96,6 +105,7 @@ impl AgentService for Api {
         let shown = (request.revision == 0).then(BTreeSet::new);
         let watch = AgentWatch {
             selector,
+            scopes: ctx.scopes(),
             agents: self.agents.clone(),
             policies: self.policies.clone(),
             states: self.states.clone(),
@@ -119,17 +129,27 @@ impl AgentService for Api {
             let text = format!("has {key}, which is also in set");
             return Err(status(&ctx, problem::invalid_field("remove", text)));
         }
-        let id = self.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
+        let id = noted(self, &ctx, &request.agent)?;
         let (agents, links) = (self.agents.clone(), self.links.clone());
+        let (grants, scopes) = (self.grants.clone(), ctx.scopes());
         let change = async move {
+            let may_become = |before: &_, after: &_| labels::check(&scopes, grants.rights(), before, after);
             let entry = agents
-                .update_labels(id, &request.set, &request.remove, clock::now())
+                .update_labels(
+                    id,
+                    &request.set,
+                    &request.remove,
+                    request.revision,
+                    may_become,
+                    clock::now(),
+                )
                 .await?;
             links.nudge(id);
             Ok::<_, crate::agents::Error>(entry)
         };
         let entry = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
         info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "labels changed");
+        ctx.note.after(&audited(&entry));
         let agent = Viewer::of(self, clock::now()).agent(&entry);
         Ok(Response::new(UpdateAgentLabelsResponse { agent: Some(agent) }))
     }
@@ -170,6 +190,37 @@ impl AgentService for Api {
     }
 }
 
+/// The agent that a change is about, with what the audit log keeps of it as it is before.
+pub(super) fn noted(api: &Api, ctx: &OpCtx, text: &str) -> Result<AgentId, Status> {
+    let id = api
+        .agents
+        .find(text, &ctx.scopes())
+        .map_err(|error| status(ctx, error))?;
+    ctx.note.agent(id);
+    if let Some(entry) = api.agents.get(id) {
+        ctx.note.before(&audited(&entry));
+    }
+    Ok(id)
+}
+
+/// What of an agent changes by the hand of operators alone: the audit log has digests of this.
+pub(super) fn audited(entry: &Entry) -> v1::Agent {
+    let mut labels = entry.labels();
+    labels.retain(|label| label.source() != LabelSource::Agent);
+    v1::Agent {
+        id: entry.id.to_string(),
+        name: entry.name.clone(),
+        status: match entry.status {
+            AgentStatus::Revoked => AgentStatus::Revoked.into(),
+            _ => AgentStatus::Unspecified.into(),
+        },
+        labels,
+        readmit_until: to_optional_timestamp(entry.readmit_until),
+        fork_until: to_optional_timestamp(entry.fork_until),
+        ..v1::Agent::default()
+    }
+}
+
 /// An agent as it is now.
 pub(super) fn encode(api: &Api, entry: &Entry) -> v1::Agent {
     Viewer::of(api, clock::now()).agent(entry)
@@ -202,7 +253,7 @@ impl<'a> Viewer<'a> {
     }
 
     pub(super) fn agent(&self, entry: &Entry) -> v1::Agent {
-        let set = self.compiled.set_for(|key| entry.value(key));
+        let set = self.compiled.set_for(entry);
         let views = self.states.views(entry, &self.compiled, self.now);
         let stalled = entry
             .connection
@@ -307,6 +358,7 @@ fn problems(views: &[View]) -> v1::AgentProblems {
 
 struct AgentWatch {
     selector: Selector,
+    scopes: Scopes,
     agents: Arc<Agents>,
     policies: Arc<Policies>,
     states: Arc<States>,
@@ -316,6 +368,10 @@ struct AgentWatch {
 }
 
 impl AgentWatch {
+    fn takes(&self, entry: &Entry) -> bool {
+        entry.is_in(&self.scopes) && entry.matches(&self.selector)
+    }
+
     fn put(&mut self, entry: &Entry, revision: i64) -> WatchAgentsResponse {
         if let Some(shown) = &mut self.shown {
             shown.insert(entry.id);
@@ -342,7 +398,7 @@ impl Watch for AgentWatch {
         let mut entries = Vec::new();
         let agents = self.agents.clone();
         agents.each(|entry| {
-            if entry.matches(&self.selector) {
+            if self.takes(entry) {
                 entries.push(entry.clone());
             }
         });
@@ -355,7 +411,7 @@ impl Watch for AgentWatch {
             return None;
         }
         let id: AgentId = change.id.parse().ok()?;
-        if let Some(entry) = self.agents.get(id).filter(|entry| entry.matches(&self.selector)) {
+        if let Some(entry) = self.agents.get(id).filter(|entry| self.takes(entry)) {
             return Some(self.put(&entry, change.revision));
         }
         if !self.shown.as_mut().is_none_or(|shown| shown.remove(&id)) {

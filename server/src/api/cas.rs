@@ -38,7 +38,7 @@ impl CaService for Api {
         request: Request<v1::PrepareCaRequest>,
     ) -> Result<Response<v1::PrepareCaResponse>, Status> {
         let ctx = context(&request)?;
-        let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
+        let (cas, by) = (Arc::clone(&self.cas), ctx.user());
         self.change(&ctx, async move { cas.prepare(&by, SystemTime::now()).await })
             .await?;
         Ok(Response::new(v1::PrepareCaResponse {
@@ -51,7 +51,7 @@ impl CaService for Api {
         request: Request<v1::ActivateCaRequest>,
     ) -> Result<Response<v1::ActivateCaResponse>, Status> {
         let ctx = context(&request)?;
-        let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
+        let (cas, by) = (Arc::clone(&self.cas), ctx.user());
         let force = request.into_inner().force;
         self.change(&ctx, async move { cas.activate(force, &by, clock::now()).await })
             .await?;
@@ -62,13 +62,16 @@ impl CaService for Api {
 
     async fn retire_ca(&self, request: Request<v1::RetireCaRequest>) -> Result<Response<v1::RetireCaResponse>, Status> {
         let ctx = context(&request)?;
-        let (cas, by) = (Arc::clone(&self.cas), ctx.user().to_owned());
+        let (cas, by) = (Arc::clone(&self.cas), ctx.user());
         let request = request.into_inner();
         if request.leave_behind.len() > MAX_LEFT_BEHIND {
             let text = format!("must be at most {MAX_LEFT_BEHIND} agents");
             return Err(status(&ctx, invalid_field("leave_behind", text)));
         }
-        let left_behind = request.leave_behind.iter().map(|agent| self.agents.find(agent));
+        let left_behind = request
+            .leave_behind
+            .iter()
+            .map(|agent| self.agents.find(agent, &ctx.scopes()));
         let left_behind: BTreeSet<_> = left_behind
             .collect::<Result<_, _>>()
             .map_err(|error| status(&ctx, error))?;
@@ -86,7 +89,15 @@ impl Api {
         ctx: &OpCtx,
         change: impl Future<Output = Result<(), cas::Error>> + Send + 'static,
     ) -> Result<(), Status> {
-        self.whole(change).await.map_err(|problem| status(ctx, problem))
+        ctx.note.resource("ca", self.pki.trust_domain());
+        if let Ok(before) = self.ca_status(ctx).await {
+            ctx.note.before(&before);
+        }
+        self.whole(change).await.map_err(|problem| status(ctx, problem))?;
+        if let Ok(after) = self.ca_status(ctx).await {
+            ctx.note.after(&after);
+        }
+        Ok(())
     }
 
     async fn ca_status(&self, ctx: &OpCtx) -> Result<v1::CaStatus, Status> {

@@ -20,6 +20,9 @@ use crate::{
     store::{CertificateFilter, CertificateRow},
 };
 
+/// Certificates that are looked through for one page of a caller who may see few of them.
+const LOOKED_THROUGH: usize = 20_000;
+
 #[tonic::async_trait]
 impl CertificateService for Api {
     async fn list_certificates(
@@ -32,7 +35,10 @@ impl CertificateService for Api {
         let now = clock::now();
         let agent_id = match request.agent.as_str() {
             "" => String::new(),
-            text => self.agents.find(text).map_err(|error| status(&ctx, error))?.to_string(),
+            text => {
+                let id = self.agents.find(text, &ctx.scopes());
+                id.map_err(|error| status(&ctx, error))?.to_string()
+            }
         };
         let after = match request.page_token.as_str() {
             "" => None,
@@ -42,26 +48,38 @@ impl CertificateService for Api {
                 Some((at.parse().map_err(|_| wrong())?, serial.to_owned()))
             }
         };
-        let filter = CertificateFilter {
+        let mut filter = CertificateFilter {
             agent_id,
             live_at: (!request.show_ended).then_some(now),
             after,
             limit: size as i64 + 1,
         };
         let revision = self.changes.revision();
-        let mut rows = self
-            .db
-            .agent_certificate_list(&filter)
-            .await
-            .map_err(|error| status(&ctx, crate::agents::Error::from(error)))?;
-        let has_more = rows.len() > size;
-        rows.truncate(size);
-        let next_page_token = match rows.last() {
-            Some(last) if has_more => format!("{}-{}", last.created_at, last.serial),
-            _ => String::new(),
-        };
+        let scopes = ctx.scopes();
+        let (mut items, mut looked_through, mut next_page_token) = (Vec::new(), 0, String::new());
+        'pages: loop {
+            let rows = self.db.agent_certificate_list(&filter).await;
+            let rows = rows.map_err(|error| status(&ctx, error))?;
+            let is_last = rows.len() <= size;
+            for row in rows {
+                if items.len() == size || looked_through == LOOKED_THROUGH {
+                    next_page_token = filter
+                        .after
+                        .map(|(at, serial)| format!("{at}-{serial}"))
+                        .unwrap_or_default();
+                    break 'pages;
+                }
+                (filter.after, looked_through) = (Some((row.created_at, row.serial.clone())), looked_through + 1);
+                if self.reaches(&scopes, &row.agent_id) {
+                    items.push(encode(self, &row, now));
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
         Ok(Response::new(v1::ListCertificatesResponse {
-            items: rows.iter().map(|row| encode(self, row, now)).collect(),
+            items,
             revision,
             next_page_token,
         }))
@@ -75,7 +93,21 @@ impl CertificateService for Api {
         let request = request.into_inner();
         let reason = revocation::reason(request.reason).map_err(|problem| status(&ctx, problem))?;
         let serial = request.serial.to_ascii_lowercase();
-        let (fleet, by) = (self.fleet.clone(), ctx.user().to_owned());
+        let unknown = || {
+            let text = format!("there is no certificate {serial}");
+            status(&ctx, Problem::new(Code::NotFound, ErrorReason::NotFound, text))
+        };
+        ctx.note.resource("certificate", &serial);
+        let found = self.db.agent_certificate_get(&serial).await;
+        let found = found.map_err(|error| status(&ctx, error))?;
+        let found = found
+            .filter(|row| self.reaches(&ctx.scopes(), &row.agent_id))
+            .ok_or_else(unknown)?;
+        if let Ok(id) = found.agent_id.parse() {
+            ctx.note.of_agent(id);
+        }
+        ctx.note.before(&encode(self, &found, clock::now()));
+        let (fleet, by) = (self.fleet.clone(), ctx.user());
         let wanted = serial.clone();
         let change = async move {
             let ending = Ending {
@@ -85,18 +117,17 @@ impl CertificateService for Api {
             fleet.revoke_certificate(&wanted, ending, clock::now()).await
         };
         let row = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
-        let Some(row) = row else {
-            let text = format!("there is no certificate {serial}");
-            return Err(status(&ctx, Problem::new(Code::NotFound, ErrorReason::NotFound, text)));
-        };
+        let row = row.ok_or_else(unknown)?;
         info!(
             serial,
             user = ctx.user(),
             request.id = ctx.request_id,
             "certificate revoked"
         );
+        let certificate = encode(self, &row, clock::now());
+        ctx.note.after(&certificate);
         Ok(Response::new(v1::RevokeCertificateResponse {
-            certificate: Some(encode(self, &row, clock::now())),
+            certificate: Some(certificate),
         }))
     }
 }

@@ -43,7 +43,8 @@ impl ControllerService for Api {
     ) -> Result<Response<v1::DrainControllerResponse>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
-        let (controller, by) = (Arc::clone(&self.controller), ctx.user().to_owned());
+        let (controller, by) = (Arc::clone(&self.controller), ctx.user());
+        ctx.note.resource("controller", &self.controller.about.name);
         if request.cancel {
             let cancel = async move {
                 controller.cancel_drain(&by, clock::now()).await;

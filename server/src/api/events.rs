@@ -4,16 +4,20 @@ use muster_proto::v1::{self, event_service_server::EventService};
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, paging,
-    problem::{context, invalid_field, status},
+    Api, history,
+    mask::Mask,
+    paging,
+    problem::{context, invalid_field, moment, status},
 };
 use crate::{
     arrival,
-    clock::{self, to_optional_timestamp},
+    clock::to_optional_timestamp,
     store::{EventFilter, EventRow},
 };
 
 const MAX_REASONS: usize = 32;
+/// Events that are looked through for one page of a caller who may see few of them.
+const LOOKED_THROUGH: usize = 20_000;
 
 #[tonic::async_trait]
 impl EventService for Api {
@@ -23,6 +27,7 @@ impl EventService for Api {
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
+        let mask = Mask::of::<v1::Event>(request.read_mask.as_ref()).map_err(|problem| status(&ctx, problem))?;
         let size = paging::size(request.page_size, 100, 1_000).map_err(|problem| status(&ctx, problem))?;
         if request.reasons.len() > MAX_REASONS {
             let text = format!("has more than {MAX_REASONS}");
@@ -30,14 +35,9 @@ impl EventService for Api {
         }
         let agent_id = match request.agent.as_str() {
             "" => String::new(),
-            // Those of an agent that is gone can be found by its id.
-            text => match self.agents.find(text) {
-                Ok(id) => id.to_string(),
-                Err(error) => match text.parse::<muster_proto::ids::AgentId>() {
-                    Ok(id) => id.to_string(),
-                    Err(_) => return Err(status(&ctx, error)),
-                },
-            },
+            text => history::find_or_gone(self, text, &ctx.scopes())
+                .map_err(|problem| status(&ctx, problem))?
+                .to_string(),
         };
         let skip = match request.page_token.as_str() {
             "" => 0,
@@ -47,37 +47,36 @@ impl EventService for Api {
                 .filter(|skip| *skip >= 0)
                 .ok_or_else(|| status(&ctx, invalid_field("page_token", "is not one that a list has returned")))?,
         };
-        let moment = |field, time: Option<prost_types::Timestamp>| match time {
-            None => Ok(None),
-            Some(time) => std::time::SystemTime::try_from(time)
-                .map(|time| Some(clock::from_system(time)))
-                .map_err(|_| status(&ctx, invalid_field(field, "is not a time"))),
-        };
-        let filter = EventFilter {
+        let time = |field, time, default| moment(field, time, default).map_err(|problem| status(&ctx, problem));
+        let mut filter = EventFilter {
             agent_id,
             min_severity: i64::from(request.min_severity),
-            since: moment("since", request.since)?.unwrap_or(i64::MIN),
-            until: moment("until", request.until)?.unwrap_or(i64::MAX),
+            since: time("since", request.since, i64::MIN)?,
+            until: time("until", request.until, i64::MAX)?,
             reasons: request.reasons,
             skip,
             limit: size as i64 + 1,
         };
-        let mut rows = self
-            .db
-            .event_list(&filter)
-            .await
-            .map_err(|error| status(&ctx, crate::agents::Error::from(error)))?;
-        let has_more = rows.len() > size;
-        rows.truncate(size);
-        let next_page_token = if has_more {
-            (skip + size as i64).to_string()
-        } else {
-            String::new()
-        };
-        Ok(Response::new(v1::ListEventsResponse {
-            items: rows.into_iter().map(|row| encode(self, row)).collect(),
-            next_page_token,
-        }))
+        let (mut items, mut looked_through, mut next_page_token) = (Vec::new(), 0, String::new());
+        let scopes = ctx.scopes();
+        'pages: loop {
+            let rows = self.db.event_list(&filter).await.map_err(|error| status(&ctx, error))?;
+            let is_last = rows.len() < filter.limit as usize;
+            for row in rows {
+                if items.len() == size || looked_through == LOOKED_THROUGH {
+                    next_page_token = filter.skip.to_string();
+                    break 'pages;
+                }
+                (filter.skip, looked_through) = (filter.skip + 1, looked_through + 1);
+                if self.reaches(&scopes, &row.agent_id) {
+                    items.push(mask.keep(encode(self, row)));
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(Response::new(v1::ListEventsResponse { items, next_page_token }))
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::info;
 
 use super::{
     Api,
-    agents::Viewer,
+    agents::{self, Viewer},
     problem::{self, context, status},
 };
 use crate::{
@@ -101,12 +101,13 @@ pub(super) async fn fork_agent(
                 )
             })?,
     };
-    let id = api.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
+    let id = agents::noted(api, &ctx, &request.agent)?;
     let forks = Arc::clone(&api.forks);
     let entry = api
         .whole(async move { forks.open_window(id, clock::from_duration(window), clock::now()).await })
         .await
         .map_err(|problem| status(&ctx, problem))?;
+    ctx.note.after(&agents::audited(&entry));
     info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "copies of the agent may fork");
     let agent = Viewer::of(api, clock::now()).agent(&entry);
     Ok(Response::new(v1::ForkAgentResponse { agent: Some(agent) }))

@@ -10,11 +10,12 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, paging,
-    problem::{context, internal, invalid_field, selector, status},
+    problem::{context, internal, invalid_field, moment, selector, status},
 };
 use crate::{
+    access::scope::Scopes,
     arrival,
-    clock::{self, to_optional_timestamp},
+    clock::to_optional_timestamp,
     history::{self, Place, Wanted},
     store::{AgentUsage, ResultRow},
 };
@@ -26,7 +27,7 @@ impl HistoryService for Api {
         request: Request<v1::ListResultsRequest>,
     ) -> Result<Response<v1::ListResultsResponse>, Status> {
         let ctx = context(&request)?;
-        let wanted = wanted(self, request.into_inner()).map_err(|problem| status(&ctx, problem))?;
+        let wanted = wanted(self, request.into_inner(), &ctx.scopes()).map_err(|problem| status(&ctx, problem))?;
         let name = self.agents.with(wanted.agent, |entry| entry.name.clone());
         let name = name.unwrap_or_default();
         let (rows, next) = history::results(&self.db, wanted)
@@ -48,8 +49,9 @@ impl HistoryService for Api {
         let selector = selector(&ctx, &request.selector)?;
         let size = paging::size(request.page_size, 200, 1_000).map_err(|error| status(&ctx, error))?;
         let mut agents: Vec<(AgentId, String)> = Vec::new();
+        let scopes = ctx.scopes();
         self.agents.each(|entry| {
-            if entry.matches(&selector) {
+            if entry.is_in(&scopes) && entry.matches(&selector) {
                 agents.push((entry.id, entry.name.clone()));
             }
         });
@@ -77,26 +79,16 @@ impl HistoryService for Api {
     }
 }
 
-fn wanted(api: &Api, request: v1::ListResultsRequest) -> Result<Wanted, Problem> {
+fn wanted(api: &Api, request: v1::ListResultsRequest, scopes: &Scopes) -> Result<Wanted, Problem> {
     if request.agent.is_empty() {
         return Err(invalid_field("agent", "is missing: the name or the UUID of one agent"));
     }
-    let agent = match api.agents.find(&request.agent) {
-        Ok(id) => id,
-        // Those of an agent that is gone can be found by its id.
-        Err(error) => request.agent.parse::<AgentId>().map_err(|_| Problem::from(error))?,
-    };
+    let agent = find_or_gone(api, &request.agent, scopes)?;
     let after = match request.page_token.as_str() {
         "" => None,
         token => {
             Some(Place::read(token).ok_or_else(|| invalid_field("page_token", "is not one that a list has returned"))?)
         }
-    };
-    let moment = |field, time: Option<prost_types::Timestamp>, default| match time {
-        None => Ok(default),
-        Some(time) => std::time::SystemTime::try_from(time)
-            .map(clock::from_system)
-            .map_err(|_| invalid_field(field, "is not a time")),
     };
     Ok(Wanted {
         agent,
@@ -105,6 +97,15 @@ fn wanted(api: &Api, request: v1::ListResultsRequest) -> Result<Wanted, Problem>
         until: moment("until", request.until, i64::MAX)?,
         after,
         size: paging::size(request.page_size, 100, 1_000)?,
+    })
+}
+
+/// As `Agents::find`. What is on file of an agent that is gone can be found by its id, by who has no scope: which labels it had
+/// nobody knows any longer.
+pub(super) fn find_or_gone(api: &Api, text: &str, scopes: &Scopes) -> Result<AgentId, Problem> {
+    api.agents.find(text, scopes).or_else(|error| {
+        let id = text.parse::<AgentId>().ok().filter(|_| scopes.is_all());
+        id.ok_or_else(|| Problem::from(error))
     })
 }
 

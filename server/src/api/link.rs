@@ -6,13 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_channel::mpsc;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use muster_proto::{
     error::{ErrorReason, Problem},
     v1::{ConnectRequest, ConnectResponse, link_service_server::LinkService},
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::info;
 
@@ -89,7 +88,7 @@ impl LinkService for Api {
                 connection.close();
             }
         }));
-        let frames = ReceiverStream::new(frames).filter_map(move |frame| {
+        let frames = frames.filter_map(move |frame| {
             ready(match frame {
                 Ok(frame) => Some(Ok(*frame)),
                 Err(close) => to_problem(close).map(|problem| Err(problem::status(&ctx, problem))),

@@ -37,8 +37,9 @@ impl MetricService for Api {
         };
         let revision = self.changes.revision();
         let mut agents: Vec<Entry> = Vec::new();
+        let scopes = ctx.scopes();
         self.agents.each(|entry| {
-            if entry.matches(&selector) && entry.id.to_string() >= after {
+            if entry.is_in(&scopes) && entry.matches(&selector) && entry.id.to_string() >= after {
                 agents.push(entry.clone());
             }
         });

@@ -11,7 +11,9 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::{
-    Api, paging,
+    Api,
+    mask::Mask,
+    paging,
     problem::{context, invalid_field, status},
 };
 use crate::{
@@ -27,14 +29,16 @@ impl PolicyService for Api {
         request: Request<ApplyPoliciesRequest>,
     ) -> Result<Response<ApplyPoliciesResponse>, Status> {
         let ctx = context(&request)?;
-        let (policies, wanted) = (self.policies.clone(), request.into_inner().policies);
+        let (policies, scopes, wanted) = (self.policies.clone(), ctx.scopes(), request.into_inner().policies);
+        self.note_policies(&ctx, &wanted);
         let applied = self
-            .whole(async move { policies.apply(wanted, clock::now()).await })
+            .whole(async move { policies.apply(wanted, &scopes, clock::now()).await })
             .await
             .map_err(|problem| status(&ctx, problem))?;
         for (policy, action) in applied.iter().filter(|(_, action)| *action != Action::Unchanged) {
             info!(policy = %policy.key, version = policy.version, ?action, user = ctx.user(), request.id = ctx.request_id, "policy applied");
         }
+        ctx.note.after(&audited(applied.iter().map(|(policy, _)| policy)));
         let counts = self.counts(applied.iter().map(|(policy, _)| policy));
         let revision = applied
             .iter()
@@ -58,17 +62,19 @@ impl PolicyService for Api {
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
+        let mask = Mask::of::<v1::Policy>(request.read_mask.as_ref()).map_err(|error| status(&ctx, error))?;
         let key = key(&ctx, request.kind, request.name)?;
         let policy = self
             .policies
             .current()
             .policies
             .get(&key)
+            .filter(|policy| ctx.scopes().has(&policy.scope))
             .cloned()
             .ok_or_else(|| status(&ctx, Error::NotFound(key.clone())))?;
         let counts = self.counts([&policy]);
         Ok(Response::new(GetPolicyResponse {
-            policy: Some(to_policy(&policy, counts.get(&key))),
+            policy: Some(mask.keep(to_policy(&policy, counts.get(&key)))),
         }))
     }
 
@@ -81,10 +87,14 @@ impl PolicyService for Api {
         if !request.kind.is_empty() {
             check_kind(&ctx, &request.kind)?;
         }
+        let mask = Mask::of::<v1::Policy>(request.read_mask.as_ref()).map_err(|error| status(&ctx, error))?;
         let size = paging::size(request.page_size, 500, 1_000).map_err(|error| status(&ctx, error))?;
         let revision = self.changes.revision();
         let compiled: Arc<Compiled> = self.policies.current();
-        let of_kind = |policy: &&Arc<Policy>| request.kind.is_empty() || policy.key.kind == request.kind;
+        let scopes = ctx.scopes();
+        let of_kind = |policy: &&Arc<Policy>| {
+            (request.kind.is_empty() || policy.key.kind == request.kind) && scopes.has(&policy.scope)
+        };
         let all: Vec<Arc<Policy>> = compiled.policies.values().filter(of_kind).cloned().collect();
         let total_size = i32::try_from(all.len()).unwrap_or(i32::MAX);
         let read = |token: &str| {
@@ -101,7 +111,7 @@ impl PolicyService for Api {
         let counts = self.counts(&page);
         let items = page
             .iter()
-            .map(|policy| to_policy(policy, counts.get(&policy.key)))
+            .map(|policy| mask.keep(to_policy(policy, counts.get(&policy.key))))
             .collect();
         Ok(Response::new(ListPoliciesResponse {
             items,
@@ -117,10 +127,14 @@ impl PolicyService for Api {
     ) -> Result<Response<DeletePolicyResponse>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
-        let key = key(&ctx, request.kind, request.name)?;
-        let (policies, gone) = (self.policies.clone(), key.clone());
+        let (key, seen) = (key(&ctx, request.kind, request.name)?, request.revision);
+        let (policies, scopes, gone) = (self.policies.clone(), ctx.scopes(), key.clone());
+        ctx.note.resource("policy", &key);
+        if let Some(before) = self.policies.current().policies.get(&key) {
+            ctx.note.before(&audited([before]));
+        }
         let revision = self
-            .whole(async move { policies.delete(&gone, clock::now()).await })
+            .whole(async move { policies.delete(&gone, seen, &scopes, clock::now()).await })
             .await
             .map_err(|problem| status(&ctx, problem))?;
         info!(policy = %key, user = ctx.user(), request.id = ctx.request_id, "policy deleted");
@@ -129,6 +143,22 @@ impl PolicyService for Api {
 }
 
 impl Api {
+    /// What the audit log keeps of policies as they are before a change.
+    fn note_policies(&self, ctx: &OpCtx, wanted: &[v1::Policy]) {
+        let key = |policy: &v1::Policy| Key {
+            kind: policy.kind.clone(),
+            name: policy.metadata.as_ref().map(|it| it.name.clone()).unwrap_or_default(),
+        };
+        let keys: Vec<Key> = wanted.iter().map(key).collect();
+        let names: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        ctx.note.resource("policy", names.join(","));
+        let current = self.policies.current();
+        let before: Vec<_> = keys.iter().filter_map(|key| current.policies.get(key)).collect();
+        if !before.is_empty() {
+            ctx.note.before(&audited(before));
+        }
+    }
+
     /// How far each of the policies has come in the fleet.
     fn counts<'a>(&self, policies: impl IntoIterator<Item = &'a Arc<Policy>>) -> BTreeMap<Key, PolicyCounts> {
         let mut counts: BTreeMap<Key, PolicyCounts> = BTreeMap::new();
@@ -138,7 +168,7 @@ impl Api {
             .collect();
         let compiled = self.policies.current();
         self.agents.each(|agent| {
-            let set = compiled.set_for(|key| agent.value(key));
+            let set = compiled.set_for(agent);
             for key in versions.keys().filter(|key| set.policies.contains_key(key)) {
                 counts.entry(key.clone()).or_default().assigned += 1;
             }
@@ -177,6 +207,14 @@ fn key(ctx: &OpCtx, kind: String, name: String) -> Result<Key, Status> {
     Ok(Key { kind, name })
 }
 
+/// Without what depends on the fleet.
+fn audited<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>) -> ListPoliciesResponse {
+    ListPoliciesResponse {
+        items: policies.into_iter().map(|policy| to_policy(policy, None)).collect(),
+        ..ListPoliciesResponse::default()
+    }
+}
+
 fn to_policy(policy: &Policy, counts: Option<&PolicyCounts>) -> v1::Policy {
     v1::Policy {
         kind: policy.key.kind.clone(),
@@ -187,6 +225,7 @@ fn to_policy(policy: &Policy, counts: Option<&PolicyCounts>) -> v1::Policy {
             revision: policy.revision,
             create_time: Some(to_timestamp(policy.created_at)),
             update_time: Some(to_timestamp(policy.updated_at)),
+            scope: policy.scope.to_string(),
         }),
         spec: Some(Spec::Check(policy.check.clone())),
         counts: Some(counts.cloned().unwrap_or_default()),

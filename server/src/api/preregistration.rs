@@ -30,7 +30,12 @@ pub(super) async fn preregister_agent(
         let text = "must be without control characters and without blanks at its ends, and not too long";
         return Err(status(&ctx, invalid_field("name", text)));
     }
-    let (inventory, links, by) = (Arc::clone(&api.agents), Arc::clone(&api.links), ctx.user().to_owned());
+    ctx.note.agent(id);
+    if let Some(before) = api.agents.get(id).filter(|entry| entry.is_in(&ctx.scopes())) {
+        ctx.note.before(&agents::audited(&before));
+    }
+    let (inventory, links) = (Arc::clone(&api.agents), Arc::clone(&api.links));
+    let (grants, scopes, by) = (Arc::clone(&api.grants), ctx.scopes(), ctx.user());
     let wanted = Preregistration {
         id,
         name: request.name,
@@ -39,11 +44,14 @@ pub(super) async fn preregister_agent(
         revive: request.revive,
     };
     let change = async move {
-        let entry = inventory.preregister(wanted, &by, clock::now()).await?;
+        let entry = inventory
+            .preregister(wanted, &scopes, grants.rights(), &by, clock::now())
+            .await?;
         links.nudge(id);
         Ok::<_, crate::agents::Error>(entry)
     };
     let entry = api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+    ctx.note.after(&agents::audited(&entry));
     info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent pre-registered");
     Ok(Response::new(v1::PreregisterAgentResponse {
         agent: Some(agents::encode(api, &entry)),

@@ -11,10 +11,12 @@ use tonic::{Code, Status};
 use tracing::error;
 
 use crate::{
-    access::OpCtx,
-    agents, cas, changes, clock, clones, controllers,
+    access::{Distrust, OpCtx, scope::Unclear},
+    agents, api_keys, cas, changes,
+    clock::{self, Micros},
+    clones, controllers,
     enroll::{self, matching::Mismatch},
-    pki, policies,
+    grants, idempotency, pki, policies,
     renewal::{self, Refusal},
     store, tokens, users,
 };
@@ -55,6 +57,14 @@ pub fn invalid_field(field: &str, text: impl Into<String>) -> Problem {
     Problem::invalid_fields(vec![FieldViolation::new(field, text)])
 }
 
+/// A time of a request.
+pub fn moment(field: &str, time: Option<prost_types::Timestamp>, default: Micros) -> Result<Micros, Problem> {
+    let Some(time) = time else { return Ok(default) };
+    std::time::SystemTime::try_from(time)
+        .map(clock::from_system)
+        .map_err(|_| invalid_field(field, "is not a time"))
+}
+
 pub fn csr_refused(error: &csr::Error) -> Problem {
     Problem::new(
         Code::InvalidArgument,
@@ -90,6 +100,13 @@ fn of_store(error: &store::Error) -> Problem {
             Code::ResourceExhausted,
             ErrorReason::DiskFull,
             "the controller's disk has no room for this, and nothing was changed",
+        );
+    }
+    if error.is_about_data() {
+        return Problem::new(
+            Code::InvalidArgument,
+            ErrorReason::InvalidField,
+            "the database does not take what the request holds, such as a text with a NUL in it",
         );
     }
     Problem::new(
@@ -136,6 +153,13 @@ impl From<agents::Error> for Problem {
                 ErrorReason::AgentPreregistered,
                 format!("agent {id} has never enrolled; it has no certificate to renew"),
             ),
+            agents::Error::Taken(id) => Problem::new(
+                Code::AlreadyExists,
+                ErrorReason::AlreadyExists,
+                format!("the id {id} is taken; choose another"),
+            ),
+            agents::Error::Conflict { seen, is } => conflict(seen, is),
+            agents::Error::Labels(refusal) => refusal.into(),
             agents::Error::Store(error) => of_store(&error),
         }
     }
@@ -205,6 +229,21 @@ impl From<policies::Error> for Problem {
                 ErrorReason::NotFound,
                 format!("there is no policy {key}"),
             ),
+            policies::Error::Taken(key) => Problem::new(
+                Code::AlreadyExists,
+                ErrorReason::AlreadyExists,
+                format!("the name {key} is taken by a policy of another scope; choose another"),
+            ),
+            policies::Error::Scope(key, Unclear::Several) => invalid_field(
+                "metadata.scope",
+                format!("is missing for {key}: the caller has several scopes; `musterctl whoami` shows them"),
+            ),
+            policies::Error::Scope(key, Unclear::Foreign) => Problem::new(
+                Code::PermissionDenied,
+                ErrorReason::OutOfScope,
+                format!("{key} cannot be made in, or moved to, that scope; `musterctl whoami` shows the caller's"),
+            ),
+            policies::Error::Conflict { key, seen, is } => conflict(seen, is).with_metadata("policy", key.to_string()),
             policies::Error::Store(error) => of_store(&error),
         }
     }
@@ -216,7 +255,23 @@ impl From<tokens::Error> for Problem {
             tokens::Error::Invalid(fields) => Problem::invalid_fields(fields),
             tokens::Error::Refused => token_refused(),
             tokens::Error::Random(error) => internal(&error),
+            tokens::Error::Once(error) => error.into(),
+            tokens::Error::Conflict { seen, is } => conflict(seen, is),
             tokens::Error::Store(error) => of_store(&error),
+        }
+    }
+}
+
+impl From<idempotency::Error> for Problem {
+    fn from(error: idempotency::Error) -> Self {
+        match error {
+            idempotency::Error::Reused(key) => Problem::new(
+                Code::AlreadyExists,
+                ErrorReason::IdempotencyKeyReused,
+                format!("the idempotency key {key:?} belongs to another request; take a new one"),
+            ),
+            idempotency::Error::Derive(error) => internal(&error),
+            idempotency::Error::Store(error) => of_store(&error),
         }
     }
 }
@@ -255,9 +310,80 @@ impl From<users::Error> for Problem {
                      `muster-server admin create NAME` on the controller's host"
                 ),
             ),
+            users::Error::Escalation(permission) => escalation(permission),
+            users::Error::Missing(permission) => Problem::new(
+                Code::PermissionDenied,
+                ErrorReason::PermissionMissing,
+                format!(
+                    "the caller has no role that gives the permission {permission}, which it takes for another user"
+                ),
+            )
+            .with_metadata("permission", permission),
             users::Error::CallerRevoked => caller_revoked(),
             users::Error::Pki(error) => internal(&error),
             users::Error::Store(error) => of_store(&error),
+        }
+    }
+}
+
+impl From<grants::Error> for Problem {
+    fn from(error: grants::Error) -> Self {
+        let refused = |reason, text: String| Problem::new(Code::FailedPrecondition, reason, text);
+        match error {
+            grants::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            grants::Error::NoRole(name) => {
+                let text = format!("there is no role {name}");
+                Problem::new(Code::NotFound, ErrorReason::NotFound, text)
+            }
+            grants::Error::NoGrant(id) => {
+                let text = format!("there is no grant {id}");
+                Problem::new(Code::NotFound, ErrorReason::NotFound, text)
+            }
+            grants::Error::NoSubject(subject) => {
+                let text = format!("there is no {subject}, or it is revoked");
+                Problem::new(Code::NotFound, ErrorReason::NotFound, text)
+            }
+            grants::Error::Exists(name) => {
+                let text = format!("there is a role {name} already; to change it: musterctl role update {name}");
+                Problem::new(Code::AlreadyExists, ErrorReason::AlreadyExists, text)
+            }
+            grants::Error::BuiltIn(name) => refused(
+                ErrorReason::BuiltIn,
+                format!("role {name} is built in and stays as it is; make one of another name"),
+            ),
+            grants::Error::InUse { name, count } => refused(
+                ErrorReason::InUse,
+                format!("role {name} is granted {count} times: musterctl grant list --role {name}"),
+            )
+            .with_metadata("count", count.to_string()),
+            grants::Error::Escalation(permission) => escalation(permission),
+            grants::Error::Once(error) => error.into(),
+            grants::Error::Conflict { seen, is } => conflict(seen, is),
+            grants::Error::LastAdmin => refused(
+                ErrorReason::LastAdmin,
+                "nobody else may do everything; grant the role admin to another user first, or make one with \
+                 `muster-server admin create NAME` on the controller's host"
+                    .to_owned(),
+            ),
+            grants::Error::CallerRevoked => caller_revoked(),
+            grants::Error::Users(error) => error.into(),
+            grants::Error::Store(error) => of_store(&error),
+        }
+    }
+}
+
+impl From<api_keys::Error> for Problem {
+    fn from(error: api_keys::Error) -> Self {
+        match error {
+            api_keys::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            api_keys::Error::NotFound(id) => {
+                let text = format!("there is no API key {id}");
+                Problem::new(Code::NotFound, ErrorReason::NotFound, text)
+            }
+            api_keys::Error::Random(error) => internal(&error),
+            api_keys::Error::Once(error) => error.into(),
+            api_keys::Error::Grant(error) => error.into(),
+            api_keys::Error::Store(error) => of_store(&error),
         }
     }
 }
@@ -289,6 +415,13 @@ impl From<enroll::Error> for Problem {
                         ErrorReason::AgentPreregistered,
                         format!(
                             "agent {id} is pre-registered with the label {key}, which the token does not grant; it needs a token that does, or one that is bound to it; the token was not used up"
+                        ),
+                    ),
+                    Mismatch::OutOfScope => (
+                        Code::PermissionDenied,
+                        ErrorReason::OutOfScope,
+                        format!(
+                            "the token is of somebody whose scope agent {id} is not in, or would leave with its labels; the token was not used up"
                         ),
                     ),
                 };
@@ -351,6 +484,27 @@ impl From<store::Error> for Problem {
     }
 }
 
+/// Nobody gives, or gets, what it does not have.
+fn escalation(permission: &str) -> Problem {
+    Problem::new(
+        Code::PermissionDenied,
+        ErrorReason::Escalation,
+        format!("this would give the permission {permission}, which the caller does not have for everything"),
+    )
+    .with_metadata("permission", permission)
+}
+
+/// The resource has changed since the caller saw it.
+pub fn conflict(seen: i64, is: i64) -> Problem {
+    Problem::new(
+        Code::Aborted,
+        ErrorReason::Conflict,
+        format!("it has changed since: its revision is {is}, and the request was made for {seen}; read it again"),
+    )
+    .with_metadata("seen_revision", seen.to_string())
+    .with_metadata("revision", is.to_string())
+}
+
 fn token_refused() -> Problem {
     Problem::new(
         Code::Unauthenticated,
@@ -364,8 +518,20 @@ pub fn caller_revoked() -> Problem {
     Problem::new(
         Code::Unauthenticated,
         ErrorReason::CertificateRevoked,
-        "the trust in this certificate has ended",
+        "the trust in this certificate or key has ended",
     )
+}
+
+/// To somebody whose call is under way.
+pub fn distrusted(why: Distrust) -> Problem {
+    match why {
+        Distrust::Ended => caller_revoked(),
+        Distrust::OtherRights => Problem::new(
+            Code::Unavailable,
+            ErrorReason::RightsChanged,
+            "what this caller may do has changed; call again",
+        ),
+    }
 }
 
 pub fn shutting_down() -> Problem {

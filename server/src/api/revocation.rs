@@ -27,8 +27,8 @@ pub(super) async fn revoke_agent(
     let ctx = context(&request)?;
     let request = request.into_inner();
     let reason = reason(request.reason).map_err(|problem| status(&ctx, problem))?;
-    let id = api.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
-    let (fleet, by) = (api.fleet.clone(), ctx.user().to_owned());
+    let id = agents::noted(api, &ctx, &request.agent)?;
+    let (fleet, by) = (api.fleet.clone(), ctx.user());
     let change = async move {
         let ending = Ending {
             by: &by,
@@ -37,6 +37,7 @@ pub(super) async fn revoke_agent(
         fleet.revoke(id, ending, clock::now()).await
     };
     let entry = api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+    ctx.note.after(&agents::audited(&entry));
     info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent revoked");
     Ok(Response::new(v1::RevokeAgentResponse {
         agent: Some(agents::encode(api, &entry)),
@@ -48,14 +49,12 @@ pub(super) async fn delete_agent(
     request: Request<v1::DeleteAgentRequest>,
 ) -> Result<Response<v1::DeleteAgentResponse>, Status> {
     let ctx = context(&request)?;
-    let id = api
-        .agents
-        .find(&request.into_inner().agent)
-        .map_err(|error| status(&ctx, error))?;
-    let (fleet, by) = (api.fleet.clone(), ctx.user().to_owned());
+    let request = request.into_inner();
+    let id = agents::noted(api, &ctx, &request.agent)?;
+    let (fleet, by) = (api.fleet.clone(), ctx.user());
     let change = async move {
         let ending = Ending { by: &by, reason: "" };
-        fleet.delete(id, ending, clock::now()).await
+        fleet.delete(id, request.revision, ending, clock::now()).await
     };
     api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
     info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent deleted");
@@ -69,13 +68,14 @@ pub(super) async fn readmit_agent(
     let ctx = context(&request)?;
     let request = request.into_inner();
     let window = window(request.window, READMIT_WINDOW).map_err(|problem| status(&ctx, problem))?;
-    let id = api.agents.find(&request.agent).map_err(|error| status(&ctx, error))?;
-    let (agents, by) = (Arc::clone(&api.agents), ctx.user().to_owned());
+    let id = agents::noted(api, &ctx, &request.agent)?;
+    let (agents, by) = (Arc::clone(&api.agents), ctx.user());
     let change = async move {
         let now = clock::now();
         agents.readmit(id, now.saturating_add(window), &by, now).await
     };
     let entry = api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+    ctx.note.after(&agents::audited(&entry));
     info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent readmitted");
     Ok(Response::new(v1::ReadmitAgentResponse {
         agent: Some(agents::encode(api, &entry)),

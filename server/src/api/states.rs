@@ -13,12 +13,14 @@ use muster_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, paging,
+    Api,
+    mask::Mask,
+    paging,
     problem::{self, context, status},
     watch::{Events, Watch},
 };
 use crate::{
-    access::OpCtx,
+    access::{OpCtx, scope::Scopes},
     agents::{Agents, Entry},
     arrival,
     clock::{self, to_optional_timestamp},
@@ -43,6 +45,7 @@ impl StateService for Api {
             request.check,
             request.problems,
         )?;
+        let mask = Mask::of::<v1::State>(request.read_mask.as_ref()).map_err(|error| status(&ctx, error))?;
         let size = paging::size(request.page_size, 500, 1_000).map_err(|error| status(&ctx, error))?;
         let revision = self.changes.revision();
         let (now, compiled) = (clock::now(), self.policies.current());
@@ -74,7 +77,7 @@ impl StateService for Api {
             read_place,
         )
         .map_err(|error| status(&ctx, error))?;
-        let items = page.iter().map(|(_, view)| to_state(view)).collect();
+        let items = page.iter().map(|(_, view)| mask.keep(to_state(view))).collect();
         Ok(Response::new(ListStatesResponse {
             items,
             revision,
@@ -114,6 +117,7 @@ impl StateService for Api {
 /// Which states are asked for.
 struct Filter {
     selector: Selector,
+    scopes: Scopes,
     agent: Option<AgentId>,
     /// Empty: all.
     check: String,
@@ -122,12 +126,14 @@ struct Filter {
 
 impl Filter {
     fn of(api: &Api, ctx: &OpCtx, selector: &str, agent: &str, check: String, problems: bool) -> Result<Self, Status> {
+        let scopes = ctx.scopes();
         let agent = match agent {
             "" => None,
-            text => Some(api.agents.find(text).map_err(|error| status(ctx, error))?),
+            text => Some(api.agents.find(text, &scopes).map_err(|error| status(ctx, error))?),
         };
         Ok(Self {
             selector: problem::selector(ctx, selector)?,
+            scopes,
             agent,
             check,
             problems,
@@ -135,7 +141,7 @@ impl Filter {
     }
 
     fn takes_agent(&self, agent: &Entry) -> bool {
-        self.agent.is_none_or(|id| id == agent.id) && agent.matches(&self.selector)
+        self.agent.is_none_or(|id| id == agent.id) && agent.is_in(&self.scopes) && agent.matches(&self.selector)
     }
 
     fn takes_check(&self, check: &str) -> bool {

@@ -16,7 +16,7 @@ use tonic::Request;
 
 use super::Api;
 use crate::{
-    access::{Caller, OpCtx},
+    access::{Caller, OpCtx, Operator, rights::Subject, scope::Scopes},
     app::{self, Controller},
     config::Config,
     pki::Pki,
@@ -44,10 +44,15 @@ fn request(name: &str) -> Request<ApplyPoliciesRequest> {
     };
     let mut request = Request::new(ApplyPoliciesRequest { policies: vec![policy] });
     request.extensions_mut().insert(OpCtx {
-        caller: Caller::User { name: "first".into() },
+        caller: Caller::Operator(Operator {
+            subject: Subject::User("first".into()),
+            rights: Default::default(),
+            scopes: Scopes::all(),
+            ended: Default::default(),
+        }),
         source: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
         request_id: "r1".into(),
-        ended: None,
+        note: Default::default(),
     });
     request
 }

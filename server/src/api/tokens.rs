@@ -15,8 +15,10 @@ use tracing::info;
 use super::{
     Api, paging,
     problem::{context, invalid_field, status},
+    scopes::{has_scope, scope_for_new},
 };
 use crate::{
+    access::{labels, scope::Scopes},
     agents::OnClone,
     clock::{self, Micros, to_duration, to_optional_timestamp},
     store::{TokenRow, UseRow},
@@ -40,7 +42,25 @@ impl TokenService for Api {
             })
             .transpose()
         };
+        let (ca_pins, endpoints) = (self.pki.pins(), self.endpoints.clone());
+        let once = self.once(&ctx, &request.idempotency_key, &request, move |row: &TokenRow| {
+            CreateTokenResponse {
+                token: Some(encode(row.clone(), row.created_at)),
+                secret: String::new(),
+                ca_pins: ca_pins.iter().map(ToString::to_string).collect(),
+                endpoints,
+            }
+        })?;
+        let scope = scope_for_new(&ctx, &request.scope)?;
+        let labels_allowed = labels::check(
+            &Scopes::of(scope.clone()),
+            self.grants.rights(),
+            &Default::default(),
+            &request.labels,
+        );
+        labels_allowed.map_err(|refusal| status(&ctx, refusal))?;
         let new = NewToken {
+            scope,
             ttl: span("ttl", request.ttl)?.unwrap_or(tokens::DEFAULT_TTL),
             uses: if request.uses == 0 { 1 } else { request.uses },
             labels: request.labels.clone(),
@@ -58,24 +78,32 @@ impl TokenService for Api {
                 v1::OnClone::Fork => Some(OnClone::Fork),
             },
             description: request.description,
-            creator: ctx.user().to_owned(),
+            creator: ctx.user(),
             source: request.source,
             allow_reenroll: request.allow_reenroll,
         };
-        let (row, token) = tokens::create(&self.db, &self.changes, new, &self.pki.pinned(), clock::now())
-            .await
-            .map_err(|error| status(&ctx, error))?;
+        // One that is there and out of reach is not there.
+        if let Some(id) = new.agent_id
+            && self.agents.with(id, |entry| entry.is_in(&ctx.scopes())) == Some(false)
+        {
+            return Err(status(&ctx, crate::agents::Error::NotFound(id.to_string())));
+        }
+        let created = tokens::create(&self.db, &self.changes, new, &self.pki.pinned(), once, clock::now()).await;
+        let (done, token) = created.map_err(|error| status(&ctx, error))?;
         info!(
-            token.id = row.id,
+            token.id = token.id(),
+            repeated = done.is_repeated,
             user = ctx.user(),
             request.id = ctx.request_id,
             "token created"
         );
+        ctx.note.resource("token", token.id());
+        if let Some(shown) = &done.answer.token {
+            ctx.note.after(shown);
+        }
         Ok(Response::new(CreateTokenResponse {
-            token: Some(encode(row, clock::now())),
             secret: token.expose().to_string(),
-            ca_pins: self.pki.pins().iter().map(ToString::to_string).collect(),
-            endpoints: self.endpoints.clone(),
+            ..done.answer
         }))
     }
 
@@ -88,7 +116,8 @@ impl TokenService for Api {
         let size = paging::size(request.page_size, 500, 1_000).map_err(|problem| status(&ctx, problem))?;
         let (revision, now) = (self.changes.revision(), clock::now());
         let failed = |error| status(&ctx, tokens::Error::from(error));
-        let rows = self.db.token_list(request.show_ended, now).await.map_err(failed)?;
+        let mut rows = self.db.token_list(request.show_ended, now).await.map_err(failed)?;
+        rows.retain(|row| has_scope(&ctx, &row.scope));
         let mut last: HashMap<String, UseRow> = HashMap::new();
         for row in self.db.token_last_uses().await.map_err(failed)? {
             last.insert(row.token_id.clone(), row);
@@ -130,6 +159,7 @@ impl TokenService for Api {
         let id = request.into_inner().id;
         let failed = |error| status(&ctx, tokens::Error::from(error));
         let row = self.db.token_get(&id).await.map_err(failed)?;
+        let row = row.filter(|row| has_scope(&ctx, &row.scope));
         let row = row.ok_or_else(|| status(&ctx, unknown(&id)))?;
         let uses = self.db.token_uses(&id, MAX_USES).await.map_err(failed)?;
         let token = Token {
@@ -144,8 +174,15 @@ impl TokenService for Api {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let ctx = context(&request)?;
-        let id = request.into_inner().id;
-        let row = tokens::revoke(&self.db, &self.changes, &id, ctx.user(), clock::now())
+        let request = request.into_inner();
+        let (id, seen) = (request.id, request.revision);
+        let found = self.db.token_get(&id).await;
+        let found = found.map_err(|error| status(&ctx, tokens::Error::from(error)))?;
+        if !found.is_some_and(|row| has_scope(&ctx, &row.scope)) {
+            return Err(status(&ctx, unknown(&id)));
+        }
+        ctx.note.resource("token", &id);
+        let row = tokens::revoke(&self.db, &self.changes, &id, seen, &ctx.user(), clock::now())
             .await
             .map_err(|error| status(&ctx, error))?
             .ok_or_else(|| status(&ctx, unknown(&id)))?;
@@ -209,5 +246,6 @@ fn encode(row: TokenRow, now: Micros) -> Token {
         revoke_time: to_optional_timestamp(row.revoked_at),
         redemptions: Vec::new(),
         revoke_reason: row.revoke_reason,
+        scope: row.scope,
     }
 }

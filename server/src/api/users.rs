@@ -18,8 +18,9 @@ use super::{
 use crate::{
     access::OpCtx,
     clock::{self, Micros, to_optional_timestamp},
+    pki::Pki,
     store::UserCertificateRow,
-    users::{self, By, Issued, User},
+    users::{self, Issued, User},
 };
 
 #[tonic::async_trait]
@@ -31,17 +32,38 @@ impl UserService for Api {
         let ctx = context(&request)?;
         let request = request.into_inner();
         let reinstate = request.reinstate;
+        let pki = Arc::clone(&self.pki);
+        let once = self.once(&ctx, &request.idempotency_key, &request, move |issued: &Issued| {
+            v1::CreateUserResponse {
+                user: Some(shown(&pki, &issued.user)),
+                certificates: der(&issued.chain),
+                roots: der(&pki.roots()),
+                trust_domain: pki.trust_domain().to_string(),
+            }
+        })?;
         let wanted = wanted(request.name, request.csr, request.ttl).map_err(|problem| status(&ctx, problem))?;
-        let (users, by) = (Arc::clone(&self.users), by(&ctx));
-        let change = async move { users.create(wanted, reinstate, &by, clock::now()).await };
-        let issued = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
-        tell(&ctx, &issued.user, "user created");
-        Ok(Response::new(v1::CreateUserResponse {
-            user: Some(self.user(&issued.user)),
-            certificates: der(issued.chain),
-            roots: der(self.pki.roots()),
-            trust_domain: self.pki.trust_domain().to_string(),
-        }))
+        let by = super::by(&ctx);
+        let name = wanted.name.clone();
+        ctx.note.resource("user", &name);
+        let grants = Arc::clone(&self.grants);
+        let first = (!request.role.is_empty()).then_some((request.role, request.scope));
+        let change = async move {
+            grants
+                .create_user(wanted, first, reinstate, once, &by, clock::now())
+                .await
+        };
+        let done = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+        info!(
+            user.name = name,
+            repeated = done.is_repeated,
+            user = ctx.user(),
+            request.id = ctx.request_id,
+            "user created"
+        );
+        if let Some(user) = &done.answer.user {
+            ctx.note.after(user);
+        }
+        Ok(Response::new(done.answer))
     }
 
     async fn list_users(
@@ -85,18 +107,21 @@ impl UserService for Api {
         let ctx = context(&request)?;
         let request = request.into_inner();
         let name = match request.name {
-            name if name.is_empty() => ctx.user().to_owned(),
+            name if name.is_empty() => ctx.user(),
             name => name,
         };
         let wanted = wanted(name, request.csr, request.ttl).map_err(|problem| status(&ctx, problem))?;
-        let (users, by) = (Arc::clone(&self.users), by(&ctx));
+        let (users, by) = (Arc::clone(&self.users), super::by(&ctx));
+        self.note_user(&ctx, &wanted.name).await;
         let change = async move { users.renew(wanted, &by, clock::now()).await };
         let issued: Issued = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
         tell(&ctx, &issued.user, "user renewed");
+        let user = self.user(&issued.user);
+        ctx.note.after(&user);
         Ok(Response::new(v1::RenewUserResponse {
-            user: Some(self.user(&issued.user)),
-            certificates: der(issued.chain),
-            roots: der(self.pki.roots()),
+            user: Some(user),
+            certificates: der(&issued.chain),
+            roots: der(&self.pki.roots()),
             trust_domain: self.pki.trust_domain().to_string(),
         }))
     }
@@ -108,38 +133,51 @@ impl UserService for Api {
         let ctx = context(&request)?;
         let request = request.into_inner();
         let reason = revocation::reason(request.reason).map_err(|problem| status(&ctx, problem))?;
-        let (users, by) = (Arc::clone(&self.users), by(&ctx));
+        let (users, by) = (Arc::clone(&self.users), super::by(&ctx));
+        self.note_user(&ctx, &request.name).await;
         let change = async move { users.revoke(&request.name, &reason, &by, clock::now()).await };
         let user = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
         tell(&ctx, &user, "user revoked");
-        Ok(Response::new(v1::RevokeUserResponse {
-            user: Some(self.user(&user)),
-        }))
+        let user = self.user(&user);
+        ctx.note.after(&user);
+        Ok(Response::new(v1::RevokeUserResponse { user: Some(user) }))
     }
 }
 
 impl Api {
-    fn user(&self, user: &User) -> v1::User {
-        let now = clock::now();
-        let identity = Identity::user(self.pki.trust_domain(), &user.row.name);
-        let identity = identity.map(|identity| identity.to_string()).unwrap_or_default();
-        let is_live = |row: &UserCertificateRow| row.revoked_at == 0 && row.not_after > now;
-        let standing = match user {
-            user if user.row.revoked_at > 0 => UserStatus::Revoked,
-            user if user.certificates.iter().any(is_live) => UserStatus::Active,
-            _ => UserStatus::Expired,
-        };
-        v1::User {
-            name: user.row.name.clone(),
-            status: standing as i32,
-            create_time: to_optional_timestamp(user.row.created_at),
-            revoke_time: to_optional_timestamp(user.row.revoked_at),
-            certificates: user
-                .certificates
-                .iter()
-                .map(|row| encode(row, &identity, now))
-                .collect(),
+    /// What the audit log keeps of a user as it is before a change.
+    async fn note_user(&self, ctx: &OpCtx, name: &str) {
+        ctx.note.resource("user", name);
+        if let Ok(user) = self.users.get(name).await {
+            ctx.note.before(&self.user(&user));
         }
+    }
+
+    fn user(&self, user: &User) -> v1::User {
+        shown(&self.pki, user)
+    }
+}
+
+fn shown(pki: &Pki, user: &User) -> v1::User {
+    let now = clock::now();
+    let identity = Identity::user(pki.trust_domain(), &user.row.name);
+    let identity = identity.map(|identity| identity.to_string()).unwrap_or_default();
+    let is_live = |row: &UserCertificateRow| row.revoked_at == 0 && row.not_after > now;
+    let standing = match user {
+        user if user.row.revoked_at > 0 => UserStatus::Revoked,
+        user if user.certificates.iter().any(is_live) => UserStatus::Active,
+        _ => UserStatus::Expired,
+    };
+    v1::User {
+        name: user.row.name.clone(),
+        status: standing as i32,
+        create_time: to_optional_timestamp(user.row.created_at),
+        revoke_time: to_optional_timestamp(user.row.revoked_at),
+        certificates: user
+            .certificates
+            .iter()
+            .map(|row| encode(row, &identity, now))
+            .collect(),
     }
 }
 
@@ -171,14 +209,7 @@ fn wanted(name: String, csr: Vec<u8>, ttl: Option<prost_types::Duration>) -> Res
     })
 }
 
-fn by(ctx: &OpCtx) -> By {
-    By {
-        name: ctx.user().to_owned(),
-        ended: ctx.ended.clone(),
-    }
-}
-
-fn der(certificates: Vec<CertificateDer<'static>>) -> Vec<Vec<u8>> {
+fn der(certificates: &[CertificateDer<'static>]) -> Vec<Vec<u8>> {
     certificates.iter().map(|certificate| certificate.to_vec()).collect()
 }
 

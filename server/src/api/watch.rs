@@ -3,10 +3,10 @@
 use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
-use muster_proto::error::Problem;
+use muster_proto::error::{ErrorReason, Problem};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::{Api, problem};
 use crate::{access::OpCtx, changes, store::Change};
@@ -38,6 +38,15 @@ impl Api {
     ) -> Result<Response<Events<W::Event>>, Status> {
         let mut follower = match revision {
             0 => self.changes.follow(),
+            // Who has a scope cannot be told what has left it since: it would be told of everything that has changed.
+            1.. if !ctx.scopes().is_all() => {
+                let problem = Problem::new(
+                    Code::OutOfRange,
+                    ErrorReason::RevisionGone,
+                    "a watch of a caller with a scope begins anew: watch from revision 0",
+                );
+                return Err(problem::status(&ctx, problem));
+            }
             1.. => self
                 .changes
                 .follow_after(revision)
@@ -66,7 +75,7 @@ impl Api {
                 let next = tokio::select! {
                     () = shutdown.cancelled() => Err(changes::Error::Closed.into()),
                     () = sender.closed() => return,
-                    () = ctx.distrusted() => Err(problem::caller_revoked()),
+                    why = ctx.distrusted() => Err(problem::distrusted(why)),
                     next = follower.next() => next.map_err(Problem::from),
                 };
                 let event = match next {

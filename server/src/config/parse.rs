@@ -17,6 +17,7 @@ use super::{ApiCertificate, Config, Database, DatabaseUrl, Keep, LogFormat, Mist
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Config, Vec<Mistake>> {
@@ -156,6 +157,10 @@ impl<'a> Section<'a> {
             );
             limits.set("handshakes", &mut config.limits.handshakes, count);
             limits.set("links_per_second", &mut config.limits.links_per_second, up_to(10_000));
+            let calls = &mut config.limits.calls;
+            limits.set("reads_per_second", &mut calls.reads, rate);
+            limits.set("changes_per_second", &mut calls.changes, rate);
+            limits.set("watches_per_second", &mut calls.watches, rate);
             let ingest = &mut config.limits.ingest;
             limits.set("ingest_bytes", &mut ingest.bytes, at_least(16 << 20));
             limits.set(
@@ -194,6 +199,7 @@ impl<'a> Section<'a> {
                 &mut config.retention.deleted_agents,
                 between(HOUR, 20 * YEAR),
             );
+            retention.set("audit", &mut config.retention.audit, between(DAY, 20 * YEAR));
         });
         self.section("certificates", |certificates| {
             certificates.set(
@@ -311,6 +317,10 @@ fn on_clone(node: &Node) -> Result<OnClone, String> {
 
 fn count(node: &Node) -> Result<usize, String> {
     up_to(1_000_000)(node)
+}
+
+fn rate(node: &Node) -> Result<u32, String> {
+    up_to(1_000_000)(node).map(|count| count as u32)
 }
 
 fn up_to(most: usize) -> impl FnOnce(&Node) -> Result<usize, String> {

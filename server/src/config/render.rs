@@ -64,6 +64,9 @@ api_listen: {api_listen}
 #   connections_per_source: 1024
 #   handshakes: 256
 #   links_per_second: 2500             # agents beyond that are told when to come
+#   reads_per_second: 500              # calls of each operator: those that change nothing, those that do,
+#   changes_per_second: 100            # and those that stay open
+#   watches_per_second: 20
 #   ingest_bytes: 256MiB               # received and not stored yet, of all agents; at least 16KiB for each
 #   agent_records_per_second: 2000     # of each agent and queue; what is beyond is taken later
 #   agent_bytes_per_second: 4MiB
@@ -81,6 +84,7 @@ api_listen: {api_listen}
 #   events:  {{ age: 90d, bytes: 1GiB }}
 #   metrics: {{ age: 2d, bytes: 4GiB }}
 #   deleted_agents: 365d         # how long their ids stay taken
+#   audit: 400d                  # what was done, and who was refused
 
 # How long certificates are good for.
 # certificates:

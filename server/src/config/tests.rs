@@ -36,9 +36,9 @@ fn every_key_is_taken() {
         "name: c1\ntrust_domain: example.muster\ndata_dir: /srv/muster\n\
          agent_listen: \"[::]:18443\"\napi_listen: 192.0.2.1:19443\nadvertise: [muster.example.com:8443]\nagent_proxy_protocol: [10.0.0.0/8, 192.0.2.7]\n\
          database: postgres://muster@db/muster\nlink: { heartbeat: 10s }\n\
-         limits: { connections: 5, connections_per_source: 4, handshakes: 3, links_per_second: 50, ingest_bytes: 64MiB, \
+         limits: { connections: 5, connections_per_source: 4, handshakes: 3, links_per_second: 50, reads_per_second: 7, changes_per_second: 8, watches_per_second: 9, ingest_bytes: 64MiB, \
          agent_records_per_second: 70, agent_bytes_per_second: 80KiB }\n\
-         retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n  deleted_agents: 30d\n\
+         retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n  deleted_agents: 30d\n  audit: 31d\n\
          certificates: { agent: 24h, user: 7d, controller: 14d }\n\
          enrollment: { on_clone: fork }\nlogging: { level: debug, format: json }\n\
          api_certificate: { certificate: /srv/api.pem, key: /srv/api-key.pem }\n",
@@ -60,6 +60,9 @@ fn every_key_is_taken() {
     );
     assert_eq!(config.agent_limits().max_handshakes, 3);
     assert_eq!(config.limits.links_per_second, 50);
+    let calls = config.limits.calls;
+    assert_eq!((calls.reads, calls.changes, calls.watches), (7, 8, 9));
+    assert_eq!(config.retention.audit, Duration::from_secs(31 * 86_400));
     let ingest = config.limits.ingest;
     assert_eq!(
         (

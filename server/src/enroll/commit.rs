@@ -14,6 +14,7 @@ use super::{
     rows,
 };
 use crate::{
+    access::{labels, scope::Scopes},
     agents::{Certificate, Entry, OnClone},
     clock::{self, Micros},
     link::Close,
@@ -165,8 +166,17 @@ impl Enroller {
             None if self.agents.is_deleted(job.id) => OnFile::Deleted,
             None => OnFile::Nothing,
         };
-        matching::decide(Some(job.id), on_file, &job.grant, job.has_old_key)
-            .map_err(|mismatch| Error::Mismatch(job.id, mismatch))
+        let mismatch = |mismatch| Error::Mismatch(job.id, mismatch);
+        let matched = matching::decide(Some(job.id), on_file, &job.grant, job.has_old_key).map_err(mismatch)?;
+        // Labels decide who reaches an agent, and grants may be others than when the token was made.
+        let before = entry.as_ref().map(Entry::authoritative_map).unwrap_or_default();
+        let mut after = job.grant.labels.clone();
+        after.extend(entry.into_iter().flat_map(|entry| entry.operator_labels));
+        let scopes = Scopes::of(job.grant.scope.clone());
+        match labels::check(&scopes, &self.rights, &before, &after) {
+            Ok(()) => Ok(matched),
+            Err(_) => Err(mismatch(matching::Mismatch::OutOfScope)),
+        }
     }
 
     /// What was committed. Those whose token had no use left are answered here.

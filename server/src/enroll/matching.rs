@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use muster_proto::{ids::AgentId, v1::AgentStatus};
 
-use crate::agents::Entry;
+use crate::{access::scope::Scope, agents::Entry};
 
 /// What counts of a token.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Grant {
     pub agent: Option<AgentId>,
     pub allow_reenroll: bool,
     pub labels: BTreeMap<String, String>,
+    /// That of whoever made the token: no machine becomes an agent out of it.
+    pub scope: Scope,
 }
 
 /// What is on file of the id.
@@ -42,6 +44,8 @@ pub enum Mismatch {
     Deleted,
     /// The token does not grant this label, which the entry that was made for the id has.
     LabelNotGranted(String),
+    /// The agent is not in the scope that the token was made in.
+    OutOfScope,
 }
 
 /// `has_old_key`: the certificate request is signed with the key of a certificate of that agent that is not revoked.
@@ -54,8 +58,10 @@ pub fn decide(
     let is_bound = asked.is_some() && grant.agent == asked;
     match on_file {
         OnFile::Nothing => Ok(Match::New),
-        OnFile::Deleted if is_bound => Ok(Match::New),
+        // What it was nobody knows any longer, so it takes somebody without a scope.
+        OnFile::Deleted if is_bound && grant.scope.is_all() => Ok(Match::New),
         OnFile::Deleted => Err(Mismatch::Deleted),
+        OnFile::Entry(entry) if !grant.scope.covers(|key| entry.authoritative(key)) => Err(Mismatch::OutOfScope),
         OnFile::Entry(entry) if entry.status == AgentStatus::Expected => {
             let missing = entry
                 .operator_labels
@@ -172,6 +178,37 @@ mod tests {
             let refused = decide(id, on_file, &labels(&[("env", "prod")]), false);
             assert_eq!(refused, Err(Mismatch::AlreadyEnrolled));
         }
+    }
+
+    #[test]
+    fn a_token_of_somebody_with_a_scope_is_for_agents_in_it() {
+        let dev = |grant| Grant {
+            scope: Scope::parse("env=dev").expect("a scope"),
+            ..grant
+        };
+        let inside = entry(AgentStatus::Offline, &[("env", "dev")]);
+        let outside = entry(AgentStatus::Offline, &[("env", "prod")]);
+        let expected = entry(AgentStatus::Expected, &[("env", "prod")]);
+        let mut claims = entry(AgentStatus::Offline, &[]);
+        claims.agent_labels = map(&[("env", "dev")]);
+        assert_eq!(
+            decide(Some(inside.id), OnFile::Entry(&inside), &dev(bound(inside.id)), false),
+            Ok(Match::Again)
+        );
+        for other in [&outside, &expected, &claims] {
+            let reenroll = Grant {
+                allow_reenroll: true,
+                labels: map(&[("env", "prod")]),
+                ..Grant::default()
+            };
+            for grant in [bound(other.id), reenroll] {
+                let decided = decide(Some(other.id), OnFile::Entry(other), &dev(grant), true);
+                assert_eq!(decided, Err(Mismatch::OutOfScope));
+            }
+        }
+        let deleted = AgentId::random();
+        let decided = decide(Some(deleted), OnFile::Deleted, &dev(bound(deleted)), false);
+        assert_eq!(decided, Err(Mismatch::Deleted));
     }
 
     #[test]

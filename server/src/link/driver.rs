@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use futures_channel::mpsc;
 use futures_util::{
-    FutureExt as _, StreamExt as _,
+    FutureExt as _, SinkExt as _, StreamExt as _,
     future::BoxFuture,
     stream::{BoxStream, FuturesUnordered},
 };
@@ -18,10 +19,7 @@ use muster_proto::{
     ids::AgentId,
     v1::{AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
 };
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    oneshot, watch,
-};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
@@ -65,7 +63,8 @@ pub struct Deps {
 /// nothing when it is the connection that broke.
 pub type Inbound = BoxStream<'static, Result<ConnectRequest, Option<String>>>;
 
-/// Frames for the agent, and why there are no more. Boxed, since a queue has room for the largest of what it carries, many times.
+/// Frames for the agent, and why there are no more. Of a kind of queue that takes memory for what is in it, and next to none when
+/// it is empty, as it is nearly always.
 pub type Outbound = mpsc::Sender<Result<Box<ConnectResponse>, Close>>;
 
 /// The answer to one frame of records, when it is committed.
@@ -350,8 +349,7 @@ impl Link {
     /// The policies that it shall have now.
     fn assigned(&mut self) -> Option<Arc<PolicySet>> {
         let compiled = self.policies.borrow_and_update().clone();
-        let set = |entry: &Entry| compiled.set_for(|key| entry.value(key));
-        self.deps.agents.with(self.agent, set)
+        self.deps.agents.with(self.agent, |entry| compiled.set_for(entry))
     }
 
     /// Within two heartbeats in any case, since the clock may be set meanwhile.
@@ -366,12 +364,12 @@ impl Link {
     async fn send(&mut self, frame: ConnectResponse) -> Result<(), Close> {
         let frame = match self.outbound.try_send(Ok(Box::new(frame))) {
             Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(Close::Ended),
-            Err(TrySendError::Full(frame)) => frame,
+            Err(full) if full.is_full() => full.into_inner(),
+            Err(_) => return Err(Close::Ended),
         };
         let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
         // Boxed, since it is rare that one has to wait.
-        match Box::pin(tokio::time::timeout(patience, self.outbound.send(frame))).await {
+        match Box::pin(tokio::time::timeout(patience, self.outbound.feed(frame))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Close::Ended),
             Err(_) => Err(Close::Timeout),

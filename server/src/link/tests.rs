@@ -22,6 +22,7 @@ use super::{
     session::{Admitted, Effect, Event, Session},
 };
 use crate::{
+    access::scope::Scope,
     agents::OnClone,
     clock::SECOND,
     clones::Party,
@@ -129,6 +130,7 @@ fn policy(name: &str, version: i64, payload: usize) -> Arc<Policy> {
         version,
         labels: BTreeMap::new(),
         selector: muster_proto::selector::Selector::all(),
+        scope: Scope::ALL,
         timings: muster_proto::check::timings(&check),
         check,
         signed: v1::Signed {

@@ -16,6 +16,7 @@ use muster_proto::{
 use prost::Message as _;
 
 use crate::{
+    access::scope::Scope,
     clock::Micros,
     store::{self, PolicyRow},
 };
@@ -50,6 +51,8 @@ pub struct Policy {
     pub version: i64,
     pub labels: BTreeMap<String, String>,
     pub selector: Selector,
+    /// That of whoever applied it first: it is for agents in both.
+    pub scope: Scope,
     /// As it was applied, without defaults.
     pub check: v1::Check,
     /// With defaults.
@@ -77,6 +80,7 @@ impl Policy {
             version: row.version,
             labels: serde_json::from_str(&row.labels).map_err(|error| corrupt(error.to_string()))?,
             selector: Selector::parse(&payload.selector).map_err(|error| corrupt(error.to_string()))?,
+            scope: Scope::parse(&row.scope).map_err(|error| corrupt(error.to_string()))?,
             timings: check::timings(&check),
             check,
             signed: v1::Signed {
@@ -118,7 +122,15 @@ impl PolicySet {
     }
 }
 
-/// The values of an agent that selectors look at, in the order of the keys.
+/// Whom policies are for: what selectors see of an agent, and what scopes do.
+pub trait Labelled {
+    /// A label or, under `fact.`, a fact.
+    fn value(&self, key: &str) -> Option<&str>;
+    /// A label that does not rest on the agent's word.
+    fn authoritative(&self, key: &str) -> Option<&str>;
+}
+
+/// The values of an agent that selectors look at, then those that scopes look at, in the order of the keys.
 type Values = Vec<Option<String>>;
 
 /// All policies of a moment.
@@ -127,6 +139,8 @@ pub struct Compiled {
     pub policies: BTreeMap<Key, Arc<Policy>>,
     /// Label keys and facts that any selector looks at.
     keys: BTreeSet<String>,
+    /// Label keys that any scope looks at.
+    scope_keys: BTreeSet<String>,
     sets: Mutex<HashMap<Values, Arc<PolicySet>>>,
 }
 
@@ -140,21 +154,26 @@ impl Compiled {
             .flat_map(|policy| policy.selector.keys())
             .map(str::to_owned)
             .collect();
+        let scope_keys = policies.values().flat_map(|policy| policy.scope.keys());
         Self {
+            scope_keys: scope_keys.map(str::to_owned).collect(),
             policies,
             keys,
             sets: Mutex::default(),
         }
     }
 
-    /// The set for an agent with the labels and facts that `value` gives.
-    pub fn set_for<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> Arc<PolicySet> {
-        let values: Values = self.keys.iter().map(|key| value(key).map(str::to_owned)).collect();
+    pub fn set_for(&self, agent: &impl Labelled) -> Arc<PolicySet> {
+        let seen = self.keys.iter().map(|key| agent.value(key));
+        let given = self.scope_keys.iter().map(|key| agent.authoritative(key));
+        let values: Values = seen.chain(given).map(|value| value.map(str::to_owned)).collect();
         let mut sets = self.sets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(set) = sets.get(&values) {
             return set.clone();
         }
-        let matches = |policy: &Policy| policy.selector.matches(&value);
+        let matches = |policy: &Policy| {
+            policy.selector.matches(|key| agent.value(key)) && policy.scope.covers(|key| agent.authoritative(key))
+        };
         let policies = self.policies.iter().filter(|(_, policy)| matches(policy));
         let set = Arc::new(PolicySet::new(
             policies.map(|(key, policy)| (key.clone(), policy.clone())).collect(),

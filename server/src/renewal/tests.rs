@@ -10,6 +10,7 @@ use muster_certs::key::KeyPair;
 
 use super::*;
 use crate::{
+    access::{rights::RightsOfAll, scope::Scopes},
     agents::Preregistration,
     changes::Changes,
     clock::{DAY, HOUR},
@@ -39,7 +40,11 @@ async fn whom_a_restored_backup_only_expects_is_told_of_as_one_that_it_does_not_
         adopt: false,
         revive: false,
     };
-    let id = agents.preregister(wanted, "admin", now).await.unwrap().id;
+    let id = agents
+        .preregister(wanted, &Scopes::all(), &RightsOfAll::default(), "admin", now)
+        .await
+        .unwrap()
+        .id;
     let links = Arc::new(Links::new(Duration::from_secs(30)));
     let renewer = Renewer::new(db.clone(), pki, agents, links, 90 * DAY, OnClone::Refuse);
     let renewer = renewer.await.unwrap();

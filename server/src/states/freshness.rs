@@ -80,6 +80,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        access::scope::Scope,
         clock::{DAY, MINUTE, SECOND},
         policies::Key,
         store::NewAgent,
@@ -111,6 +112,7 @@ mod tests {
             version: 1,
             labels: BTreeMap::new(),
             selector: Selector::all(),
+            scope: Scope::ALL,
             check,
             timings,
             signed: v1::Signed::default(),

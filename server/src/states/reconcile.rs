@@ -58,7 +58,7 @@ impl<'a> Piece<'a> {
 
     fn look_at(&mut self, agent: &agents::Entry) {
         self.looked_at += 1;
-        let set = self.compiled.set_for(|key| agent.value(key));
+        let set = self.compiled.set_for(agent);
         let started_at = self.states.agents.started_at();
         // After the inventory's lock, as everywhere.
         let all = self.states.read();

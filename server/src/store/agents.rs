@@ -1,9 +1,14 @@
 //! The inventory.
 
+use std::collections::BTreeMap;
+
 use muster_proto::ids::AgentId;
 use sqlx::FromRow;
 
-use super::{Db, Error, Tx, pool::args};
+use super::{
+    Db, Error, Tx,
+    pool::{Arg, args},
+};
 
 #[derive(Clone, Debug, FromRow)]
 pub struct AgentRow {
@@ -66,23 +71,69 @@ pub struct Reenrollment<'a> {
     pub on_clone: &'a str,
 }
 
-/// The part of a row that follows what is known in memory.
+/// What has changed of a row that follows what is known in memory.
 #[derive(Clone, Debug)]
 pub struct AgentUpdate {
-    pub id: String,
-    pub status: &'static str,
-    pub status_reason: String,
-    pub status_since: i64,
+    pub id: AgentId,
+    /// Written in any case.
     pub last_seen: i64,
-    pub version: String,
-    pub agent_labels: String,
-    pub facts: String,
-    pub warnings: String,
-    pub policy_status: Vec<u8>,
-    /// JSON object.
-    pub fingerprint: String,
-    pub bundle_version: i64,
+    /// Each at most once, and always in the same order.
+    pub parts: Vec<AgentPart>,
     pub revision: i64,
+}
+
+/// Columns that change together.
+#[derive(Clone, Debug)]
+pub enum AgentPart {
+    Status {
+        status: &'static str,
+        reason: String,
+        since: i64,
+    },
+    /// What the agent says of itself when it connects.
+    Hello {
+        version: String,
+        /// JSON object.
+        labels: String,
+        /// JSON array.
+        warnings: String,
+    },
+    /// JSON object.
+    Facts(String),
+    /// Encoded `PolicyStatus`.
+    PolicyStatus(Vec<u8>),
+    /// JSON object.
+    Fingerprint(String),
+    BundleVersion(i64),
+}
+
+impl AgentPart {
+    fn columns(&self) -> &'static [&'static str] {
+        match self {
+            Self::Status { .. } => &["status", "status_reason", "status_since"],
+            Self::Hello { .. } => &["version", "agent_labels", "warnings"],
+            Self::Facts(_) => &["facts"],
+            Self::PolicyStatus(_) => &["policy_status"],
+            Self::Fingerprint(_) => &["fingerprint"],
+            Self::BundleVersion(_) => &["bundle_version"],
+        }
+    }
+
+    /// As many as there are columns.
+    fn into_args(self) -> Vec<Arg> {
+        match self {
+            Self::Status { status, reason, since } => args![status, reason, since],
+            Self::Hello {
+                version,
+                labels,
+                warnings,
+            } => args![version, labels, warnings],
+            Self::Facts(facts) => args![facts],
+            Self::PolicyStatus(status) => args![status],
+            Self::Fingerprint(fingerprint) => args![fingerprint],
+            Self::BundleVersion(version) => args![version],
+        }
+    }
 }
 
 impl Tx {
@@ -121,35 +172,26 @@ impl Tx {
         .await
     }
 
-    /// Writes all that changes during an agent's life, except what operators set.
-    pub async fn agent_update_all(&mut self, rows: &[AgentUpdate]) -> Result<(), Error> {
-        let rows = rows.iter().map(|row| {
-            args![
-                &row.id,
-                row.status,
-                &row.status_reason,
-                row.status_since,
-                row.last_seen,
-                &row.version,
-                &row.agent_labels,
-                &row.facts,
-                &row.warnings,
-                row.policy_status.as_slice(),
-                row.revision,
-                &row.fingerprint,
-                row.bundle_version,
-            ]
-        });
-        self.with_rows(
-            "UPDATE agents SET status = given.column2, status_reason = given.column3, status_since = given.column4, \
-             last_seen = given.column5, version = given.column6, agent_labels = given.column7, facts = given.column8, \
-             warnings = given.column9, policy_status = given.column10, revision = given.column11, \
-             fingerprint = given.column12, bundle_version = given.column13 FROM (",
-            rows.collect(),
-            ") AS given WHERE agents.id = given.column1",
-        )
-        .await
-        .map(|_| ())
+    /// Writes what changes during an agent's life, except what operators set: a statement for all rows of which the same columns
+    /// have changed.
+    pub async fn agent_update_all(&mut self, rows: Vec<AgentUpdate>) -> Result<(), Error> {
+        let mut alike: BTreeMap<Vec<&'static str>, Vec<Vec<Arg>>> = BTreeMap::new();
+        for row in rows {
+            let columns = row.parts.iter().flat_map(AgentPart::columns).copied().collect();
+            let mut args = args![row.id, row.revision, row.last_seen];
+            args.extend(row.parts.into_iter().flat_map(AgentPart::into_args));
+            alike.entry(columns).or_default().push(args);
+        }
+        for (columns, rows) in alike {
+            let mut head = "UPDATE agents SET revision = given.column2, last_seen = given.column3".to_owned();
+            for (index, column) in columns.iter().enumerate() {
+                head.push_str(&format!(", {column} = given.column{}", index + 4));
+            }
+            head.push_str(" FROM (");
+            self.with_rows(&head, rows, ") AS given WHERE agents.id = given.column1")
+                .await?;
+        }
+        Ok(())
     }
 
     /// Starts an entry anew, save what operators have set.

@@ -21,9 +21,41 @@ const END_OTHERS: &str = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_a
                           WHERE datname = current_database() AND usename = current_user AND application_name = $1";
 const OTHERS: &str = "SELECT COUNT(*) FROM pg_stat_activity \
                       WHERE datname = current_database() AND usename = current_user AND application_name = $1";
+/// The connection that asks, by its process and when that began: the number alone may be given to another after a restart.
+const SELF: &str = "SELECT pid, CAST(EXTRACT(EPOCH FROM backend_start) * 1000000 AS BIGINT) FROM pg_stat_activity \
+                    WHERE pid = pg_backend_pid()";
+const HOLDS: &str = "SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+                     WHERE l.locktype = 'advisory' AND l.granted \
+                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                     AND ((l.classid::bigint << 32) | l.objid::bigint) = $1 \
+                     AND a.pid = $2 AND CAST(EXTRACT(EPOCH FROM a.backend_start) * 1000000 AS BIGINT) = $3)";
 /// How often it is looked whether the others are gone, and how many times.
 const LOOK: Duration = Duration::from_millis(50);
 const LOOKS: u32 = 100;
+
+/// Which connection holds the lock, for those that work under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mandate {
+    pid: i32,
+    since: i64,
+}
+
+impl Mandate {
+    /// Fails on a connection that was opened after the lock was lost: what the one that works next has begun with stays as it is.
+    /// One that was opened before ends when the lock is taken by others, or has ended with the server.
+    pub(super) async fn look(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let holds: bool = sqlx::query_scalar(HOLDS)
+            .bind(LOCK)
+            .bind(self.pid)
+            .bind(self.since)
+            .fetch_one(connection)
+            .await?;
+        match holds {
+            true => Ok(()),
+            false => Err(sqlx::Error::Protocol("the lease of this controller is lost".into())),
+        }
+    }
+}
 
 /// A connection that holds, or wants, the lock. The lock lives as long as the connection.
 #[derive(Debug)]
@@ -78,6 +110,12 @@ impl Holder {
         Err(Error::Occupied)
     }
 
+    /// To be asked for once the lock is taken.
+    pub async fn mandate(&mut self) -> Result<Mandate, Error> {
+        let (pid, since) = sqlx::query_as(SELF).fetch_one(&mut self.0).await?;
+        Ok(Mandate { pid, since })
+    }
+
     /// An error means that the connection is gone, and the lock with it.
     pub async fn check(&mut self) -> Result<(), Error> {
         Ok(self.0.ping().await?)
@@ -92,7 +130,10 @@ impl Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::scratch::postgres_url;
+    use crate::store::{
+        Db, Source,
+        scratch::{Scratch, postgres_url},
+    };
 
     #[tokio::test]
     async fn the_lock_has_one_holder_and_ends_with_its_connection() {
@@ -135,6 +176,38 @@ mod tests {
             "it still commits"
         );
         holder.check().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_lost_opens_no_connection() {
+        let Some(server) = postgres_url("connections under a lease on PostgreSQL") else {
+            return;
+        };
+        let scratch = Scratch::create(&server, "mandate").await;
+        let Source::Postgres(url) = &scratch.source else {
+            panic!("it is one of PostgreSQL")
+        };
+        let mut holder = Holder::connect(url).await.unwrap();
+        assert!(holder.try_take().await.unwrap());
+        let mandate = holder.mandate().await.unwrap();
+        let db = Db::open_under(&scratch.source, Some(mandate)).await.unwrap();
+        let mut next = Holder::connect(url).await.unwrap();
+        // As long as it has the lease, connections that have ended are followed by others.
+        assert!(next.end_others().await.unwrap() >= 1);
+        db.ping().await.unwrap();
+
+        holder.close().await.unwrap();
+        assert!(next.try_take().await.unwrap());
+        next.end_others().await.unwrap();
+        db.ping().await.unwrap_err();
+        let of_next = Db::open_under(&scratch.source, Some(next.mandate().await.unwrap())).await;
+        of_next.unwrap().ping().await.unwrap();
+        // The process that holds it has the same number, and is another.
+        let Mandate { pid, since } = next.mandate().await.unwrap();
+        let earlier = Mandate { pid, since: since - 1 };
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        earlier.look(&mut connection).await.unwrap_err();
+        scratch.drop().await;
     }
 
     #[tokio::test]

@@ -18,6 +18,8 @@ pub struct PolicyRow {
     pub created_at: i64,
     pub updated_at: i64,
     pub revision: i64,
+    /// Of whoever applied it first; empty: everything.
+    pub scope: String,
 }
 
 #[derive(FromRow)]
@@ -37,7 +39,7 @@ impl Tx {
 
     pub async fn policy_put(&mut self, row: &PolicyRow) -> Result<(), Error> {
         let sql = "INSERT INTO policies (kind, name, version, labels, payload, key_id, signature, created_at, updated_at, \
-                   revision) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (kind, name) DO UPDATE SET \
+                   revision, scope) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (kind, name) DO UPDATE SET \
                    version = $3, labels = $4, payload = $5, key_id = $6, signature = $7, updated_at = $9, revision = $10";
         let args = args![
             &row.kind,
@@ -50,6 +52,7 @@ impl Tx {
             row.created_at,
             row.updated_at,
             row.revision,
+            &row.scope,
         ];
         self.execute(sql, args).await?;
         let version = "INSERT INTO policy_versions (kind, name, version) VALUES ($1, $2, $3) \

@@ -12,6 +12,8 @@ use sqlx::{
     },
 };
 
+use super::lease::Mandate;
+
 /// What the controller's connections are called at PostgreSQL, all but the one that holds the lease.
 pub(super) const APPLICATION: &str = "muster-server";
 
@@ -176,6 +178,8 @@ impl Pool {
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What a statement of many rows might have to undo is not worth a file.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(BUSY);
         let open = |source| Error::Open {
             name: file.display().to_string(),
@@ -206,7 +210,8 @@ impl Pool {
         Ok(Self::Sqlite { write, read })
     }
 
-    pub(super) async fn postgres(url: &str) -> Result<Self, Error> {
+    /// With a mandate, no connection is used that was opened after the lease was lost.
+    pub(super) async fn postgres(url: &str, mandate: Option<Mandate>) -> Result<Self, Error> {
         // The URL may hold a password, so an error names the host and the database only.
         let options = PgConnectOptions::from_str(url)
             .map_err(|source| Error::Open {
@@ -223,6 +228,14 @@ impl Pool {
         let pool = PgPoolOptions::new()
             .max_connections(12)
             .acquire_timeout(Duration::from_secs(10))
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    match mandate {
+                        Some(mandate) => mandate.look(connection).await,
+                        None => Ok(()),
+                    }
+                })
+            })
             .connect_with(options.clone())
             .await;
         match pool {
@@ -381,7 +394,7 @@ impl Tx {
     /// number of rows that were changed. Both databases call the columns `column1`, `column2` where they are not inserted.
     pub(super) async fn with_rows(
         &mut self,
-        head: &'static str,
+        head: &str,
         rows: Vec<Vec<Arg>>,
         tail: &'static str,
     ) -> Result<u64, Error> {
@@ -398,7 +411,7 @@ impl Tx {
             }
             // SQLite looks a numbered placeholder up among all the others, in a time that grows with their square.
             let are_numbered = matches!(self, Self::Postgres(_));
-            // Only placeholders are built here; `head` and `tail` are literals of the store.
+            // Only placeholders are built here; `head` and `tail` are made of literals of the store.
             let values = placeholders(chunk.len(), width, are_numbered);
             let sql = AssertSqlSafe(format!("{head} VALUES {values} {tail}"));
             let args = chunk.into_iter().flatten();

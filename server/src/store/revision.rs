@@ -15,6 +15,9 @@ pub enum ChangeKind {
     /// The id is `<agent>/<check>`.
     State,
     Token,
+    Role,
+    Grant,
+    ApiKey,
 }
 
 impl ChangeKind {
@@ -24,13 +27,24 @@ impl ChangeKind {
             Self::Policy => "policy",
             Self::State => "state",
             Self::Token => "token",
+            Self::Role => "role",
+            Self::Grant => "grant",
+            Self::ApiKey => "apikey",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Agent, Self::Policy, Self::State, Self::Token]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        [
+            Self::Agent,
+            Self::Policy,
+            Self::State,
+            Self::Token,
+            Self::Role,
+            Self::Grant,
+            Self::ApiKey,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == text)
     }
 }
 

@@ -6,7 +6,7 @@ use super::Source;
 
 /// None: there is no PostgreSQL, or it has its turn elsewhere. `what` is skipped then.
 #[expect(clippy::disallowed_methods, reason = "a test has no command line and no config file")]
-pub(super) fn postgres_url(what: &str) -> Option<String> {
+pub fn postgres_url(what: &str) -> Option<String> {
     let url = std::env::var("MUSTER_TEST_POSTGRES_URL").ok();
     if url.is_none() {
         eprintln!("SKIPPED: {what}: MUSTER_TEST_POSTGRES_URL is not set");
@@ -15,7 +15,7 @@ pub(super) fn postgres_url(what: &str) -> Option<String> {
 }
 
 /// An empty database.
-pub(super) struct Scratch {
+pub struct Scratch {
     admin: PgConnection,
     name: String,
     pub source: Source,

@@ -32,6 +32,8 @@ pub struct TokenRow {
     pub cas: String,
     /// Why it is revoked, when it was not an operator who did it.
     pub revoke_reason: String,
+    /// Of whoever made it; empty: everything.
+    pub scope: String,
 }
 
 /// One use of a token.
@@ -64,11 +66,17 @@ pub struct RedemptionRow {
     pub certificate: Vec<u8>,
 }
 
+const GET: &str = "SELECT * FROM tokens WHERE id = $1";
+
 impl Tx {
+    pub async fn token_get(&mut self, id: &str) -> Result<Option<TokenRow>, Error> {
+        self.fetch_optional(GET, args![id]).await
+    }
+
     pub async fn token_insert(&mut self, row: &TokenRow) -> Result<(), Error> {
         let sql = "INSERT INTO tokens (id, secret_hash, description, labels, uses, uses_left, creator, created_at, \
-                   expires_at, revision, agent_id, source, allow_reenroll, ephemeral, on_clone, revoked_at, cas) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+                   expires_at, revision, agent_id, source, allow_reenroll, ephemeral, on_clone, revoked_at, cas, \
+                   scope) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
         let args = args![
             &row.id,
             row.secret_hash.as_slice(),
@@ -87,6 +95,7 @@ impl Tx {
             &row.on_clone,
             row.revoked_at,
             &row.cas,
+            &row.scope,
         ];
         self.execute(sql, args).await.map(|_| ())
     }
@@ -131,9 +140,7 @@ impl Tx {
 
 impl Db {
     pub async fn token_get(&self, id: &str) -> Result<Option<TokenRow>, Error> {
-        self.control
-            .fetch_optional("SELECT * FROM tokens WHERE id = $1", args![id])
-            .await
+        self.control.fetch_optional(GET, args![id]).await
     }
 
     /// Newest first; `ended` says whether those that no machine can enroll with are among them.

@@ -47,7 +47,19 @@ macro_rules! select {
     };
 }
 
+const GET: &str = "SELECT name, created_at, revoked_at FROM users WHERE name = $1";
+const CERTIFICATES: &str = select!("WHERE $1 = '' OR user_name = $1 ORDER BY created_at DESC, serial");
+
 impl Tx {
+    pub async fn user_get(&mut self, name: &str) -> Result<Option<UserRow>, Error> {
+        self.fetch_optional(GET, args![name]).await
+    }
+
+    /// Of one user, newest first.
+    pub async fn user_certificate_list(&mut self, name: &str) -> Result<Vec<UserCertificateRow>, Error> {
+        self.fetch_all(CERTIFICATES, args![name]).await
+    }
+
     /// False: there is a user of that name.
     pub async fn user_insert(&mut self, name: &str, role: &str, now: i64) -> Result<bool, Error> {
         let sql = "INSERT INTO users (name, role, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
@@ -92,8 +104,7 @@ impl Db {
     }
 
     pub async fn user_get(&self, name: &str) -> Result<Option<UserRow>, Error> {
-        let sql = "SELECT name, created_at, revoked_at FROM users WHERE name = $1";
-        self.control.fetch_optional(sql, args![name]).await
+        self.control.fetch_optional(GET, args![name]).await
     }
 
     pub async fn user_certificate_get(&self, serial: &str) -> Result<Option<UserCertificateRow>, Error> {
@@ -104,8 +115,7 @@ impl Db {
 
     /// Of one user, or with an empty name of all; newest first.
     pub async fn user_certificate_list(&self, name: &str) -> Result<Vec<UserCertificateRow>, Error> {
-        let sql = select!("WHERE $1 = '' OR user_name = $1 ORDER BY created_at DESC, serial");
-        self.control.fetch_all(sql, args![name]).await
+        self.control.fetch_all(CERTIFICATES, args![name]).await
     }
 
     /// Those that open the API: neither revoked nor past this time.

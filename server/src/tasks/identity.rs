@@ -13,9 +13,11 @@ use tracing::{info, warn};
 
 use crate::{
     agents::{Ending, Entry},
+    api_keys::ApiKeys,
     clock::{self, DAY, Micros, SECOND},
     events::{self, Event},
     fleet::Fleet,
+    idempotency,
     pki::{Phase, Pki},
     store::Db,
     telemetry::Telemetry,
@@ -42,6 +44,7 @@ pub struct Deps {
     pub pki: Arc<Pki>,
     pub telemetry: Telemetry,
     pub users: Arc<Users>,
+    pub api_keys: Arc<ApiKeys>,
     pub grace: Micros,
     /// How long the ids of deleted agents stay taken.
     pub keep_deleted: Micros,
@@ -97,7 +100,7 @@ async fn round(deps: &Deps, told: &mut Told, now: Micros) {
             by: "the controller",
             reason: "ephemeral, and away for too long",
         };
-        match deps.fleet.delete(id, ending, now).await {
+        match deps.fleet.delete(id, 0, ending, now).await {
             Ok(()) => info!(agent.id = %id, "an ephemeral agent was away for too long and is deleted"),
             Err(error) => warn!(agent.id = %id, error = &error as &dyn std::error::Error, "failed to delete an agent"),
         }
@@ -105,6 +108,8 @@ async fn round(deps: &Deps, told: &mut Told, now: Micros) {
     let trimmed = async {
         deps.db.agent_certificate_trim(now - deps.grace - KEEP).await?;
         deps.users.trim(now - KEEP, now).await?;
+        deps.api_keys.keep(now).await?;
+        idempotency::trim(&deps.db, now).await?;
         deps.fleet
             .agents
             .forget_deleted(now.saturating_sub(deps.keep_deleted))

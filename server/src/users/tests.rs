@@ -6,12 +6,19 @@ use muster_certs::{certificate::Certificate, key::KeyPair};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{admin, store::Source};
+use crate::{
+    admin,
+    changes::Changes,
+    grants::{self, Grants},
+    idempotency::Once,
+    store::Source,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 struct Rig {
-    users: Users,
+    users: Arc<Users>,
+    grants: Grants,
     db: Db,
     pki: Arc<Pki>,
     _folder: tempfile::TempDir,
@@ -23,8 +30,13 @@ impl Rig {
         let domain = "example.muster".parse().unwrap();
         let pki = Arc::new(Pki::create(&folder.path().join("pki"), &domain, SystemTime::now()).unwrap());
         let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+        let rights = Arc::new(Grants::load(&db).await.unwrap());
+        let users = Users::load(db.clone(), pki.clone(), rights.clone(), clock::now()).await;
+        let users = Arc::new(users.unwrap());
+        let changes = Changes::new(db.clone()).await.unwrap();
         let rig = Rig {
-            users: Users::load(db.clone(), pki.clone(), clock::now()).await.unwrap(),
+            grants: Grants::new(db.clone(), changes, rights, users.clone()),
+            users,
             db,
             pki,
             _folder: folder,
@@ -41,14 +53,41 @@ impl Rig {
         self.db.user_certificate_list(name).await.unwrap()[0].serial.clone()
     }
 
+    /// An admin.
     async fn create(&self, name: &str) -> Result<Issued, Error> {
-        self.users
-            .create(request(name), false, &by("admin"), clock::now())
-            .await
+        self.make(request(name), false, "admin").await
+    }
+
+    async fn make(&self, request: Request, reinstate: bool, by: &str) -> Result<Issued, Error> {
+        let by = self.by(by).await;
+        self.make_by(request, reinstate, &by, clock::now()).await
+    }
+
+    async fn make_by(&self, request: Request, reinstate: bool, by: &By, now: Micros) -> Result<Issued, Error> {
+        let first = Some((ADMIN.to_owned(), String::new()));
+        let made = self
+            .grants
+            .create_user(request, first, reinstate, Once::plain(Issued::clone), by, now)
+            .await;
+        made.map(|done| done.answer).map_err(|error| match error {
+            grants::Error::Users(error) => error,
+            other => panic!("{other}"),
+        })
+    }
+
+    async fn by(&self, name: &str) -> By {
+        let subject = Subject::User(name.to_owned());
+        By {
+            rights: self.grants.refreshed(&subject).await.unwrap(),
+            subject: Some(subject),
+            ended: None,
+        }
     }
 
     async fn revoke(&self, name: &str) -> Result<User, Error> {
-        self.users.revoke(name, "left", &by("admin"), clock::now()).await
+        self.users
+            .revoke(name, "left", &self.by("admin").await, clock::now())
+            .await
     }
 
     /// The token of a certificate that is good.
@@ -59,6 +98,7 @@ impl Rig {
         }
     }
 
+    /// What users have come to, without what was granted.
     async fn reasons(&self) -> Vec<String> {
         let filter = store::EventFilter {
             agent_id: String::new(),
@@ -70,7 +110,8 @@ impl Rig {
             limit: 100,
         };
         let events = self.db.event_list(&filter).await.unwrap();
-        events.into_iter().rev().map(|event| event.reason).collect()
+        let reasons = events.into_iter().rev().map(|event| event.reason);
+        reasons.filter(|reason| reason != "GRANT_CREATED").collect()
     }
 }
 
@@ -79,13 +120,6 @@ fn request(name: &str) -> Request {
         name: name.to_owned(),
         csr: csr::create(&KeyPair::generate().unwrap()).unwrap(),
         ttl: None,
-    }
-}
-
-fn by(name: &str) -> By {
-    By {
-        name: name.to_owned(),
-        ended: None,
     }
 }
 
@@ -116,7 +150,10 @@ async fn who_was_made_on_the_host_while_the_controller_runs_is_known_at_once() {
 async fn a_revocation_ends_all_certificates_and_tells_who_waits_for_it() {
     let rig = Rig::new().await;
     let first = serial(&rig.create("alice").await.unwrap());
-    let renewed = rig.users.renew(request("alice"), &by("alice"), clock::now()).await;
+    let renewed = rig
+        .users
+        .renew(request("alice"), &rig.by("alice").await, clock::now())
+        .await;
     let second = serial(&renewed.unwrap());
     let third = rig.on_host("alice").await;
     let token = rig.live("alice", &first).await.unwrap();
@@ -153,12 +190,12 @@ async fn a_revoked_user_gets_no_certificate_until_somebody_says_so() {
     let before = serial(&rig.create("alice").await.unwrap());
     rig.revoke("alice").await.unwrap();
     let now = clock::now();
-    let renewed = rig.users.renew(request("alice"), &by("admin"), now).await;
+    let renewed = rig.users.renew(request("alice"), &rig.by("admin").await, now).await;
     assert!(matches!(renewed, Err(Error::Revoked { is_new: false, .. })));
     let created = rig.create("alice").await;
     assert!(matches!(created, Err(Error::Revoked { is_new: true, .. })));
 
-    let issued = rig.users.create(request("alice"), true, &by("admin"), now).await;
+    let issued = rig.make(request("alice"), true, "admin").await;
     let issued = issued.unwrap();
     assert_eq!(issued.user.row.revoked_at, 0);
     assert!(rig.live("alice", &serial(&issued)).await.is_some());
@@ -170,7 +207,10 @@ async fn who_has_the_keys_of_the_controller_is_never_locked_out() {
     let rig = Rig::new().await;
     rig.create("alice").await.unwrap();
     let old = rig.db.user_certificate_list("admin").await.unwrap()[0].serial.clone();
-    rig.users.revoke("admin", "", &by("alice"), clock::now()).await.unwrap();
+    rig.users
+        .revoke("admin", "", &rig.by("alice").await, clock::now())
+        .await
+        .unwrap();
     let serial = rig.on_host("admin").await;
     assert!(rig.live("admin", &serial).await.is_some());
     assert!(rig.live("admin", &old).await.is_none());
@@ -187,7 +227,8 @@ async fn the_last_who_can_use_the_api_is_not_revoked() {
         ..request("alice")
     };
     let past = clock::now() - clock::HOUR;
-    rig.users.create(short, false, &by("admin"), past).await.unwrap();
+    let admin = rig.by("admin").await;
+    rig.make_by(short, false, &admin, past).await.unwrap();
     assert!(matches!(rig.revoke("admin").await, Err(Error::LastAdmin(_))));
     assert!(rig.revoke("alice").await.is_ok(), "who cannot use it may go");
 
@@ -213,14 +254,14 @@ async fn who_was_revoked_while_the_call_was_under_way_changes_nothing() {
     let rig = Rig::new().await;
     let alice = serial(&rig.create("alice").await.unwrap());
     let alice = By {
-        name: "alice".to_owned(),
         ended: rig.live("alice", &alice).await,
+        ..rig.by("alice").await
     };
     rig.revoke("alice").await.unwrap();
     let now = clock::now();
     let refused = |result: Result<Issued, Error>| matches!(result, Err(Error::CallerRevoked));
-    assert!(refused(rig.users.create(request("mallory"), false, &alice, now).await));
-    assert!(refused(rig.users.create(request("alice"), true, &alice, now).await));
+    assert!(refused(rig.make_by(request("mallory"), false, &alice, now).await));
+    assert!(refused(rig.make_by(request("alice"), true, &alice, now).await));
     assert!(refused(rig.users.renew(request("admin"), &alice, now).await));
     let revoked = rig.users.revoke("admin", "", &alice, now).await;
     assert!(matches!(revoked, Err(Error::CallerRevoked)));
@@ -235,7 +276,8 @@ async fn a_certificate_lasts_as_long_as_was_asked_for_within_the_bounds() {
             ttl: Some(ttl),
             ..request(name)
         };
-        rig.users.create(request, false, &by("admin"), now).await
+        let admin = rig.by("admin").await;
+        rig.make_by(request, false, &admin, now).await
     };
     let (minute, year) = (Duration::from_secs(60), Duration::from_secs(365 * 24 * 3600));
     for ttl in [minute - Duration::from_nanos(1_000), year + minute, Duration::MAX] {
@@ -266,22 +308,21 @@ async fn only_the_key_of_a_request_counts_and_it_has_to_be_proved() {
         csr: csr.clone(),
         ..request("alice")
     };
-    let issued = rig
-        .users
-        .create(wanted, false, &by("admin"), clock::now())
-        .await
-        .unwrap();
+    let issued = rig.make(wanted, false, "admin").await.unwrap();
     let leaf = Certificate::parse(&issued.chain[0]).unwrap();
     assert_eq!(leaf.public_key_der, key.public_key().der());
     assert_eq!(leaf.uris, ["spiffe://example.muster/user/alice"]);
 
     *csr.last_mut().unwrap() ^= 1;
     let forged = Request { csr, ..request("bob") };
-    let refused = rig.users.create(forged, false, &by("admin"), clock::now()).await;
+    let refused = rig.make(forged, false, "admin").await;
     assert!(matches!(refused, Err(Error::Csr(_))), "{refused:?}");
     assert!(matches!(rig.users.get("bob").await, Err(Error::NotFound(_))));
     assert!(matches!(rig.create("alice").await, Err(Error::Exists(_))));
-    let renewed = rig.users.renew(request("nobody"), &by("admin"), clock::now()).await;
+    let renewed = rig
+        .users
+        .renew(request("nobody"), &rig.by("admin").await, clock::now())
+        .await;
     assert!(matches!(renewed, Err(Error::NotFound(_))));
 }
 
@@ -297,6 +338,44 @@ async fn what_has_ended_is_forgotten_with_its_connections() {
     assert!(rig.users.known("alice", &alice).is_none());
     assert!(token.is_cancelled(), "nobody could end its connections any longer");
     assert!(rig.users.get("alice").await.unwrap().certificates.is_empty());
+}
+
+#[tokio::test]
+async fn nobody_gets_a_certificate_of_somebody_who_may_do_more() {
+    let rig = Rig::new().await;
+    let wanted = |name: &str| request(name);
+    let viewer = Some(("viewer".to_owned(), String::new()));
+    let admin = rig.by("admin").await;
+    let made = rig.grants.create_user(
+        wanted("carol"),
+        viewer,
+        false,
+        Once::plain(|_| ()),
+        &admin,
+        clock::now(),
+    );
+    made.await.unwrap();
+    let carol = rig.by("carol").await;
+    let refused = rig.users.renew(wanted("admin"), &carol, clock::now()).await;
+    assert!(matches!(refused, Err(Error::Missing("users.write"))), "{refused:?}");
+    assert!(rig.users.renew(wanted("carol"), &carol, clock::now()).await.is_ok());
+    assert!(rig.users.renew(wanted("carol"), &admin, clock::now()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_grant_is_deleted_by_who_knows_its_revision_or_names_none() {
+    let rig = Rig::new().await;
+    rig.create("alice").await.unwrap();
+    let admin = rig.by("admin").await;
+    let delete = |seen| rig.grants.delete("admin-alice", seen, &admin, clock::now());
+    let revision = rig.grants.rights().grant("admin-alice").unwrap().revision;
+    let refused = delete(revision + 1).await;
+    assert!(
+        matches!(refused, Err(grants::Error::Conflict { seen, is }) if (seen, is) == (revision + 1, revision)),
+        "{refused:?}"
+    );
+    delete(revision).await.unwrap();
+    assert!(rig.grants.rights().grant("admin-alice").is_none());
 }
 
 proptest! {

@@ -73,6 +73,22 @@ impl Call {
         Self::framed(path, [&[0], length.as_slice(), message].concat())
     }
 
+    /// The same over REST. `body`: JSON, for what takes one.
+    pub fn rest(method: &'static str, path: &str, body: Option<&str>) -> Self {
+        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+        Self {
+            method,
+            path: path.to_owned(),
+            headers: body
+                .iter()
+                .map(|_| header("content-type", "application/json"))
+                .collect(),
+            body: body.iter().map(|body| body.as_bytes().to_vec()).collect(),
+            ends: true,
+            patience: PATIENCE,
+        }
+    }
+
     /// One whose frames are made by the caller.
     pub fn framed(path: &str, body: Vec<u8>) -> Self {
         let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
@@ -198,6 +214,14 @@ async fn status(response: http::Response<Incoming>) -> Result<String, String> {
     if let Some(status) = Status::from_header_map(&head.headers) {
         return Ok(text(&status));
     }
+    let is_problem = head
+        .headers
+        .get("content-type")
+        .is_some_and(|value| value == "application/problem+json");
+    // These two say more than the code of the problem.
+    if is_problem && ![405, 415].contains(&head.status.as_u16()) {
+        return Ok(problem(&mut body).await);
+    }
     if head.status != http::StatusCode::OK {
         return Ok(format!("HTTP {}", head.status.as_u16()));
     }
@@ -208,6 +232,19 @@ async fn status(response: http::Response<Incoming>) -> Result<String, String> {
         }
     }
     Ok("HTTP 200".to_owned())
+}
+
+/// What went wrong over REST, in the words of gRPC.
+async fn problem(body: &mut Incoming) -> String {
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        bytes.extend(frame.into_data().unwrap_or_default());
+    }
+    let problem: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    match (problem["code"].as_str(), problem["reason"].as_str()) {
+        (Some(code), Some(reason)) => format!("{code} {reason}"),
+        _ => format!("a problem that is none: {problem}"),
+    }
 }
 
 /// `UNAUTHENTICATED TOKEN_INVALID`.

@@ -142,7 +142,7 @@ async fn shown_out(ground: &Ground, category: &mut Category, token: &str) {
         let agent = id.clone();
         if deleted {
             client
-                .delete_agent(DeleteAgentRequest { agent })
+                .delete_agent(DeleteAgentRequest { agent, revision: 0 })
                 .await
                 .expect("it is deleted");
         } else {

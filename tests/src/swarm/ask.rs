@@ -46,7 +46,7 @@ macro_rules! pages {
 
 impl Api {
     pub async fn connect(context: &Path) -> anyhow::Result<Self> {
-        let context = Context::load(Some(context), None).map_err(|problem| said(&problem))?;
+        let context = Context::load(Some(context), None, None).map_err(|problem| said(&problem))?;
         let asked = Asked::new("ask the controller what has arrived");
         let client = Client::connect(&context, PATIENCE, &asked)
             .await
@@ -101,6 +101,7 @@ impl Api {
             let request = v1::DeletePolicyRequest {
                 kind: "Check".to_owned(),
                 name: traffic::check_name(run, number),
+                revision: 0,
             };
             self.call(
                 async |request| self.client.policies().delete_policy(request).await,
@@ -116,6 +117,7 @@ impl Api {
         let request = v1::GetPolicyRequest {
             kind: "Check".to_owned(),
             name: check.to_owned(),
+            read_mask: None,
         };
         let answer = self
             .call(

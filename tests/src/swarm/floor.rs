@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use http::Uri;
-use muster_certs::{identity_file::IdentityFile, pem, rustls::ClientConfig, tls};
+use muster_certs::rustls::ClientConfig;
 use muster_proto::v1::{
     ConnectRequest, ControllerHeartbeat, Heartbeat, Lane, Record, Records, connect_request::Frame as Out,
     connect_response::Frame as In, link_service_client::LinkServiceClient, record::Body,
@@ -37,7 +37,7 @@ use super::{
     traffic, usage,
     wire::{self, Route},
 };
-use crate::{dial, process};
+use crate::{bare::Door, process};
 
 /// On each link, before its memory is taken once more; and batches of metrics, before it is taken a third time.
 const MESSAGES: u64 = 200;
@@ -197,13 +197,10 @@ impl Echo {
         let mut answers = BufReader::new(child.stdout.take().context("it has an output")?);
         let mut line = String::new();
         answers.read_line(&mut line)?;
-        let said: Value = serde_json::from_str(&line).context("the floor does not say where it is")?;
-        let text = |key: &str| said[key].as_str().unwrap_or_default();
-        let identity = IdentityFile::from_pem(text("identity"))?;
-        let roots = pem::certificates(text("root"))?;
+        let door = Door::read(&line).context("the floor does not say where it is")?;
         Ok(Self {
-            tls: tls::link(&roots, &dial::trust_domain(), &identity)?,
-            address: text("address").parse()?,
+            tls: door.tls,
+            address: door.address,
             child,
             commands,
             answers,

@@ -2,7 +2,7 @@
 //! are in other hands, CAs of somebody else's PKI, and an own certificate for the API.
 
 mod api_certificate;
-mod openssl;
+pub mod openssl;
 mod own_pki;
 mod rotation;
 

@@ -1,6 +1,7 @@
 //! The controller on a disk that fills: what it takes less of, what operators can still do, and that nothing is lost.
 
 mod agent;
+mod postgresql;
 
 use std::{
     fs,
@@ -24,6 +25,26 @@ fn start(settings: &ServerYaml) -> (Controller, SmallDisk, Agent) {
     controller.wait_for_agent("host", "ONLINE");
     stored(&agent, 2);
     (controller, disk, agent)
+}
+
+/// What the doctor says while all is well, and the controller runs or not.
+fn nothing_is_wrong(controller: &Controller, is_running: bool) {
+    let report = findings(controller, 0);
+    for area in [
+        "configuration",
+        "disk",
+        "retention",
+        "database",
+        "certificates",
+        "clock",
+        "files",
+        "lease",
+    ] {
+        let (level, text) = finding(&report, area);
+        assert_ne!(level, "problem", "{area}: {text}");
+    }
+    let (_, lease) = finding(&report, "lease");
+    assert_eq!(!lease.contains("no controller"), is_running, "{lease}");
 }
 
 /// Until so many more results are acknowledged than now.
@@ -214,22 +235,7 @@ fn a_controller_that_starts_on_a_full_disk_gives_up_its_ballast_for_that() {
 fn the_doctor_finds_nothing_wrong_with_a_controller_that_runs_or_not_and_says_what_is() {
     let mut controller = Controller::start();
     for is_running in [true, false] {
-        let report = findings(&controller, 0);
-        for area in [
-            "configuration",
-            "disk",
-            "retention",
-            "database",
-            "certificates",
-            "clock",
-            "files",
-            "lease",
-        ] {
-            let (level, text) = finding(&report, area);
-            assert_ne!(level, "problem", "{area}: {text}");
-        }
-        let (_, lease) = finding(&report, "lease");
-        assert_eq!(!lease.contains("no controller"), is_running, "{lease}");
+        nothing_is_wrong(&controller, is_running);
         if is_running {
             controller.stop();
         }

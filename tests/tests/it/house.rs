@@ -69,6 +69,7 @@ const TRANSPORT_ROOMS: &[&str] = &[
     "server/src/api",
     "server/src/access/",
     "server/src/net/",
+    "server/src/rest",
     "proto/",
     "agent/",
     "ctl/",

@@ -7,6 +7,7 @@ use muster_proto::{
     v1::{self, CheckState, Lane, record::Body},
 };
 use muster_server::{
+    access::scope::Scopes,
     agents::Agents,
     changes::Changes,
     disk::Disk,
@@ -240,7 +241,10 @@ async fn the_state_follows_the_newest_place_in_the_spools_and_not_the_clock() {
     let (fresh, folder) = (fresh().await, tempfile::tempdir().expect("a folder"));
     let agent = enroll(&fresh.db, "db-01").await;
     let part = Part::start(&fresh.db, pki(folder.path())).await;
-    part.policies.apply(vec![policy()], NOW).await.expect("applied");
+    part.policies
+        .apply(vec![policy()], &Scopes::all(), NOW)
+        .await
+        .expect("applied");
     let output = || part.states.get(agent, "disk").map(|entry| entry.last_result().output);
 
     part.send(agent, "2-b", 1, vec![result(50, "newer start", CheckState::Critical)])

@@ -18,10 +18,12 @@ use muster_proto::{
     v1::{AgentStatus, Freshness},
 };
 use muster_server::{
+    access::scope::Scopes,
     agents::{Agents, Connection, Hello, liveness::Rules},
     changes::Changes,
     clock::{self, DAY, MINUTE, SECOND},
     enroll::{self, Enroller},
+    idempotency::Once,
     link::Links,
     policies::{Compiled, Policies},
     states::{Entry, States},
@@ -68,7 +70,14 @@ impl Part {
         let states = States::load(fresh.db.clone(), changes.clone(), agents.clone(), policies.clone()).await;
         let states = Arc::new(states.expect("states"));
         let links = Arc::new(Links::new(Duration::from_secs(30)));
-        let enroller = Enroller::new(fresh.db.clone(), changes.clone(), pki, agents.clone(), links);
+        let enroller = Enroller::new(
+            fresh.db.clone(),
+            changes.clone(),
+            pki,
+            agents.clone(),
+            Arc::default(),
+            links,
+        );
         let part = Self {
             fresh,
             changes,
@@ -189,12 +198,15 @@ async fn what_was_told_is_never_behind_the_revision_that_watches_begin_with() {
 #[tokio::test]
 async fn every_assignment_of_a_large_fleet_gets_its_entry_in_one_go() {
     let (part, ids) = Part::start(1_100).await;
-    part.policies.apply(vec![policy()], NOW).await.expect("applied");
+    part.policies
+        .apply(vec![policy()], &Scopes::all(), NOW)
+        .await
+        .expect("applied");
     part.states.reconcile_once(NOW).await.expect("reconciled");
     let has_entry = |id: &&AgentId| part.states.get(**id, "disk").is_some();
     assert_eq!(ids.iter().filter(has_entry).count(), ids.len());
     part.policies
-        .delete(&muster_server::policies::Key::check("disk"), NOW)
+        .delete(&muster_server::policies::Key::check("disk"), 0, &Scopes::all(), NOW)
         .await
         .expect("deleted");
     part.states.reconcile_once(NOW).await.expect("reconciled");
@@ -205,7 +217,10 @@ async fn every_assignment_of_a_large_fleet_gets_its_entry_in_one_go() {
 #[tokio::test]
 async fn readers_and_writers_of_agents_and_states_never_wait_for_each_other_in_a_circle() {
     let (part, ids) = Part::start(20).await;
-    part.policies.apply(vec![policy()], NOW).await.expect("applied");
+    part.policies
+        .apply(vec![policy()], &Scopes::all(), NOW)
+        .await
+        .expect("applied");
     part.states.reconcile_once(NOW).await.expect("reconciled");
     let (done, ended) = mpsc::sync_channel(4);
     let stop = Arc::new(AtomicBool::new(false));
@@ -253,13 +268,16 @@ async fn a_check_that_a_label_assigns_starts_pending_and_not_late() {
     if let Some(muster_proto::v1::policy::Spec::Check(check)) = &mut wanted.spec {
         check.selector = "role=db".into();
     }
-    part.policies.apply(vec![wanted], NOW - DAY).await.expect("applied");
+    part.policies
+        .apply(vec![wanted], &Scopes::all(), NOW - DAY)
+        .await
+        .expect("applied");
     part.connect(ids[0], NOW - DAY);
     part.states.reconcile_once(NOW).await.expect("reconciled");
     assert!(part.states.get(ids[0], "disk").is_none());
     let label = BTreeMap::from([("role".to_owned(), "db".to_owned())]);
     part.agents
-        .update_labels(ids[0], &label, &[], NOW)
+        .update_labels(ids[0], &label, &[], 0, |_, _| Ok(()), NOW)
         .await
         .expect("labelled");
     part.states.reconcile_once(NOW).await.expect("reconciled");
@@ -272,7 +290,8 @@ async fn an_enrollment_that_is_repeated_while_it_is_under_way_gets_the_same_cert
     let (part, _) = Part::start(0).await;
     let now = clock::now();
     let new = NewToken::new("first");
-    let (_, token) = tokens::create(part.db(), &part.changes, new, "0123456789abcdef", now)
+    let once = Once::plain(|_| ());
+    let (_, token) = tokens::create(part.db(), &part.changes, new, "0123456789abcdef", once, now)
         .await
         .expect("a token");
     let request = enroll::Request {

@@ -1,8 +1,11 @@
 //! Tests of the whole: the source tree's own rules, and the real binaries through their public interfaces.
 
+mod access;
+mod access_cli;
 mod admission;
 mod agent_metrics;
 mod api;
+mod api_page;
 mod arrival;
 mod attacks;
 mod backup;
@@ -35,6 +38,7 @@ mod operator;
 mod outages;
 mod plugins;
 mod readme;
+mod rest;
 mod seen;
 mod standby;
 mod store;

@@ -3,6 +3,7 @@
 use muster_tests::{
     Agent, Controller,
     poll::{self, SECOND},
+    postgres::Server,
 };
 use serde_json::json;
 
@@ -19,7 +20,10 @@ struct Pair {
 
 impl Pair {
     fn start(settings: &str) -> Option<Self> {
-        let first = Controller::start_with(settings);
+        Self::of(Controller::start_with(settings))
+    }
+
+    fn of(first: Controller) -> Option<Self> {
         let mut second = first.standby()?;
         // Its checks are named by the processes of their agents, each of which counts for itself.
         counting::apply(&first, "$PPID");
@@ -202,4 +206,27 @@ fn a_standby_with_old_keys_says_so_when_it_takes_over() {
         let prepared = status["items"].as_array().is_some_and(|items| items.len() == 2);
         if prepared { Ok(()) } else { Err(status.to_string()) }
     });
+}
+
+#[test]
+fn a_standby_takes_over_when_postgresql_is_started_again() {
+    let Some(server) = Server::start("PostgreSQL that is started again") else {
+        return;
+    };
+    let mut first = Controller::set_up_at(&server, "");
+    first.run();
+    let Some(mut pair) = Pair::of(first) else { return };
+    pair.each_has_run(3);
+    let before = transitions(&pair.first);
+    server.restart();
+    took_over(&mut pair, &before);
+    poll::until("the one that was active has ended", 60 * SECOND, || {
+        if pair.first.is_running() {
+            Err(pair.first.log())
+        } else {
+            Ok(())
+        }
+    });
+    pair.each_has_run(3);
+    pair.nothing_is_lost();
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use muster_proto::{ids::AgentId, v1::Lane};
 use muster_server::store::{
-    AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, NewCertificate, NewRedemption, NewUserCertificate, Op,
-    PolicyRow, Source, StateRow, TokenRow,
+    AgentPart, AgentUpdate, Change, ChangeKind, Db, MarkRow, NewAgent, NewCertificate, NewRedemption,
+    NewUserCertificate, Op, PolicyRow, Source, StateRow, TokenRow,
 };
 use muster_tests::postgres::Database;
 
@@ -89,6 +89,7 @@ fn token(id: &str, uses: i64) -> TokenRow {
         revoked_at: 0,
         cas: String::new(),
         revoke_reason: String::new(),
+        scope: "env=dev".into(),
     }
 }
 
@@ -239,22 +240,35 @@ async fn what_changes_of_an_agent_is_read_back() {
     let fresh = fresh().await;
     let id = enroll(&fresh.db, "web-07").await;
     let update = AgentUpdate {
-        bundle_version: 7,
-        id: id.to_string(),
-        status: "late",
-        status_reason: "eof".into(),
-        status_since: 5,
+        id,
         last_seen: 4,
-        version: "0.2.0".into(),
-        agent_labels: r#"{"a":"b"}"#.into(),
-        facts: r#"{"os.id":"debian"}"#.into(),
-        warnings: r#"["careful"]"#.into(),
-        policy_status: vec![1, 2, 3],
-        fingerprint: r#"{"machine":"m1"}"#.into(),
+        parts: vec![
+            AgentPart::Status {
+                status: "late",
+                reason: "eof".into(),
+                since: 5,
+            },
+            AgentPart::Hello {
+                version: "0.2.0".into(),
+                labels: r#"{"a":"b"}"#.into(),
+                warnings: r#"["careful"]"#.into(),
+            },
+            AgentPart::Facts(r#"{"os.id":"debian"}"#.into()),
+            AgentPart::PolicyStatus(vec![1, 2, 3]),
+            AgentPart::Fingerprint(r#"{"machine":"m1"}"#.into()),
+            AgentPart::BundleVersion(7),
+        ],
         revision: 7,
     };
+    let other = enroll(&fresh.db, "web-08").await;
+    let of_other = AgentUpdate {
+        id: other,
+        last_seen: 3,
+        parts: vec![AgentPart::Facts(r#"{"os.id":"alpine"}"#.into())],
+        revision: 6,
+    };
     let mut tx = fresh.db.begin().await.expect("begin");
-    tx.agent_update_all(&[update]).await.expect("update");
+    tx.agent_update_all(vec![update, of_other]).await.expect("update");
     tx.agent_set_operator_labels(&id.to_string(), r#"{"rack":"r1"}"#, 8)
         .await
         .expect("labels");
@@ -263,7 +277,9 @@ async fn what_changes_of_an_agent_is_read_back() {
         let seen = [(id.to_string(), seen)];
         fresh.db.agent_flush_last_seen(&seen).await.expect("flush");
     }
-    let row = fresh.db.agent_list().await.expect("agents").remove(0);
+    let mut rows = fresh.db.agent_list().await.expect("agents");
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    let row = rows.remove(0);
     assert_eq!(
         (row.status.as_str(), row.status_reason.as_str(), row.status_since),
         ("late", "eof", 5)
@@ -279,6 +295,10 @@ async fn what_changes_of_an_agent_is_read_back() {
     );
     assert_eq!(row.policy_status, [1, 2, 3]);
     assert_eq!(row.fingerprint, r#"{"machine":"m1"}"#);
+    assert_eq!((row.agent_labels.as_str(), row.bundle_version), (r#"{"a":"b"}"#, 7));
+    let row = rows.remove(0);
+    assert_eq!((row.facts.as_str(), row.last_seen), (r#"{"os.id":"alpine"}"#, 3));
+    assert_eq!((row.status.as_str(), row.version.as_str()), ("pending", "0.1.0"));
 }
 
 #[tokio::test]
@@ -339,6 +359,7 @@ async fn the_version_of_a_policy_outlives_it() {
         created_at: 1,
         updated_at: 2,
         revision: 3,
+        scope: "env=dev".into(),
     };
     let mut tx = fresh.db.begin().await.expect("begin");
     assert_eq!(tx.policy_version("Check", "disk").await.expect("version"), 0);

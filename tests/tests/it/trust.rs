@@ -254,11 +254,17 @@ async fn a_window_is_closed_by_whatever_is_issued_and_by_the_end_of_trust() {
 #[tokio::test]
 async fn the_id_of_a_deleted_agent_stays_taken_for_as_long_as_that_is_kept() {
     let part = Part::start().await;
-    part.agents.delete(part.id, &[], OPERATOR, NOW).await.expect("deleted");
+    let seen = part.agents.get(part.id).expect("an entry").revision;
+    let other = part.agents.delete(part.id, seen + 1, &[], OPERATOR, NOW).await;
+    assert!(matches!(other, Err(Error::Conflict { .. })), "{other:?}");
+    part.agents
+        .delete(part.id, seen, &[], OPERATOR, NOW)
+        .await
+        .expect("deleted");
     assert!(part.agents.get(part.id).is_none());
     assert_eq!(part.counts(&part.first()), None);
     assert!(part.agents.is_deleted(part.id));
-    let missing = part.agents.delete(part.id, &[], OPERATOR, NOW).await;
+    let missing = part.agents.delete(part.id, 0, &[], OPERATOR, NOW).await;
     assert!(matches!(missing, Err(Error::NotFound(_))), "{missing:?}");
 
     part.agents.forget_deleted(NOW).await.expect("trimmed");

@@ -30,6 +30,8 @@ fn create(controller: &Controller, name: &str) -> PathBuf {
         "user".as_ref(),
         "create".as_ref(),
         name.as_ref(),
+        "--role".as_ref(),
+        "admin".as_ref(),
         "--out".as_ref(),
         file.as_os_str(),
     ]);
@@ -105,6 +107,8 @@ fn no_context_file_is_overwritten_and_a_failed_attempt_leaves_nothing() {
             "user".as_ref(),
             "create".as_ref(),
             name.as_ref(),
+            "--role".as_ref(),
+            "admin".as_ref(),
             "--out".as_ref(),
             path.as_os_str(),
         ])
@@ -119,7 +123,9 @@ fn no_context_file_is_overwritten_and_a_failed_attempt_leaves_nothing() {
         .says(&["ALREADY_EXISTS", "musterctl user renew alice"]);
     assert!(!controller.path("again.yaml").exists());
     let (_, request) = request(&controller, "bob.csr");
-    let long = ["user", "create", "bob", "--ttl", "400d", "--csr", &request];
+    let long = [
+        "user", "create", "bob", "--role", "admin", "--ttl", "400d", "--csr", &request,
+    ];
     let outcome = controller.ctl().run(&long);
     outcome.expect_code(2).explains().says(&["from 1 minute to 365 days"]);
 }
@@ -138,7 +144,7 @@ fn a_colleague_gets_a_certificate_for_a_key_that_never_leaves_their_machine() {
     let (key, request) = request(&controller, "alice.csr");
     let printed = controller
         .ctl()
-        .ok(&["user", "create", "alice", "--csr", &request])
+        .ok(&["user", "create", "alice", "--role", "admin", "--csr", &request])
         .stdout;
     let chain = pem::certificates(&printed).expect("certificates and nothing else");
     let leaf = Certificate::parse(&chain[0]).expect("a certificate");
@@ -159,7 +165,7 @@ fn a_colleague_gets_a_certificate_for_a_key_that_never_leaves_their_machine() {
     let garbage = controller.path("garbage.csr");
     fs::write(&garbage, "no request").expect("a file");
     let garbage = garbage.to_str().expect("a path");
-    let outcome = ctl.run(&["user", "create", "bob", "--csr", garbage]);
+    let outcome = ctl.run(&["user", "create", "bob", "--role", "admin", "--csr", garbage]);
     outcome.expect_code(2).explains().says(&["openssl req"]);
 }
 
@@ -195,7 +201,8 @@ fn requests_of_openssl_are_good_with_every_kind_of_key_that_is_accepted() {
             &path("csr"),
         ]);
         Outcome::of(openssl).expect_code(0);
-        let outcome = controller.ctl().run(&["user", "create", name, "--csr", &path("csr")]);
+        let create = ["user", "create", name, "--role", "viewer", "--csr", &path("csr")];
+        let outcome = controller.ctl().run(&create);
         let outcome = outcome.expect_code(code);
         if code == 0 {
             let chain = pem::certificates(&outcome.stdout).expect("certificates");
@@ -344,7 +351,7 @@ fn a_revoked_operator_is_out_at_once_with_every_connection_and_for_good() {
     // The name comes back when somebody says so, and what was revoked does not.
     let again = controller.path("alice-2.yaml");
     let again = again.to_str().expect("a path");
-    let create = ["user", "create", "alice", "--out", again];
+    let create = ["user", "create", "alice", "--role", "admin", "--out", again];
     controller
         .ctl()
         .run(&create)

@@ -52,8 +52,10 @@ impl Authority {
             trust_domain: "example.muster",
             server_name: None,
             roots: &self.root.certificate_pem(),
-            certificates: &pem::encode_certificates(&chain),
-            key: Some(&key.to_pem()),
+            credentials: context_file::Credentials::Certificate {
+                certificates: &pem::encode_certificates(&chain),
+                key: Some(&key.to_pem()),
+            },
         };
         let file = context_file::render("", None, &[entry]);
         file.strip_prefix("contexts:\n").unwrap().to_owned()
@@ -74,7 +76,7 @@ impl Folder {
     }
 
     fn load(&self, context: Option<&str>) -> Context {
-        Context::load(Some(&self.path("config.yaml")), context).unwrap()
+        Context::load(Some(&self.path("config.yaml")), context, None).unwrap()
     }
 
     fn text(&self) -> String {
@@ -101,10 +103,10 @@ fn a_new_file_is_a_context_that_is_ready_for_use_by_its_owner_alone() {
     file.write(&issued.new_file(&context, Some(&key))).unwrap();
 
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-    let alice = Context::load(Some(&path), None).unwrap();
+    let alice = Context::load(Some(&path), None, None).unwrap();
     assert_eq!((alice.name.as_str(), &alice.server), ("dev", &context.server));
     assert_eq!(
-        alice.identity.identity().to_string(),
+        alice.identity().unwrap().identity().to_string(),
         "spiffe://example.muster/user/alice"
     );
     assert_eq!(alice.roots, [SECOND.root.certificate_der().clone()]);
@@ -122,7 +124,7 @@ fn a_file_without_a_key_is_whole_when_its_owner_has_added_it() {
         text.push_str(&format!("      {line}\n"));
     }
     let alice = Folder::with(&text).load(None);
-    assert_eq!(alice.identity.key().public_key(), key.public_key());
+    assert_eq!(alice.identity().unwrap().key().public_key(), key.public_key());
 }
 
 #[test]
@@ -157,7 +159,7 @@ fn a_renewed_context_takes_its_own_place_and_nothing_else_changes() {
     assert!(text.contains(&dev), "the other context is as it was");
     let now = folder.load(None);
     assert_eq!(now.name, "prod");
-    assert_eq!(now.identity.serial(), after.identity.serial());
+    assert_eq!(now.identity().unwrap().serial(), after.identity().unwrap().serial());
     assert_eq!(now.roots, [SECOND.root.certificate_der().clone()]);
     let mode = fs::metadata(folder.path("config.yaml")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
@@ -167,11 +169,14 @@ fn a_renewed_context_takes_its_own_place_and_nothing_else_changes() {
 fn a_link_to_the_file_stays_a_link() {
     let folder = Folder::with(&format!("contexts:\n{}", FIRST.context("dev")));
     symlink(folder.path("config.yaml"), folder.path("link.yaml")).unwrap();
-    let before = Context::load(Some(&folder.path("link.yaml")), None).unwrap();
+    let before = Context::load(Some(&folder.path("link.yaml")), None, None).unwrap();
     let after = renewed(&before);
     after.replace(&before).unwrap();
     assert!(fs::symlink_metadata(folder.path("link.yaml")).unwrap().is_symlink());
-    assert_eq!(folder.load(None).identity.serial(), after.identity.serial());
+    assert_eq!(
+        folder.load(None).identity().unwrap().serial(),
+        after.identity().unwrap().serial()
+    );
 }
 
 #[test]
@@ -239,16 +244,28 @@ proptest! {
             trust_domain,
             server_name: Some(server_name),
             roots,
-            certificates,
-            key: Some(key),
+            credentials: context_file::Credentials::Certificate {
+                certificates,
+                key: Some(key),
+            },
         };
-        let written = context_file::render(HEADER, Some(&current), &[entry, entry]);
+        let with_key = context_file::Entry {
+            credentials: context_file::Credentials::ApiKey(key),
+            ..entry
+        };
+        let written = context_file::render(HEADER, Some(&current), &[entry, with_key]);
         let file = parse(Path::new("x"), &written).map_err(|problem| TestCaseError::fail(problem.why.clone()))?;
         prop_assert_eq!(file.current.as_ref(), Some(&current));
         prop_assert_eq!(file.contexts.len(), 2);
-        for read in file.contexts {
-            let read = [&read.name, &read.server, &read.trust_domain, read.server_name.as_ref().unwrap(), &read.ca, &read.certificate, &*read.key];
-            prop_assert_eq!(read, [name, server, trust_domain, server_name, roots, certificates, key]);
+        for read in &file.contexts {
+            let read = [&read.name, &read.server, &read.trust_domain, read.server_name.as_ref().unwrap(), &read.ca];
+            prop_assert_eq!(read, [name, server, trust_domain, server_name, roots]);
         }
+        let secrets = |at: usize| {
+            let read: &super::super::Entry = &file.contexts[at];
+            (read.certificate.clone(), read.key.as_deref().cloned(), read.api_key.as_deref().cloned())
+        };
+        prop_assert_eq!(secrets(0), (Some(certificates.clone()), Some(key.clone()), None));
+        prop_assert_eq!(secrets(1), (None, None, Some(key.clone())));
     }
 }

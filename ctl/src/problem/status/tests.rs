@@ -34,6 +34,14 @@ fn each_reason_has_its_exit_code() {
         (Code::ResourceExhausted, R::RateLimited, Exit::Failure),
         (Code::OutOfRange, R::RevisionGone, Exit::Failure),
         (Code::Unavailable, R::ShuttingDown, Exit::Unreachable),
+        (Code::PermissionDenied, R::PermissionMissing, Exit::Denied),
+        (Code::PermissionDenied, R::Escalation, Exit::Denied),
+        (Code::PermissionDenied, R::OutOfScope, Exit::Denied),
+        (Code::Unauthenticated, R::ApiKeyInvalid, Exit::Denied),
+        (Code::Aborted, R::Conflict, Exit::Conflict),
+        (Code::FailedPrecondition, R::BuiltIn, Exit::Conflict),
+        (Code::FailedPrecondition, R::InUse, Exit::Conflict),
+        (Code::Unavailable, R::RightsChanged, Exit::Unreachable),
     ] {
         let problem = seen(&status(code, reason));
         assert_eq!(problem.exit, exit, "{reason:?}");
@@ -61,7 +69,7 @@ fn a_status_without_a_reason_is_known_by_its_code() {
 #[test]
 fn whatever_goes_wrong_has_what_why_and_do() {
     for code in 1..=16 {
-        for reason in -1..=25 {
+        for reason in -1..=45 {
             let reason = ErrorReason::try_from(reason).unwrap_or_default();
             let problem = seen(&status(Code::from(code), reason));
             assert!(
@@ -85,6 +93,24 @@ fn the_headline_names_controller_code_reason_and_request() {
         problem.headline,
         "127.0.0.1:9443 says UNAUTHENTICATED CERTIFICATE_EXPIRED"
     );
+}
+
+#[test]
+fn a_permission_that_is_missing_is_named_with_whom_to_ask() {
+    let status = error::Problem::new(
+        Code::PermissionDenied,
+        ErrorReason::PermissionMissing,
+        "alice has no role for it",
+    )
+    .with_metadata("permission", "ca.write");
+    let steps = seen(&status.into()).steps.join("\n");
+    assert!(
+        steps.contains("musterctl whoami") && steps.contains("a role that has ca.write"),
+        "{steps}"
+    );
+    let conflict =
+        error::Problem::new(Code::Aborted, ErrorReason::Conflict, "it has changed").with_metadata("revision", "43");
+    assert!(seen(&conflict.into()).steps[1].ends_with("--revision 43"));
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub async fn delete(args: DeleteArgs, session: &mut Session) -> Result<(), Probl
     let client = session.connect(&asked).await?;
     let request = v1::DeleteAgentRequest {
         agent: args.agent.clone(),
+        revision: 0,
     };
     let call = async |request| client.agents().delete_agent(request).await;
     client.call(&asked, call, request).await?;

@@ -18,6 +18,7 @@ impl Row for v1::Policy {
     const COLUMNS: &'static [Column] = &[
         Column::new("POLICY"),
         Column::cut("SELECTOR"),
+        Column::sparse("SCOPE"),
         Column::new("EVERY"),
         Column::new("APPLIED"),
         Column::new("REFUSED"),
@@ -41,6 +42,7 @@ impl Row for v1::Policy {
         vec![
             Cell::new(reference(self)),
             Cell::new(check.map(|check| check.selector.as_str()).unwrap_or_default()),
+            Cell::new(&metadata.scope),
             every.into(),
             applied(self),
             refused(self),
@@ -95,6 +97,7 @@ pub fn describe(page: &mut Page, policy: &v1::Policy, now: Timestamp) {
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     page.field("Labels", labels.join(","));
+    page.field("Scope", &metadata.scope);
     if let Some(counts) = &policy.counts {
         page.field(
             "Applied",

@@ -53,7 +53,14 @@ pub(super) async fn revoke(args: GetArgs, session: &mut Session) -> Result<(), P
     let client = session.connect(&asked).await?;
     let call = async |request| client.tokens().revoke_token(request).await;
     let response = client
-        .call(&asked, call, v1::RevokeTokenRequest { id: args.id })
+        .call(
+            &asked,
+            call,
+            v1::RevokeTokenRequest {
+                id: args.id,
+                revision: 0,
+            },
+        )
         .await?;
     let token = response.token.unwrap_or_default();
     if session.printer.format.is_table() {
@@ -79,6 +86,7 @@ fn describe(token: &v1::Token, page: &mut Page, now: Timestamp) {
     page.field("Ends", age::moment(token.expire_time.as_ref()).unwrap_or_default());
     page.field("Uses left", format!("{} of {}", token.uses_left, token.uses));
     page.field("Labels", labels(token));
+    page.field("Scope", &token.scope);
     page.field("Agent", &token.agent_id);
     page.field("Source", &token.source);
     if token.allow_reenroll {
@@ -130,6 +138,7 @@ impl Row for v1::Token {
         Column::new("LAST USED"),
         Column::new("BY"),
         Column::cut("LABELS"),
+        Column::sparse("SCOPE"),
         Column::wide("AGENT"),
         Column::wide("SOURCE"),
         Column::wide("MADE BY"),
@@ -152,6 +161,7 @@ impl Row for v1::Token {
             used.and_then(|used| age::since(now, used.time.as_ref())).into(),
             used.map(|used| used.agent_name.clone()).into(),
             Cell::new(labels(self)),
+            Cell::new(&self.scope),
             Cell::new(&self.agent_id),
             Cell::new(&self.source),
             Cell::new(&self.creator),

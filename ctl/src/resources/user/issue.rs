@@ -44,13 +44,18 @@ struct Answer {
 
 pub(super) async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> {
     let name = args.name.as_str();
-    let asked = naming("create", name);
+    let asked = Asked::new(format!("create user {name} with the role {}", args.role))
+        .listed_by("musterctl role list")
+        .with_text("scope", args.scope.text());
     let key = Key::of(&args.wanted, &asked)?;
     let request = v1::CreateUserRequest {
         name: name.to_owned(),
         csr: key.csr.clone(),
         ttl: args.wanted.ttl.map(duration::to_proto),
         reinstate: args.reinstate,
+        role: args.role.clone(),
+        scope: args.scope.text(),
+        idempotency_key: String::new(),
     };
     let place = Place::of(&args.wanted, name)?;
     let context = session.context(&asked)?;
@@ -101,12 +106,17 @@ async fn renew_context(wanted: &Wanted, session: &mut Session) -> Result<(), Pro
             .step("or leave --out and --csr out"));
     }
     let before = session.context(&asked)?;
-    let Identity::User { name, .. } = before.identity.identity() else {
+    let identity = before.identity().map(|identity| identity.identity());
+    let Some(Identity::User { name, .. }) = identity else {
+        let why = match identity {
+            Some(other) => format!("its certificate is of {other}"),
+            None => "an API key is used, which does not renew; another one is made in time instead".to_owned(),
+        };
         return Err(
             Problem::new(Exit::Usage, format!("context {} is no user's", before.name))
                 .what(asked.what())
-                .why(format!("its certificate is of {}", before.identity.identity()))
-                .step("use the context of an operator: --context NAME"),
+                .why(why)
+                .step("use the context of an operator: --context NAME, without MUSTER_API_KEY and --api-key-file"),
         );
     };
     let key = Key::generate(&asked)?;
@@ -122,17 +132,15 @@ async fn renew_context(wanted: &Wanted, session: &mut Session) -> Result<(), Pro
     let pair = key
         .pair
         .ok_or_else(|| unusable(&asked, "its key is not here".to_owned()))?;
-    let identity =
+    let renewed =
         IdentityFile::new(pair, issued.certificates.clone()).map_err(|error| unusable(&asked, error.to_string()))?;
-    let renewed = before.renewed(&issued, identity);
+    let renewed = before.renewed(&issued, renewed);
 
     let asked = Asked::new("use the new certificate; the old one stays in the context file");
     let client = session.connect_as(&renewed, &asked).await?;
-    let request = v1::GetUserRequest {
-        name: name.as_str().to_owned(),
-    };
-    let call = async |request| client.users().get_user(request).await;
-    client.call(&asked, call, request).await?;
+    // What is open to every operator, whatever is granted to it.
+    let call = async |request| client.access().get_caller(request).await;
+    client.call(&asked, call, v1::GetCallerRequest {}).await?;
     renewed.replace(&before)?;
     show(&answer.user, session)?;
     session.printer.note(&format!(

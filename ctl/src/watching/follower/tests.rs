@@ -169,3 +169,30 @@ fn a_kind_of_event_of_a_later_release_is_passed_over() {
     };
     assert_eq!(following().take(event), []);
 }
+
+#[test]
+fn other_rights_are_another_list() {
+    let changed: Status = Problem::new(Code::Unavailable, ErrorReason::RightsChanged, "call again").into();
+    for mut follower in [following(), Follower::default()] {
+        let ended = follower.end(Some(&changed), MOMENT, 0.0);
+        assert!(matches!(ended, Ended::Resume { .. }), "{ended:?}");
+        assert_eq!(follower.resume_from(), 0);
+    }
+    let mut follower = following();
+    follower.end(Some(&changed), MOMENT, 0.0);
+    let shown: Vec<_> = [put("b", 2), put("c", 1), synced(20)]
+        .into_iter()
+        .flat_map(|event| follower.take(event))
+        .map(|event| (event.kind(), event.item().map(|agent| agent.id.clone())))
+        .collect();
+    let agent = |id: &str| Some(id.to_owned());
+    assert_eq!(
+        shown,
+        [
+            (WatchEventType::Put, agent("c")),
+            (WatchEventType::Delete, agent("a")),
+            (WatchEventType::Synced, None)
+        ],
+        "what has come into sight and what has gone out of it"
+    );
+}

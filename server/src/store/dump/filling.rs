@@ -25,7 +25,7 @@ impl Filling {
     pub async fn begin(source: &Source, schema: i64) -> Result<Self, DumpError> {
         let pool = match source {
             Source::Sqlite(folder) => Pool::sqlite(&control_file(folder)).await?,
-            Source::Postgres(url) => Pool::postgres(url).await?,
+            Source::Postgres(url) => Pool::postgres(url, None).await?,
         };
         let tx = pool.begin().await?;
         let mut filling = Self { pool, tx };

@@ -1,0 +1,221 @@
+use muster_proto::v1::{PolicyReport, PolicyStatus};
+
+use super::*;
+use crate::{
+    agents::{Connection, Hello, Labels, OnClone},
+    changes::Changes,
+    clones::{Decision, Party},
+    store::{
+        Db, NewAgent, Source,
+        scratch::{Scratch, postgres_url},
+    },
+};
+
+type Change = fn(&Agents, AgentId, Micros);
+
+fn hello(version: &str, labels: &[(&str, &str)], warning: &str) -> Hello {
+    Hello {
+        version: version.into(),
+        labels: map(labels),
+        warnings: vec![warning.into()],
+    }
+}
+
+fn map(pairs: &[(&str, &str)]) -> Labels {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).into(), (*value).into()))
+        .collect()
+}
+
+fn connected(agents: &Agents, id: AgentId, hello: Hello, now: Micros) {
+    agents.connected(id, Connection::new("s1", "192.0.2.1:1", now), hello, now);
+}
+
+fn policy_status(digest: &str) -> PolicyStatus {
+    PolicyStatus {
+        digest: digest.into(),
+        policies: vec![PolicyReport::default()],
+        ..PolicyStatus::default()
+    }
+}
+
+fn machine(boot: &str) -> Party {
+    Party {
+        machine: "m1".into(),
+        boot: boot.into(),
+        ..Party::default()
+    }
+}
+
+/// All that happens to an agent and is written behind its back.
+const CHANGES: &[(&str, Change)] = &[
+    ("connected", |agents, id, now| {
+        connected(agents, id, hello("1", &[("a", "b")], "w1"), now);
+    }),
+    ("another version", |agents, id, now| {
+        connected(agents, id, hello("2", &[("a", "b")], "w1"), now);
+    }),
+    ("other labels", |agents, id, now| {
+        connected(agents, id, hello("2", &[("a", "c")], "w1"), now);
+    }),
+    ("another warning", |agents, id, now| {
+        connected(agents, id, hello("2", &[("a", "c")], "w2"), now);
+    }),
+    ("facts", |agents, id, _| {
+        let facts = map(&[("os.id", "debian")]);
+        let digest = muster_proto::digest::of_map(&facts);
+        agents.set_facts(id, facts, digest);
+    }),
+    ("policy status", |agents, id, _| {
+        agents.set_policy_status(id, policy_status("d1"));
+    }),
+    ("trust bundle", |agents, id, _| agents.set_bundle_version(id, 3)),
+    ("machine", |agents, id, now| {
+        agents.machine_admitted(id, Decision::Admit, None, &machine("b1"), now);
+    }),
+    ("another machine takes its place", |agents, id, now| {
+        agents.machine_admitted(id, Decision::Displace, Some(&machine("b1")), &machine("b2"), now);
+    }),
+    ("a copy", |agents, id, now| {
+        agents.clone_refused(id, Some(&machine("b2")), &machine("b1"), OnClone::Refuse, now);
+    }),
+    ("slowed down", |agents, id, now| agents.throttled(id, "results", now)),
+    ("first use of a certificate", |agents, id, now| {
+        let serial = agents.get(id).unwrap().certificate.serial;
+        agents.certificate_used(id, &serial, now);
+    }),
+    ("late", |agents, id, now| {
+        agents.set_status(id, now, |_| Some((AgentStatus::Late, liveness::SILENT)));
+    }),
+    ("several at once", |agents, id, _| {
+        agents.set_policy_status(id, policy_status("d2"));
+        agents.set_bundle_version(id, 4);
+        agents.set_facts(id, Labels::new(), String::new());
+    }),
+    ("goodbye", |agents, id, now| {
+        agents.disconnected(id, "s1", liveness::GOODBYE, now);
+    }),
+    // Nothing of it is in the row at once, and it may be there from before.
+    ("enrolled again", |agents, id, now| agents.insert(new(id, now))),
+];
+
+fn new_agent(id: AgentId, now: Micros) -> NewAgent<'static> {
+    NewAgent {
+        id,
+        name: "web-01",
+        agent_labels: "{}",
+        token_labels: "{}",
+        version: "",
+        now,
+        revision: 0,
+    }
+}
+
+fn new(id: AgentId, now: Micros) -> Entry {
+    Entry::from(&new_agent(id, now))
+}
+
+/// What of an entry is in its row.
+fn on_file(agents: &Agents, id: AgentId) -> String {
+    let entry = agents.get(id).unwrap();
+    let blank = new(id, 0);
+    let on_file = Entry {
+        certificate: blank.certificate,
+        next: blank.next,
+        connection: blank.connection,
+        clock_skew: blank.clock_skew,
+        heard: blank.heard,
+        leave_reason: blank.leave_reason,
+        conflict: blank.conflict,
+        throttled: blank.throttled,
+        // Made of the facts.
+        facts_digest: String::new(),
+        // Written by the enrollment.
+        enrolled_at: 0,
+        ..entry
+    };
+    format!("{on_file:#?}")
+}
+
+async fn load(db: &Db) -> Agents {
+    Agents::load(db.clone(), Changes::new(db.clone()).await.unwrap(), 1)
+        .await
+        .unwrap()
+}
+
+async fn enroll(db: &Db) -> AgentId {
+    let id = AgentId::random();
+    let mut tx = db.begin().await.unwrap();
+    assert!(tx.agent_insert(new_agent(id, 1)).await.unwrap());
+    tx.commit().await.unwrap();
+    id
+}
+
+async fn all_is_written(source: &Source) {
+    let db = Db::open(source).await.unwrap();
+    let (id, other) = (enroll(&db).await, enroll(&db).await);
+    let agents = load(&db).await;
+    let untouched = on_file(&agents, other);
+    for (now, (what, change)) in (10..).zip(CHANGES) {
+        let before = agents.get(id).unwrap().revision;
+        change(&agents, id, now);
+        agents.flush().await.unwrap();
+        let again = load(&db).await;
+        assert_eq!(on_file(&again, id), on_file(&agents, id), "{what}");
+        assert_eq!(on_file(&again, other), untouched, "{what}");
+        assert!(agents.get(id).unwrap().revision > before, "watchers hear of it: {what}");
+        assert!(agents.lock_dirty().is_empty(), "{what}");
+    }
+    db.close().await;
+}
+
+#[tokio::test]
+async fn whatever_changes_of_an_agent_is_in_its_row_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    all_is_written(&Source::Sqlite(folder.path().to_owned())).await;
+}
+
+#[tokio::test]
+async fn whatever_changes_of_an_agent_is_in_its_row_on_postgresql() {
+    let Some(server) = postgres_url("rows of agents on PostgreSQL") else {
+        return;
+    };
+    let scratch = Scratch::create(&server, "agents").await;
+    all_is_written(&scratch.source).await;
+    scratch.drop().await;
+}
+
+#[tokio::test]
+async fn agents_that_have_changed_in_different_ways_are_written_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in CHANGES {
+        ids.push(enroll(&db).await);
+    }
+    let agents = load(&db).await;
+    for (id, (_, change)) in ids.iter().zip(CHANGES) {
+        change(&agents, *id, 10);
+    }
+    agents.flush().await.unwrap();
+    let again = load(&db).await;
+    for (id, (what, _)) in ids.iter().zip(CHANGES) {
+        assert_eq!(on_file(&again, *id), on_file(&agents, *id), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_stays_marked_beside_what_changes_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+    let id = enroll(&db).await;
+    let agents = load(&db).await;
+    agents.set_bundle_version(id, 3);
+    db.close().await;
+    agents.flush().await.unwrap_err();
+    agents.set_policy_status(id, policy_status("d1"));
+    agents.flush().await.unwrap_err();
+    let both = Parts::BUNDLE | Parts::POLICY_STATUS;
+    assert_eq!(*agents.lock_dirty(), BTreeMap::from([(id, both)]));
+}
