@@ -63,6 +63,16 @@ fn leave(follower: &mut Process) {
     let _ = poll::attempt(10 * SECOND, gone);
 }
 
+/// Has a controller that answers, once nobody follows it. A kill from which strace was torn away may end it a moment later.
+fn wake(controller: &mut Controller) {
+    poll::until("the controller answers", 60 * SECOND, || {
+        if !controller.is_running() {
+            controller.run();
+        }
+        controller.ctl().items(&["agent", "list"])
+    });
+}
+
 /// Whether it was killed before the machine was enrolled.
 fn enroll_while_it_is_killed(
     controller: &mut Controller,
@@ -84,9 +94,7 @@ fn enroll_while_it_is_killed(
         leave(&mut follower);
     }
     drop(follower);
-    if !controller.is_running() {
-        controller.run();
-    }
+    wake(controller);
     let ended = enroll.wait(60 * SECOND);
     assert!(ended.success(), "{}", enroll.output());
     was_killed
@@ -151,9 +159,7 @@ fn renew_while_it_is_killed(
         leave(&mut follower);
     }
     drop(follower);
-    if !controller.is_running() {
-        controller.run();
-    }
+    wake(controller);
     poll::until("it has renewed and is connected", 60 * SECOND, || {
         let status = agent.status()?;
         match is_renewed(&agent) && status["connection"]["state"] == "connected" {
