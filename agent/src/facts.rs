@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 
 use sysinfo::{Product, System};
 
-use crate::collect::{cpu, memory, uptime};
+use crate::{
+    collect::{cpu, memory, uptime},
+    policy::FEATURES,
+};
 
 pub use fingerprint::fingerprint;
 pub use host_name::host_name;
@@ -23,6 +26,7 @@ pub fn gather() -> BTreeMap<String, String> {
             facts.insert(name.to_owned(), value);
         }
     };
+    put("agent.features", Some(FEATURES.join(",")));
     put("agent.version", Some(env!("CARGO_PKG_VERSION").to_owned()));
     put("arch", Some(System::cpu_arch()));
     put("boot.time", uptime::boot_time().ok().and_then(utc));
@@ -62,6 +66,7 @@ mod tests {
     fn this_machine_has_the_facts_that_every_machine_has() {
         let facts = gather();
         for name in [
+            "agent.features",
             "agent.version",
             "arch",
             "boot.time",

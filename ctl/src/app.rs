@@ -22,7 +22,7 @@ use crate::{
         user,
     },
     terminal::Terminal,
-    verbs::{apply, completion, version, whoami},
+    verbs::{apply, completion, export, plan, rollback, validate, version, whoami},
 };
 
 /// What a command works with.
@@ -100,7 +100,12 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Agent(command) => agent::run(command, session).await,
         Command::State(command) => state::run(command, session).await,
         Command::Policy(command) => policy::run(command, session).await,
+        Command::Plan(args) => plan::run(args, session).await,
         Command::Apply(args) => apply::run(args, session).await,
+        Command::Validate(args) => validate::run(&args, session),
+        Command::Export(args) => export::run(args, session).await,
+        Command::Versions(args) => rollback::list(args, session).await,
+        Command::Rollback(args) => rollback::run(args, session).await,
         Command::Metric(command) => metric::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Ca(command) => ca::run(command, session).await,

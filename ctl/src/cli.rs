@@ -15,7 +15,7 @@ use crate::{
         agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
         user,
     },
-    verbs::{apply, completion, whoami},
+    verbs::{apply, completion, export, plan, rollback, validate, whoami},
 };
 
 const AFTER_HELP: &str = "\
@@ -27,10 +27,10 @@ Examples:
   musterctl whoami                                   what you may do
 
 Exit codes:
-  0 success            4 denied                            8 conflict
-  1 failure            5 not found                         9 the audit log was changed
-  2 wrong input        6 deadline passed                 130 interrupted
-  3 the controller cannot be reached, or not trusted
+  0 success            4 denied            8 conflict, or a plan that is out of date
+  1 failure            5 not found         9 the audit log was changed
+  2 wrong input        6 deadline passed   130 interrupted
+  3 not reached or     7 the plan has changes (plan --exit-code)
 
 Singular and plural are the same: `agents list` is `agent list`.";
 
@@ -98,7 +98,12 @@ pub enum Command {
     /// What agents are told to do: list, look at, delete
     #[command(subcommand, visible_alias = "policies")]
     Policy(policy::Command),
+    Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
+    Validate(validate::ValidateArgs),
+    Export(export::ExportArgs),
+    Versions(rollback::VersionsArgs),
+    Rollback(rollback::RollbackArgs),
     /// The latest metrics of the machines
     #[command(subcommand, visible_alias = "metrics")]
     Metric(metric::Command),

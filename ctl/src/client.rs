@@ -19,9 +19,10 @@ use muster_proto::v1::{
     ca_service_client::CaServiceClient, certificate_service_client::CertificateServiceClient,
     controller_service_client::ControllerServiceClient, event_service_client::EventServiceClient,
     grant_service_client::GrantServiceClient, history_service_client::HistoryServiceClient,
-    metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
-    role_service_client::RoleServiceClient, state_service_client::StateServiceClient,
-    token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
+    manifest_service_client::ManifestServiceClient, metric_service_client::MetricServiceClient,
+    policy_service_client::PolicyServiceClient, role_service_client::RoleServiceClient,
+    state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
+    user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{
@@ -214,6 +215,10 @@ impl Client {
 
     pub fn states(&self) -> StateServiceClient<Caller> {
         StateServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn manifests(&self) -> ManifestServiceClient<Caller> {
+        ManifestServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub fn metrics(&self) -> MetricServiceClient<Caller> {

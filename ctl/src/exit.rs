@@ -13,6 +13,8 @@ pub enum Exit {
     Denied = 4,
     NotFound = 5,
     DeadlinePassed = 6,
+    /// What was planned would change something, and that was asked.
+    Changes = 7,
     Conflict = 8,
     /// The audit log is not the one that was written.
     Altered = 9,

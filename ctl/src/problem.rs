@@ -88,6 +88,11 @@ impl Problem {
         self
     }
 
+    /// An exit code that is an answer, and no failure.
+    pub fn silent_with(exit: Exit) -> Problem {
+        Problem::new(exit, "")
+    }
+
     /// Nothing to say: the reader of our output has gone, as `head` does.
     fn silent() -> Problem {
         Problem::new(Exit::Success, "")

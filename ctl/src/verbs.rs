@@ -2,5 +2,9 @@
 
 pub mod apply;
 pub mod completion;
+pub mod export;
+pub mod plan;
+pub mod rollback;
+pub mod validate;
 pub mod version;
 pub mod whoami;

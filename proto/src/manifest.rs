@@ -1,5 +1,5 @@
-//! Manifests: policies as people write them, in YAML or JSON, and as the command line shows them. Files are read and sent
-//! elsewhere; here text becomes policies or errors with places, all of them at once.
+//! Manifests: configuration as people write it, in YAML or JSON, and as the command line shows them. Files are read and sent
+//! elsewhere; here text becomes documents or errors with places, all of them at once.
 //!
 //! ```yaml
 //! apiVersion: muster/v1
@@ -11,6 +11,7 @@
 //! What is shown reads back: output-only metadata and `status` are passed over, and of a list its `items` are read.
 
 mod envelope;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -19,19 +20,26 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::{Map, Value, json};
 
-use crate::{json, v1};
+use crate::{
+    json,
+    v1::{self, manifest::Spec},
+};
 
 pub const API_VERSION: &str = "muster/v1";
+
+pub const CHECK: &str = "Check";
+pub const ROLE: &str = "Role";
+pub const GRANT: &str = "Grant";
 
 /// How many errors are told of one text; who has more has another problem.
 pub const MAX_ERRORS: usize = 50;
 
-/// One policy, and where each part of it was written.
+/// One document, and where each part of it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     pub source: String,
     pub line: usize,
-    pub policy: v1::Policy,
+    pub document: v1::Manifest,
     /// Places by path, as errors of the controller name them: `check.selector`, `metadata.name`.
     pub fields: BTreeMap<String, Place>,
 }
@@ -68,7 +76,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Reads all documents of a text. The policies are complete as they are written, without defaults, and pass the rules of
+/// Reads all documents of a text. They are complete as they are written, without defaults, and pass the rules of
 /// their kind; the errors are in the order of the text.
 pub fn parse(source: &str, text: &str) -> Result<Vec<Manifest>, Vec<Error>> {
     envelope::manifests(source, text)
@@ -94,18 +102,25 @@ fn place(fields: &BTreeMap<String, Place>, field: &str) -> Option<Place> {
     }
 }
 
-/// A policy as a manifest, with what the controller knows of it.
-pub fn render(policy: &v1::Policy) -> Value {
-    let mut metadata = match policy.metadata.as_ref().map(json::to_json) {
+/// A document as people write it, with what the controller has added.
+pub fn render(document: &v1::Manifest) -> Value {
+    let mut metadata = match document.metadata.as_ref().map(json::to_json) {
         Some(Value::Object(metadata)) => metadata,
         _ => Map::new(),
     };
     metadata.entry("name").or_insert_with(|| json!(""));
-    let spec = match &policy.spec {
-        Some(v1::policy::Spec::Check(check)) => json::to_json(check),
+    let spec = match &document.spec {
+        Some(Spec::Check(check)) => json::to_json(check),
+        Some(Spec::Role(role)) => json::to_json(role),
+        Some(Spec::Grant(grant)) => json::to_json(grant),
         None => json!({}),
     };
-    let mut manifest = json!({"apiVersion": API_VERSION, "kind": kind(policy), "metadata": metadata, "spec": spec});
+    json!({"apiVersion": API_VERSION, "kind": kind(document), "metadata": metadata, "spec": spec})
+}
+
+/// A policy as a manifest, with how far it has come.
+pub fn render_policy(policy: &v1::Policy) -> Value {
+    let mut manifest = render(&of_policy(policy));
     if let Some(v1::PolicyCounts {
         assigned,
         applied,
@@ -117,10 +132,36 @@ pub fn render(policy: &v1::Policy) -> Value {
     manifest
 }
 
-/// The name of the kind of a policy, which what it holds decides.
-pub fn kind(policy: &v1::Policy) -> &str {
-    match policy.spec {
-        Some(v1::policy::Spec::Check(_)) => "Check",
-        None => &policy.kind,
+pub fn of_policy(policy: &v1::Policy) -> v1::Manifest {
+    v1::Manifest {
+        kind: policy.kind.clone(),
+        metadata: policy.metadata.clone(),
+        spec: policy
+            .spec
+            .clone()
+            .map(|v1::policy::Spec::Check(check)| Spec::Check(check)),
+    }
+}
+
+/// None: it is no policy.
+pub fn to_policy(document: v1::Manifest) -> Option<v1::Policy> {
+    match document.spec {
+        Some(Spec::Check(check)) => Some(v1::Policy {
+            kind: CHECK.to_owned(),
+            metadata: document.metadata,
+            spec: Some(v1::policy::Spec::Check(check)),
+            counts: None,
+        }),
+        _ => None,
+    }
+}
+
+/// The name of the kind of a document, which what it holds decides.
+pub fn kind(document: &v1::Manifest) -> &str {
+    match document.spec {
+        Some(Spec::Check(_)) => CHECK,
+        Some(Spec::Role(_)) => ROLE,
+        Some(Spec::Grant(_)) => GRANT,
+        None => &document.kind,
     }
 }

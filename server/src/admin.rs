@@ -19,7 +19,7 @@ use crate::grants;
 use crate::net::reachable;
 use crate::pki::{self, Credentials, Pki};
 use crate::store::{self, Db};
-use crate::users::{self, Before};
+use crate::users::{self, Before, By};
 
 /// Who makes operators here, as events call it.
 const BY: &str = "the controller's host";
@@ -63,7 +63,7 @@ pub async fn create(store: &Db, pki: &Pki, name: &str, ttl: Duration, now: Syste
         // What is there already stays as it is.
         let subject = Subject::User(name.to_owned());
         let at = clock::from_system(now);
-        grants::insert(&mut tx, subject, ADMIN, Scope::ALL, BY, at).await?;
+        grants::insert(&mut tx, subject, ADMIN, Scope::ALL, &By::host(), at).await?;
         let before = users::put(&mut tx, name, &issued, BY, at).await?;
         tx.commit().await?;
         Ok(before)

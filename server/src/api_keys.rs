@@ -184,7 +184,7 @@ impl ApiKeys {
         let mut tx = self.db.begin().await?;
         let revision = tx.change_add(now, ChangeKind::ApiKey, id, Op::Put).await?;
         tx.api_key_revoke(id, revision, now).await?;
-        tx.grant_delete_of(subject.kind(), subject.name()).await?;
+        grants::remove_of(&mut tx, &subject, &grants.rights().of(&subject).grants, by, now).await?;
         let event = Event::new("API_KEY_REVOKED", None, format!("{by} has revoked API key {id}"), now)
             .severity(EventSeverity::Warning)
             .with("apikey", id)

@@ -30,6 +30,7 @@ use crate::{
     ingest::{self, Ingest},
     lease::{self, Lease},
     link::{self, Links, arrivals::Arrivals},
+    manifests::Manifests,
     net,
     pki::{self, Pki},
     policies::{self, Policies},
@@ -177,6 +178,15 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let users = Arc::new(Users::load(db.clone(), pki.clone(), rights.clone(), started_at).await?);
     let grants = Arc::new(Grants::new(db.clone(), changes.clone(), rights, users.clone()));
     let api_keys = Arc::new(ApiKeys::load(db.clone(), changes.clone(), users.clone()).await?);
+    let manifests = Arc::new(Manifests::new(
+        db.clone(),
+        changes.clone(),
+        agents.clone(),
+        policies.clone(),
+        users.clone(),
+        grants.clone(),
+        api_keys.clone(),
+    ));
     let (audit_keeper, audit) = audit::Keeper::load(
         db.clone(),
         pki.clone(),
@@ -209,6 +219,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         pki: pki.clone(),
         agents: agents.clone(),
         policies: policies.clone(),
+        manifests,
         states: states.clone(),
         links: links.clone(),
         fleet,

@@ -130,6 +130,7 @@ async fn run_in(place: &Place, options: &cli::Dev, shutdown: CancellationToken) 
         .apply(
             examples(reachable(agents_addr), reachable(api_addr))?,
             &Scopes::all(),
+            crate::users::HOST,
             clock::now(),
         )
         .await?;
@@ -245,7 +246,7 @@ fn examples(agents: SocketAddr, api: SocketAddr) -> Result<Vec<v1::Policy>, Erro
             manifest::parse(name, text)
                 .map_err(invalid)?
                 .into_iter()
-                .map(|manifest| manifest.policy),
+                .filter_map(|manifest| manifest::to_policy(manifest.document)),
         );
     }
     for policy in &mut examples {

@@ -1,23 +1,27 @@
 //! Roles and grants: made, changed and taken back. Nobody gives away what it does not have, and there is always somebody who may
 //! do everything. What they add up to is in `access::rights`, how requests look in `api`.
 
-use std::{fmt, sync::Arc};
+mod rows;
 
-use muster_proto::{digest, error::FieldViolation, ids, v1::EventSeverity};
+use std::sync::Arc;
+
+use muster_proto::{error::FieldViolation, ids};
 
 use crate::{
     access::{
         permission::{self, Permission, Permissions},
-        rights::{ADMIN, Grant, Rights, RightsOfAll, Role, Subject},
+        rights::{Grant, Rights, RightsOfAll, Role, Subject},
         scope::{self, Scope},
     },
     changes::Changes,
     clock::Micros,
-    events::Event,
     idempotency::{self, Done, Once, Turn},
-    store::{self, ChangeKind, Db, GrantRow, Op, RoleRow, Tx},
+    store::{self, ChangeKind, Db, Op},
     users::{self, By, Issued, Users},
 };
+
+use rows::role_of;
+pub use rows::{grant_of, id_of, insert, insert_as, put_role, remove, remove_of, remove_role, set_owner};
 
 const MAX_DESCRIPTION: usize = 1_024;
 const MAX_PERMISSIONS: usize = 256;
@@ -134,8 +138,10 @@ impl Grants {
             created_at: now,
             updated_at: now,
             revision: 0,
+            owner: String::new(),
         };
-        let role = put(&mut tx, role, by, now, "ROLE_CREATED", "created").await?;
+        let revision = tx.change_add(now, ChangeKind::Role, &role.name, Op::Put).await?;
+        let role = rows::put_role(&mut tx, role, None, revision, by, now).await?;
         let done = once.end(&mut tx, &role).await?;
         tx.commit().await?;
         self.rights.put_role(role);
@@ -153,11 +159,12 @@ impl Grants {
             description: new.description,
             permissions,
             updated_at: now,
-            ..before
+            ..before.clone()
         };
         let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
-        let role = put(&mut tx, role, by, now, "ROLE_UPDATED", "changed").await?;
+        let revision = tx.change_add(now, ChangeKind::Role, &role.name, Op::Put).await?;
+        let role = rows::put_role(&mut tx, role, Some(&before), revision, by, now).await?;
         tx.commit().await?;
         self.rights.put_role(role.clone());
         self.changes.committed();
@@ -166,7 +173,7 @@ impl Grants {
 
     pub async fn delete_role(&self, name: &str, seen: i64, by: &By, now: Micros) -> Result<(), Error> {
         let _writing = self.users.begin(by).await?;
-        self.changeable(name, seen)?;
+        let role = self.changeable(name, seen)?;
         let count = self.rights.grants().iter().filter(|grant| grant.role == name).count();
         if count > 0 {
             let name = name.to_owned();
@@ -174,16 +181,8 @@ impl Grants {
         }
         let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
-        tx.change_add(now, ChangeKind::Role, name, Op::Delete).await?;
-        tx.role_delete(name).await?;
-        tell(
-            &mut tx,
-            "ROLE_DELETED",
-            format!("{by} has deleted role {name}"),
-            by,
-            now,
-        )
-        .await?;
+        let revision = tx.change_add(now, ChangeKind::Role, name, Op::Delete).await?;
+        rows::remove_role(&mut tx, &role, revision, by, now).await?;
         tx.commit().await?;
         self.rights.remove_role(name);
         self.changes.committed();
@@ -230,10 +229,8 @@ impl Grants {
         }
         let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
-        tx.change_add(now, ChangeKind::Grant, id, Op::Delete).await?;
-        tx.grant_delete(id).await?;
-        let text = format!("{by} has taken {} from {}", told(&grant), grant.subject);
-        tell(&mut tx, "GRANT_DELETED", text, by, now).await?;
+        let revision = tx.change_add(now, ChangeKind::Grant, id, Op::Delete).await?;
+        rows::remove(&mut tx, &grant, revision, by, now).await?;
         tx.commit().await?;
         self.rights.remove_grants(&grant.subject, |it| it.id == id);
         self.changes.committed();
@@ -311,105 +308,19 @@ fn is_current(seen: i64, is: i64) -> Result<(), Error> {
     }
 }
 
-async fn put(tx: &mut Tx, role: Role, by: &By, now: Micros, reason: &str, what: &str) -> Result<Role, store::Error> {
-    let revision = tx.change_add(now, ChangeKind::Role, &role.name, Op::Put).await?;
-    let role = Role { revision, ..role };
-    tx.role_put(&RoleRow {
-        name: role.name.clone(),
-        description: role.description.clone(),
-        permissions: serde_json::json!(role.permissions.names().collect::<Vec<_>>()).to_string(),
-        creator: role.creator.clone(),
-        created_at: role.created_at,
-        updated_at: role.updated_at,
-        revision,
-    })
-    .await?;
-    let text = format!("{by} has {what} role {}", role.name);
-    tell(tx, reason, text, by, now).await?;
-    Ok(role)
-}
-
-fn id_of(subject: &Subject, role: &str, scope: &Scope) -> String {
-    let digest = digest::of_bytes(format!("{subject}\0{role}\0{scope}").as_bytes());
-    let hex = digest.rsplit(':').next().unwrap_or_default();
-    uuid::Uuid::try_parse(&hex[..32]).unwrap_or_default().to_string()
-}
-
-/// Puts a grant on file, whose role and subject are there, unless there is the same already.
-pub async fn insert(
-    tx: &mut Tx,
-    subject: Subject,
-    role: &str,
-    scope: Scope,
-    by: &(impl fmt::Display + Sync + ?Sized),
-    now: Micros,
-) -> Result<Grant, store::Error> {
-    let id = match (&subject, role, scope.is_all()) {
-        // As those that a migration has made of the users of before.
-        (Subject::User(name), ADMIN, true) => format!("admin-{name}"),
-        // The same grant has the same id, so that there is none twice.
-        _ => id_of(&subject, role, &scope),
-    };
-    let revision = tx.change_add(now, ChangeKind::Grant, &id, Op::Put).await?;
-    let grant = Grant {
-        id,
-        subject,
-        role: role.to_owned(),
-        scope,
-        creator: by.to_string(),
-        created_at: now,
-        revision,
-    };
-    let row = GrantRow {
-        id: grant.id.clone(),
-        subject_kind: grant.subject.kind().to_owned(),
-        subject: grant.subject.name().to_owned(),
-        role: grant.role.clone(),
-        scope: grant.scope.to_string(),
-        creator: grant.creator.clone(),
-        created_at: now,
-        revision,
-    };
-    if tx.grant_insert(&row).await? {
-        let text = format!("{by} has given {} to {}", told(&grant), grant.subject);
-        tell(tx, "GRANT_CREATED", text, by, now).await?;
-    }
-    Ok(grant)
-}
-
 pub fn parse_scope(text: &str) -> Result<Scope, Error> {
     Scope::parse(text)
         .map_err(|error: scope::Invalid| Error::Invalid(vec![FieldViolation::new("scope", error.to_string())]))
 }
 
-fn refuse_escalation(permissions: &Permissions, by: &By) -> Result<(), Error> {
+pub fn refuse_escalation(permissions: &Permissions, by: &By) -> Result<(), Error> {
     match by.rights.lack(permissions) {
         Some(Permission { name, .. }) => Err(Error::Escalation(name)),
         None => Ok(()),
     }
 }
 
-fn told(grant: &Grant) -> String {
-    match grant.scope.is_all() {
-        true => format!("role {}", grant.role),
-        false => format!("role {} for {}", grant.role, grant.scope),
-    }
-}
-
-async fn tell(
-    tx: &mut Tx,
-    reason: &str,
-    text: String,
-    by: &(impl fmt::Display + Sync + ?Sized),
-    now: Micros,
-) -> Result<(), store::Error> {
-    let event = Event::new(reason, None, text, now)
-        .severity(EventSeverity::Info)
-        .with("by", by);
-    tx.event_insert_all(&[event.into_row()]).await
-}
-
-fn validate(new: &NewRole) -> Result<Permissions, Vec<FieldViolation>> {
+pub fn validate(new: &NewRole) -> Result<Permissions, Vec<FieldViolation>> {
     let mut violations = Vec::new();
     if !ids::name_is_valid(&new.name) {
         violations.push(FieldViolation::new("name", NAME_RULE));
@@ -430,42 +341,6 @@ fn validate(new: &NewRole) -> Result<Permissions, Vec<FieldViolation>> {
             Err(violations)
         }
     }
-}
-
-fn role_of(row: RoleRow) -> Result<Role, store::Error> {
-    let names: Vec<String> = serde_json::from_str(&row.permissions).map_err(|error| store::Error::Corrupt {
-        table: "roles",
-        id: row.name.clone(),
-        problem: error.to_string(),
-    })?;
-    Ok(Role {
-        name: row.name,
-        description: row.description,
-        permissions: Permissions::of_file(names),
-        built_in: false,
-        creator: row.creator,
-        created_at: row.created_at,
-        updated_at: row.updated_at,
-        revision: row.revision,
-    })
-}
-
-pub fn grant_of(row: GrantRow) -> Result<Grant, store::Error> {
-    let corrupt = |problem: String| store::Error::Corrupt {
-        table: "grants",
-        id: row.id.clone(),
-        problem,
-    };
-    let kind = format!("subjects are not {}", row.subject_kind);
-    Ok(Grant {
-        subject: Subject::of(&row.subject_kind, &row.subject).ok_or_else(|| corrupt(kind))?,
-        scope: Scope::parse(&row.scope).map_err(|error| corrupt(error.to_string()))?,
-        id: row.id.clone(),
-        role: row.role,
-        creator: row.creator,
-        created_at: row.created_at,
-        revision: row.revision,
-    })
 }
 
 /// All permissions, for those who make roles.

@@ -2,27 +2,27 @@
 //! transport; who gets told of a new set is the links' affair.
 
 mod compiled;
+pub mod draft;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use muster_proto::{
-    check,
-    error::FieldViolation,
-    ids,
-    v1::{self, policy::Spec},
-};
+use muster_proto::{check, error::FieldViolation, v1};
 use prost::Message as _;
 use tokio::sync::watch;
 
 pub use compiled::{Compiled, Key, Labelled, Policy, PolicySet};
+pub use draft::{Action, Draft};
 
 use crate::{
-    access::scope::{Scope, Scopes, Unclear},
+    access::scope::{Scopes, Unclear},
     changes::Changes,
     clock::Micros,
+    manifests::{
+        document,
+        versions::{self, Step},
+    },
     pki::Pki,
-    store::{self, ChangeKind, Db, Op, PolicyRow},
-    tokens::label_violations,
+    store::{self, ChangeKind, Db, Op, PolicyRow, Tx},
 };
 
 /// Policies in one request.
@@ -44,13 +44,6 @@ pub enum Error {
     Conflict { key: Key, seen: i64, is: i64 },
     #[error("failed to store the policies")]
     Store(#[from] store::Error),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Created,
-    Updated,
-    Unchanged,
 }
 
 #[derive(Debug)]
@@ -90,82 +83,57 @@ impl Policies {
         self.compiled.subscribe()
     }
 
+    /// Held over a change.
+    pub async fn begin(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
     /// Creates and updates, for somebody who reaches this; one transaction for all. What would not change keeps its version.
     pub async fn apply(
         &self,
         policies: Vec<v1::Policy>,
         scopes: &Scopes,
+        caller: &str,
         now: Micros,
     ) -> Result<Vec<(Arc<Policy>, Action)>, Error> {
-        let mut wanted = validate(policies).map_err(Error::Invalid)?;
-        let _writing = self.writing.lock().await;
-        let current = self.current();
-        for wanted in &mut wanted {
-            let found = current.policies.get(&wanted.key);
-            wanted.scope = match found {
-                Some(policy) if !scopes.has(&policy.scope) => return Err(Error::Taken(wanted.key.clone())),
-                // It keeps the one that it was made in.
-                Some(policy) if wanted.scope.is_all() || wanted.scope == policy.scope => policy.scope.clone(),
-                Some(_) => return Err(Error::Scope(wanted.key.clone(), Unclear::Foreign)),
-                None => scopes
-                    .for_new(&wanted.scope)
-                    .map_err(|unclear| Error::Scope(wanted.key.clone(), unclear))?,
-            };
-            is_current(&wanted.key, wanted.seen, found.map_or(0, |policy| policy.revision))?;
+        if policies.is_empty() || policies.len() > MAX_POLICIES {
+            let text = format!("has {} policies; a request takes 1 to {MAX_POLICIES}", policies.len());
+            return Err(Error::Invalid(vec![FieldViolation::new("policies", text)]));
         }
-        let changed: Vec<&Wanted> = wanted.iter().filter(|wanted| !wanted.is_same(&current)).collect();
+        let _writing = self.begin().await;
+        let current = self.current();
+        let drafts = draft::drafts(&current, policies, |index| format!("policies[{index}]"), scopes)?;
+        let changed: Vec<&Draft> = drafts
+            .iter()
+            .filter(|draft| draft.action() != Action::Unchanged)
+            .collect();
 
         let mut next = current.policies.clone();
         if !changed.is_empty() {
             let changes: Vec<_> = changed
                 .iter()
-                .map(|wanted| (ChangeKind::Policy, wanted.key.to_string(), Op::Put))
+                .map(|draft| (ChangeKind::Policy, draft.key.to_string(), Op::Put))
                 .collect();
             let _held = self.changes.hold().await;
             let mut tx = self.db.begin().await?;
             let first = tx.changes_add(now, &changes).await?;
-            for (index, wanted) in changed.into_iter().enumerate() {
-                let previous = tx.policy_version(&wanted.key.kind, &wanted.key.name).await?;
-                let created_at = current
-                    .policies
-                    .get(&wanted.key)
-                    .map_or(now, |policy| policy.created_at);
-                let version = now.max(previous + 1);
-                let signed = self.sign(wanted, version);
-                let row = PolicyRow {
-                    kind: wanted.key.kind.clone(),
-                    name: wanted.key.name.clone(),
-                    version,
-                    labels: serde_json::json!(wanted.labels).to_string(),
-                    payload: signed.payload.to_vec(),
-                    key_id: signed.key_id,
-                    signature: signed.signature,
-                    created_at,
-                    updated_at: now,
-                    revision: first + index as i64,
-                    scope: wanted.scope.to_string(),
-                };
-                tx.policy_put(&row).await?;
-                let policy = Policy::from_row(row)?;
+            for (index, draft) in changed.into_iter().enumerate() {
+                let policy = self.put(&mut tx, draft, first + index as i64, caller, now).await?;
                 next.insert(policy.key.clone(), Arc::new(policy));
             }
             tx.commit().await?;
             self.publish(next.clone());
+            self.changes.committed();
         }
-        let action = |wanted: &Wanted| match current.policies.get(&wanted.key) {
-            None => Action::Created,
-            Some(policy) if policy.version == next[&wanted.key].version => Action::Unchanged,
-            Some(_) => Action::Updated,
-        };
-        Ok(wanted
+        Ok(drafts
             .iter()
-            .map(|wanted| (next[&wanted.key].clone(), action(wanted)))
+            .map(|draft| (next[&draft.key].clone(), draft.action()))
             .collect())
     }
 
     /// `seen`: the revision that the caller knows; 0: whatever it is. Returns the revision of the deletion.
-    pub async fn delete(&self, key: &Key, seen: i64, scopes: &Scopes, now: Micros) -> Result<i64, Error> {
-        let _writing = self.writing.lock().await;
+    pub async fn delete(&self, key: &Key, seen: i64, scopes: &Scopes, caller: &str, now: Micros) -> Result<i64, Error> {
+        let _writing = self.begin().await;
         let mut next = self.current().policies.clone();
         let gone = next.remove(key).filter(|policy| scopes.has(&policy.scope));
         let gone = gone.ok_or_else(|| Error::NotFound(key.clone()))?;
@@ -175,48 +143,106 @@ impl Policies {
         let revision = tx
             .change_add(now, ChangeKind::Policy, &key.to_string(), Op::Delete)
             .await?;
-        tx.policy_delete(&key.kind, &key.name).await?;
+        self.remove(&mut tx, &gone, revision, caller, now).await?;
         tx.commit().await?;
         self.publish(next);
+        self.changes.committed();
         Ok(revision)
     }
 
-    fn publish(&self, policies: BTreeMap<Key, Arc<Policy>>) {
-        self.compiled.send_replace(Arc::new(Compiled::new(policies)));
-        self.changes.committed();
+    /// Puts one on file, as a part of a change that [`Policies::publish`] ends.
+    pub async fn put(
+        &self,
+        tx: &mut Tx,
+        draft: &Draft,
+        revision: i64,
+        caller: &str,
+        now: Micros,
+    ) -> Result<Policy, Error> {
+        let previous = tx.policy_version(&draft.key.kind, &draft.key.name).await?;
+        let row = self.row(draft, now.max(previous + 1), revision, now);
+        tx.policy_put(&row).await?;
+        let policy = Policy::from_row(row)?;
+        let step = Step {
+            kind: &policy.key.kind,
+            name: &policy.key.name,
+            revision,
+            at: now,
+            caller,
+        };
+        let before = draft
+            .found
+            .as_ref()
+            .map(|found| versions::Before::of(found.revision, found.updated_at, document::policy(found)));
+        versions::put(tx, step, before, &document::policy(&policy)).await?;
+        Ok(policy)
     }
 
-    fn sign(&self, wanted: &Wanted, version: i64) -> v1::Signed {
+    /// Takes one from the file, as [`Policies::put`].
+    pub async fn remove(
+        &self,
+        tx: &mut Tx,
+        policy: &Policy,
+        revision: i64,
+        caller: &str,
+        now: Micros,
+    ) -> Result<(), Error> {
+        let key = &policy.key;
+        tx.policy_delete(&key.kind, &key.name).await?;
+        let step = Step {
+            kind: &key.kind,
+            name: &key.name,
+            revision,
+            at: now,
+            caller,
+        };
+        let before = versions::Before::of(policy.revision, policy.updated_at, document::policy(policy));
+        Ok(versions::delete(tx, step, before).await?)
+    }
+
+    /// What a draft would be, with a version that is higher than any of its name and that nobody gets.
+    pub fn preview(&self, draft: &Draft, now: Micros) -> Result<Policy, Error> {
+        let previous = draft.found.as_ref().map_or(0, |found| found.version);
+        Ok(Policy::from_row(self.row(draft, now.max(previous + 1), 0, now))?)
+    }
+
+    /// After the commit, before it is told.
+    pub fn publish(&self, policies: BTreeMap<Key, Arc<Policy>>) {
+        self.compiled.send_replace(Arc::new(Compiled::new(policies)));
+    }
+
+    fn row(&self, draft: &Draft, version: i64, revision: i64, now: Micros) -> PolicyRow {
+        let (version, signed) = match draft.is_signed() {
+            Some(found) => (found.version, found.signed.clone()),
+            None => (version, self.sign(draft, version)),
+        };
+        PolicyRow {
+            kind: draft.key.kind.clone(),
+            name: draft.key.name.clone(),
+            version,
+            labels: serde_json::json!(draft.labels).to_string(),
+            payload: signed.payload.to_vec(),
+            key_id: signed.key_id,
+            signature: signed.signature,
+            created_at: draft.found.as_ref().map_or(now, |found| found.created_at),
+            updated_at: now,
+            revision,
+            scope: draft.scope.to_string(),
+            owner: draft.owner.clone(),
+        }
+    }
+
+    fn sign(&self, draft: &Draft, version: i64) -> v1::Signed {
         let payload = v1::PolicyPayload {
             trust_domain: self.pki.trust_domain().to_string(),
-            kind: wanted.key.kind.clone(),
-            name: wanted.key.name.clone(),
+            kind: draft.key.kind.clone(),
+            name: draft.key.name.clone(),
             version,
-            selector: wanted.check.selector.clone(),
-            features: check::features(&wanted.check),
-            body: wanted.check.encode_to_vec(),
+            selector: draft.check.selector.clone(),
+            features: check::features(&draft.check),
+            body: draft.check.encode_to_vec(),
         };
-        self.pki.sign_policy(&wanted.key.kind, payload.encode_to_vec().into())
-    }
-}
-
-/// A policy of a request that was found valid.
-#[derive(Debug)]
-struct Wanted {
-    key: Key,
-    labels: BTreeMap<String, String>,
-    check: v1::Check,
-    scope: Scope,
-    /// The revision that the caller knows; 0: whatever it is.
-    seen: i64,
-}
-
-impl Wanted {
-    fn is_same(&self, current: &Compiled) -> bool {
-        current
-            .policies
-            .get(&self.key)
-            .is_some_and(|policy| policy.labels == self.labels && policy.check == self.check)
+        self.pki.sign_policy(&draft.key.kind, payload.encode_to_vec().into())
     }
 }
 
@@ -231,69 +257,6 @@ fn is_current(key: &Key, seen: i64, is: i64) -> Result<(), Error> {
         false => Ok(()),
     }
 }
-
-fn validate(policies: Vec<v1::Policy>) -> Result<Vec<Wanted>, Vec<FieldViolation>> {
-    let mut violations = Vec::new();
-    if policies.is_empty() || policies.len() > MAX_POLICIES {
-        let text = format!("has {} policies; a request takes 1 to {MAX_POLICIES}", policies.len());
-        return Err(vec![FieldViolation::new("policies", text)]);
-    }
-    let mut wanted: Vec<Wanted> = Vec::with_capacity(policies.len());
-    for (index, policy) in policies.into_iter().enumerate() {
-        let mut violate = |field: &str, text: String| {
-            violations.push(FieldViolation::new(format!("policies[{index}].{field}"), text));
-        };
-        let metadata = policy.metadata.unwrap_or_default();
-        let Some(Spec::Check(check)) = policy.spec else {
-            violate("spec", "is missing; a policy of kind Check has the field check".into());
-            continue;
-        };
-        if !policy.kind.is_empty() && policy.kind != Key::CHECK {
-            violate(
-                "kind",
-                format!("is {:?}, but the spec is that of a {}", policy.kind, Key::CHECK),
-            );
-        }
-        if !ids::name_is_valid(&metadata.name) {
-            violate("metadata.name", NAME_RULE.into());
-        }
-        let scope = Scope::parse(&metadata.scope).unwrap_or_else(|error| {
-            violate("metadata.scope", error.to_string());
-            Scope::ALL
-        });
-        for violation in label_violations("metadata.labels", &metadata.labels) {
-            violate(&violation.field, violation.description);
-        }
-        // What was left out is left out of what is signed too: an agent may have its own default.
-        let mut complete = check.clone();
-        check::normalize(&mut complete);
-        for violation in check::validate(&complete) {
-            violate(&format!("check.{}", violation.field), violation.description);
-        }
-        let key = Key {
-            kind: Key::CHECK.into(),
-            name: metadata.name,
-        };
-        if wanted.iter().any(|wanted| wanted.key == key) {
-            violate("metadata.name", format!("{key} is in this request twice"));
-        }
-        wanted.push(Wanted {
-            key,
-            labels: metadata.labels,
-            check,
-            scope,
-            seen: metadata.revision,
-        });
-    }
-    if violations.is_empty() {
-        Ok(wanted)
-    } else {
-        Err(violations)
-    }
-}
-
-const NAME_RULE: &str =
-    "must be 1 to 63 characters of a-z, 0-9, \"-\", \"_\" and \".\", starting and ending with a letter or digit";
 
 #[cfg(test)]
 mod tests;

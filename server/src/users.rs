@@ -70,6 +70,23 @@ pub struct By {
 }
 
 impl By {
+    /// Whoever has the keys of the controller.
+    pub fn host() -> Self {
+        Self {
+            subject: None,
+            rights: Arc::default(),
+            ended: None,
+        }
+    }
+
+    /// As in the audit log: "user/mira".
+    pub fn caller(&self) -> String {
+        match &self.subject {
+            Some(subject) => subject.to_string(),
+            None => HOST.to_owned(),
+        }
+    }
+
     fn is(&self, user: &str) -> bool {
         matches!(&self.subject, Some(Subject::User(name)) if name == user)
     }
@@ -256,7 +273,7 @@ impl Users {
         let mut tx = self.db.begin().await?;
         tx.user_revoke(name, now).await?;
         tx.user_certificate_revoke_all(name, reason, now).await?;
-        tx.grant_delete_of(subject.kind(), subject.name()).await?;
+        grants::remove_of(&mut tx, &subject, &self.rights.of(&subject).grants, by, now).await?;
         tx.idempotency_delete_of(&subject.to_string()).await?;
         let mut text = format!("{by} has revoked user {name}");
         if !reason.is_empty() {

@@ -4,7 +4,7 @@ use std::fs;
 
 use muster_proto::{
     error::{ErrorReason, FieldViolation, Problem},
-    v1::{self, ApplyAction},
+    v1::{self, PlannedAction},
 };
 use musterctl::exit::Exit;
 use tonic::Code;
@@ -29,53 +29,46 @@ async fn with_files(script: Script, files: &[(&str, &str)]) -> (Fake, String) {
     (fake, folder.display().to_string())
 }
 
-fn applied(actions: &[(&str, ApplyAction)]) -> v1::ApplyPoliciesResponse {
-    let results = actions.iter().map(|(name, action)| {
-        let mut policy = muster_proto::manifest::parse("test", &manifest(name))
-            .unwrap()
-            .remove(0)
-            .policy;
-        policy.counts = Some(v1::PolicyCounts {
-            assigned: i32::from(*name != "load"),
-            ..Default::default()
-        });
-        v1::AppliedPolicy {
-            policy: Some(policy),
-            action: (*action).into(),
-        }
+fn planned(actions: &[(&str, PlannedAction)]) -> Script {
+    let changes = actions.iter().map(|(name, action)| v1::PlannedChange {
+        kind: "Check".to_owned(),
+        name: (*name).to_owned(),
+        action: (*action).into(),
+        starts: i32::from(*name != "load"),
+        ..Default::default()
     });
-    v1::ApplyPoliciesResponse {
-        results: results.collect(),
-        revision: 8,
+    Script {
+        plan: v1::Plan {
+            changes: changes.collect(),
+            agents_touched: 1,
+            agents_total: 3,
+            digest: "sha256:plan".to_owned(),
+            revision: 8,
+        },
+        ..Default::default()
     }
 }
 
 #[tokio::test]
 async fn every_policy_of_a_folder_is_applied_in_one_call() {
-    let applied = applied(&[
-        ("disk-root", ApplyAction::Created),
-        ("load", ApplyAction::Unchanged),
-        ("web", ApplyAction::Updated),
+    let script = planned(&[
+        ("disk-root", PlannedAction::Create),
+        ("load", PlannedAction::Create),
+        ("web", PlannedAction::Update),
     ]);
     let (a, b) = (manifest("disk-root"), manifest("load") + "---\n" + &manifest("web"));
     let files = [("a.yaml", a.as_str()), ("b.yml", &b), ("notes.txt", "nothing")];
-    let (fake, folder) = with_files(
-        Script {
-            applied,
-            ..Default::default()
-        },
-        &files,
-    )
-    .await;
+    let (fake, folder) = with_files(script, &files).await;
 
     let run = fake.run(&["apply", "-f", &folder]).await.expect(Exit::Success);
     assert_eq!(
         run.out,
-        "Check/disk-root created\nCheck/load unchanged\nCheck/web updated\n"
+        "Check/disk-root created\nCheck/load created\nCheck/web updated\n"
     );
     assert_eq!(run.err, "Check/load matches no agent now\n");
     let asked = fake.asked();
-    assert_eq!(asked.len(), 1);
+    assert_eq!(asked.len(), 2, "a plan, and that plan");
+    assert!(asked[1].contains("sha256:plan"), "{asked:?}");
     let order: Vec<_> = ["disk-root", "load", "web"]
         .map(|name| asked[0].find(&format!("name: \"{name}\"")))
         .to_vec();
@@ -85,8 +78,8 @@ async fn every_policy_of_a_folder_is_applied_in_one_call() {
         .run(&["apply", "-f", &folder, "-o", "json"])
         .await
         .expect(Exit::Success);
-    assert_eq!(run.json()["items"][0]["action"], "APPLY_ACTION_CREATED");
-    assert_eq!(run.json()["items"][0]["policy"]["metadata"]["name"], "disk-root");
+    assert_eq!(run.json()["items"][0]["action"], "PLANNED_ACTION_CREATE");
+    assert_eq!(run.json()["items"][0]["name"], "disk-root");
     assert_eq!(
         (&run.json()["revision"], run.err.as_str()),
         (&serde_json::json!("8"), "")
@@ -127,8 +120,8 @@ async fn a_mistake_is_shown_with_its_line_and_nothing_is_sent() {
 #[tokio::test]
 async fn what_the_controller_refuses_is_shown_at_its_line() {
     let status = Problem::invalid_fields(vec![
-        FieldViolation::new("policies[1].check.selector", "label env is taken"),
-        FieldViolation::new("policies[0].metadata.name", "no such name, please"),
+        FieldViolation::new("manifests[1].check.selector", "label env is taken"),
+        FieldViolation::new("manifests[0].metadata.name", "no such name, please"),
     ]);
     let both = manifest("a") + "---\n" + &manifest("b");
     let script = Script {
@@ -175,12 +168,7 @@ async fn a_refusal_that_is_about_no_line_is_told_as_it_is() {
 
 #[tokio::test]
 async fn standard_input_is_a_manifest_too() {
-    let applied = applied(&[("disk-root", ApplyAction::Created)]);
-    let fake = Fake::start(Script {
-        applied,
-        ..Default::default()
-    })
-    .await;
+    let fake = Fake::start(planned(&[("disk-root", PlannedAction::Create)])).await;
     let run = fake
         .run_with_input(&["apply", "-f", "-"], &manifest("disk-root"))
         .await
@@ -209,7 +197,7 @@ async fn nothing_to_apply_is_a_mistake() {
         .await
         .expect(Exit::Usage)
         .explained();
-    assert!(run.err.contains("there is nothing to apply"), "{}", run.err);
+    assert!(run.err.contains("nothing can be applied"), "{}", run.err);
     let run = fake
         .run(&["apply", "-f", &format!("{folder}/none.yaml")])
         .await
@@ -235,4 +223,74 @@ async fn mistakes_in_json_are_one_object() {
             .contains("a.yaml:4:1: unknown field `spek`"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn what_touches_many_machines_is_applied_by_who_says_so() {
+    let mut script = planned(&[("disk-root", PlannedAction::Create)]);
+    (script.plan.agents_touched, script.plan.agents_total) = (51, 1_000);
+    let (fake, folder) = with_files(script, &[("x.yaml", &manifest("disk-root"))]).await;
+    let run = fake
+        .run(&["apply", "-f", &folder])
+        .await
+        .expect(Exit::Usage)
+        .explained();
+    assert!(run.err.contains("touches 51 of 1,000 agents"), "{}", run.err);
+    assert_eq!(fake.asked().len(), 1, "nothing was applied");
+    fake.run(&["apply", "-f", &folder, "--yes"]).await.expect(Exit::Success);
+}
+
+#[tokio::test]
+async fn a_plan_is_shown_kept_and_answered_by_an_exit_code() {
+    let script = planned(&[("disk-root", PlannedAction::Update), ("web", PlannedAction::Unchanged)]);
+    let (fake, folder) = with_files(script, &[("x.yaml", &manifest("disk-root"))]).await;
+    let file = fake.folder().join("change.plan").display().to_string();
+    let run = fake
+        .run(&["plan", "-f", &folder, "--exit-code", "--out", &file])
+        .await
+        .expect(Exit::Changes);
+    assert_eq!(
+        run.out,
+        "~ Check/disk-root\n    starts on 1 agent\n1 to update, 1 unchanged; touches 1 of 3 agents.\n"
+    );
+    let run = fake.run(&["apply", "--plan", &file]).await.expect(Exit::Success);
+    assert_eq!(run.out, "Check/disk-root updated\nCheck/web unchanged\n");
+    let asked = fake.asked();
+    assert!(
+        asked[1].contains("sha256:plan") && asked[1].contains("disk-root"),
+        "{asked:?}"
+    );
+    fs::write(&file, "{}").unwrap();
+    let run = fake
+        .run(&["apply", "--plan", &file])
+        .await
+        .expect(Exit::Usage)
+        .explained();
+    assert!(run.err.contains("is no plan that can be applied"), "{}", run.err);
+}
+
+#[tokio::test]
+async fn manifests_are_found_valid_without_a_controller() {
+    let role = "apiVersion: muster/v1\nkind: Role\nmetadata: { name: on-call }\nspec: { permissions: [agents.read] }\n";
+    let grant = "apiVersion: muster/v1\nkind: Grant\nspec: { user: mira, role: on-call, scope: env=dev }\n";
+    let text = [manifest("disk-root").as_str(), role, grant].join("---\n");
+    let (fake, folder) = with_files(Script::default(), &[("x.yaml", &text)]).await;
+    let run = fake.run(&["validate", "-f", &folder]).await.expect(Exit::Success);
+    assert_eq!(run.out, "3 manifests in 1 file: valid\n");
+    fs::write(
+        format!("{folder}/y.yaml"),
+        grant.replace("scope: env=dev", "scope: fact.os.id=debian"),
+    )
+    .unwrap();
+    let run = fake
+        .run(&["validate", "-f", &folder])
+        .await
+        .expect(Exit::Usage)
+        .explained();
+    assert!(
+        run.err.contains("y.yaml:3:") && run.err.contains("facts are what machines say"),
+        "{}",
+        run.err
+    );
+    fake.was_left_alone();
 }

@@ -22,9 +22,9 @@ use muster_certs::{
     tokio_rustls::TlsAcceptor,
 };
 use muster_proto::v1::{
-    self, agent_service_server::AgentServiceServer, metric_service_server::MetricServiceServer,
-    policy_service_server::PolicyServiceServer, state_service_server::StateServiceServer,
-    token_service_server::TokenServiceServer,
+    self, agent_service_server::AgentServiceServer, manifest_service_server::ManifestServiceServer,
+    metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
+    state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
 };
 use musterctl::{app, exit::Exit};
 use tokio::{
@@ -50,7 +50,8 @@ pub struct Script {
     pub policies: Vec<v1::Policy>,
     pub metrics: Vec<v1::MetricValue>,
     pub token: v1::CreateTokenResponse,
-    pub applied: v1::ApplyPoliciesResponse,
+    /// Of manifests that are planned or applied.
+    pub plan: v1::Plan,
     /// The largest page, whatever is asked for.
     pub page: usize,
     pub failures: VecDeque<Status>,
@@ -91,6 +92,7 @@ impl Fake {
         let router = Server::builder()
             .add_service(AgentServiceServer::new(controller.clone()))
             .add_service(StateServiceServer::new(controller.clone()))
+            .add_service(ManifestServiceServer::new(controller.clone()))
             .add_service(PolicyServiceServer::new(controller.clone()))
             .add_service(TokenServiceServer::new(controller.clone()))
             .add_service(MetricServiceServer::new(controller));

@@ -34,7 +34,8 @@ fn policy(name: &str) -> v1::Policy {
         "apiVersion: muster/v1\nkind: Check\nmetadata: {{ name: {name}, labels: {{ team: base }} }}\nspec:\n  selector: \"*\"\n  \
          schedule: {{ interval: 90s }}\n  run: {{ load: {{ warning: \"5\", critical: \"10\" }} }}\n"
     );
-    let mut policy = muster_proto::manifest::parse("test", &text).unwrap().remove(0).policy;
+    let document = muster_proto::manifest::parse("test", &text).unwrap().remove(0).document;
+    let mut policy = muster_proto::manifest::to_policy(document).unwrap();
     policy.counts = Some(v1::PolicyCounts {
         assigned: 3,
         applied: 2,

@@ -2,19 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{API_VERSION, Error, MAX_ERRORS, Manifest, Place, place, walk};
+use super::{API_VERSION, CHECK, Error, GRANT, MAX_ERRORS, Manifest, Place, ROLE, place, rules, walk};
 use crate::{
-    check,
     document::{self, Key, Node, Value},
     excerpt::excerpt,
     ids, json, label,
     selector::Selector,
     suggest::suggest,
-    v1,
+    v1::{self, manifest::Spec},
 };
 
-/// Kinds and where their message stands in a policy.
-const KINDS: [(&str, &str); 1] = [("Check", "check")];
+/// Kinds and where their message stands in a manifest of the contract.
+const KINDS: [(&str, &str); 3] = [(CHECK, "check"), (ROLE, "role"), (GRANT, "grant")];
 
 pub(super) fn manifests(source: &str, text: &str) -> Result<Vec<Manifest>, Vec<Error>> {
     let mut reader = Reader {
@@ -117,7 +116,7 @@ impl Reader<'_> {
         self.api_version(node);
         let kind = self.kind(node);
         let mut fields = BTreeMap::new();
-        let metadata = self.metadata(node, &mut fields);
+        let metadata = self.metadata(node, kind.map(|(kind, _)| kind), &mut fields);
         let Some((kind, field)) = kind else { return };
         let spec = self.spec(node, field, &mut fields);
         if self.found.errors.len() > before {
@@ -126,21 +125,22 @@ impl Reader<'_> {
         let (Some(metadata), Some(spec)) = (metadata, spec) else {
             return;
         };
-        if let Some(first) = self.names.insert((kind.to_owned(), metadata.name.clone()), node.line) {
+        // A grant is what it says, and what it says twice the controller finds out.
+        let is_named = !metadata.name.is_empty();
+        if is_named && let Some(first) = self.names.insert((kind.to_owned(), metadata.name.clone()), node.line) {
             let message = format!("there is a {kind} `{}` in line {first} already", metadata.name);
             let place = place(&fields, "metadata.name").unwrap_or(at(node));
             return self.found.add(place, message, None);
         }
-        let policy = v1::Policy {
+        let document = v1::Manifest {
             kind: kind.to_owned(),
             metadata: Some(metadata),
             spec: Some(spec),
-            counts: None,
         };
         self.manifests.push(Manifest {
             source: self.source.to_owned(),
             line: node.line,
-            policy,
+            document,
             fields,
         });
     }
@@ -196,8 +196,16 @@ impl Reader<'_> {
         known
     }
 
-    fn metadata(&mut self, node: &Node, fields: &mut BTreeMap<String, Place>) -> Option<v1::PolicyMetadata> {
+    fn metadata(
+        &mut self,
+        node: &Node,
+        kind: Option<&str>,
+        fields: &mut BTreeMap<String, Place>,
+    ) -> Option<v1::PolicyMetadata> {
         let Some(metadata) = node.get("metadata") else {
+            if kind == Some(GRANT) {
+                return Some(v1::PolicyMetadata::default());
+            }
             self.missing(node, "metadata", "`metadata: { name: disk-root }`");
             return None;
         };
@@ -210,24 +218,53 @@ impl Reader<'_> {
             self.found.add(at(metadata), message, None);
             return None;
         };
-        let known = [
-            "name",
-            "labels",
-            "scope",
-            "version",
-            "revision",
-            "createTime",
-            "updateTime",
-        ];
-        self.known_keys(entries, &known, "metadata");
-        let name = self.name(metadata, fields);
+        // Labels and scope are those of what agents are told.
+        let known: &[&str] = match kind {
+            Some(ROLE | GRANT) => &["name", "owner", "revision", "createTime", "updateTime"],
+            _ => &[
+                "name",
+                "labels",
+                "owner",
+                "scope",
+                "version",
+                "revision",
+                "createTime",
+                "updateTime",
+            ],
+        };
+        self.known_keys(entries, known, "metadata");
+        let name = match kind {
+            Some(GRANT) if metadata.get("name").is_none() => Some(String::new()),
+            _ => self.name(metadata, fields),
+        };
         let labels = self.labels(metadata, fields);
         let scope = self.scope(metadata, fields);
+        let owner = self.owner(metadata, fields);
         Some(v1::PolicyMetadata {
             name: name?,
             labels,
             scope,
+            owner,
             ..Default::default()
+        })
+    }
+
+    fn owner(&mut self, metadata: &Node, fields: &mut BTreeMap<String, Place>) -> String {
+        let node = match metadata.get("owner") {
+            None | Some(Node { value: Value::Null, .. }) => return String::new(),
+            Some(node) => node,
+        };
+        fields.insert("metadata.owner".to_owned(), at(node));
+        let owner = walk::text(node).and_then(|owner| match owner.is_empty() || ids::name_is_valid(&owner) {
+            true => Ok(owner),
+            false => Err(format!(
+                "owner: `{}` is no name; one has 1 to 63 of a-z, 0-9, `-`, `_` and `.`, with a letter or digit at both ends",
+                excerpt(&owner)
+            )),
+        });
+        owner.unwrap_or_else(|message| {
+            self.found.add(at(node), message, None);
+            String::new()
         })
     }
 
@@ -320,20 +357,28 @@ impl Reader<'_> {
         })
     }
 
-    fn spec(&mut self, node: &Node, field: &str, fields: &mut BTreeMap<String, Place>) -> Option<v1::policy::Spec> {
+    fn spec(&mut self, node: &Node, field: &str, fields: &mut BTreeMap<String, Place>) -> Option<Spec> {
         let Some(spec) = node.get("spec") else {
-            self.missing(node, "spec", "what the policy says stands under `spec:`");
+            self.missing(node, "spec", "what the manifest says stands under `spec:`");
             return None;
         };
         fields.insert(field.to_owned(), at(spec));
-        let descriptor = json::descriptor::<v1::Check>();
+        let descriptor = match field {
+            "role" => json::descriptor::<v1::RoleSpec>(),
+            "grant" => json::descriptor::<v1::GrantSpec>(),
+            _ => json::descriptor::<v1::Check>(),
+        };
         let mut walker = walk::Walker {
             found: &mut self.found,
             fields,
         };
         let message = walker.message(&descriptor, spec, field)?;
-        let check: v1::Check = message.transcode_to().ok()?;
-        for violation in check::validate(&check) {
+        let read = match field {
+            "role" => Spec::Role(message.transcode_to().ok()?),
+            "grant" => Spec::Grant(message.transcode_to().ok()?),
+            _ => Spec::Check(message.transcode_to().ok()?),
+        };
+        for violation in rules::violations(&read) {
             let violation = violation.within(field);
             if !self.found.is_spoiled(&violation.field) {
                 let place = place(fields, &violation.field).unwrap_or(at(spec));
@@ -347,7 +392,7 @@ impl Reader<'_> {
                     .add(place, format!("{name}: {}", violation.description), None);
             }
         }
-        Some(v1::policy::Spec::Check(check))
+        Some(read)
     }
 
     fn missing(&mut self, node: &Node, field: &str, example: &str) {

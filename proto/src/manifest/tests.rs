@@ -21,9 +21,9 @@ spec:
 "#;
 
 fn check(manifest: &Manifest) -> &v1::Check {
-    match &manifest.policy.spec {
-        Some(v1::policy::Spec::Check(check)) => check,
-        None => panic!("{manifest:?}"),
+    match &manifest.document.spec {
+        Some(Spec::Check(check)) => check,
+        _ => panic!("{manifest:?}"),
     }
 }
 
@@ -61,9 +61,9 @@ fn a_manifest_becomes_a_policy_that_knows_its_lines() {
         panic!("{manifests:?}")
     };
     assert_eq!((manifest.source.as_str(), manifest.line), ("test.yaml", 1));
-    let metadata = manifest.policy.metadata.as_ref().unwrap();
+    let metadata = manifest.document.metadata.as_ref().unwrap();
     assert_eq!(
-        (manifest.policy.kind.as_str(), metadata.name.as_str()),
+        (manifest.document.kind.as_str(), metadata.name.as_str()),
         ("Check", "disk-root")
     );
     assert_eq!(metadata.labels["team"], "base");
@@ -118,7 +118,7 @@ fn the_example_policies_are_good() {
 
 #[test]
 fn what_is_shown_reads_back_as_the_same_policy() {
-    let mut policy = read(DISK_ROOT).remove(0).policy;
+    let mut policy = to_policy(read(DISK_ROOT).remove(0).document).unwrap();
     let metadata = policy.metadata.as_mut().unwrap();
     metadata.version = 1_795_216_811_000_000;
     metadata.revision = 42;
@@ -133,7 +133,7 @@ fn what_is_shown_reads_back_as_the_same_policy() {
         refused: 0,
     });
 
-    let shown = render(&policy);
+    let shown = render_policy(&policy);
     assert_eq!(shown["metadata"]["version"], "1795216811000000");
     assert_eq!(shown["metadata"]["createTime"], "2026-11-20T23:20:11Z");
     assert_eq!(shown["status"], json!({"assigned": 3, "applied": 2, "refused": 0}));
@@ -142,13 +142,13 @@ fn what_is_shown_reads_back_as_the_same_policy() {
     let back = read(&shown.to_string());
     assert_eq!(check(&back[0]), check(&read(DISK_ROOT)[0]));
     assert_eq!(
-        back[0].policy.metadata.as_ref().unwrap().version,
+        back[0].document.metadata.as_ref().unwrap().version,
         0,
         "what the controller says is not sent back"
     );
 
     assert_eq!(
-        back[0].policy.metadata.as_ref().unwrap().scope,
+        back[0].document.metadata.as_ref().unwrap().scope,
         "env=prod",
         "what it belongs to is"
     );
@@ -167,7 +167,7 @@ fn a_scope_that_is_no_selector_is_told_with_its_place() {
     let [error] = <[String; 1]>::try_from(errors(&text("env="))).unwrap();
     assert!(error.starts_with("f:5:10: scope: "), "{error}");
     for nothing in ["", "\"\"", "null"] {
-        let metadata = read(&text(nothing)).remove(0).policy.metadata.unwrap();
+        let metadata = read(&text(nothing)).remove(0).document.metadata.unwrap();
         assert_eq!(metadata.scope, "", "{nothing:?}");
     }
 }

@@ -76,6 +76,7 @@ mod tests {
             creator: String::new(),
             created_at: 0,
             revision: 0,
+            owner: String::new(),
         };
         RightsOfAll::new(
             Vec::new(),

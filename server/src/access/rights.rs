@@ -63,6 +63,8 @@ pub struct Role {
     pub created_at: Micros,
     pub updated_at: Micros,
     pub revision: i64,
+    /// Who looks after it; empty: nobody in particular.
+    pub owner: String,
 }
 
 pub const ADMIN: &str = "admin";
@@ -79,6 +81,7 @@ impl Role {
             created_at: 0,
             updated_at: 0,
             revision: 0,
+            owner: String::new(),
         };
         [
             role(ADMIN, "everything", &["*"]),
@@ -124,6 +127,8 @@ pub struct Grant {
     pub creator: String,
     pub created_at: Micros,
     pub revision: i64,
+    /// Who looks after it; empty: nobody in particular.
+    pub owner: String,
 }
 
 /// What one subject may do.
@@ -320,6 +325,7 @@ mod tests {
             creator: String::new(),
             created_at: 0,
             revision: 0,
+            owner: String::new(),
         }
     }
 

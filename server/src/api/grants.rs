@@ -180,5 +180,6 @@ pub(super) fn encode(grant: Grant) -> v1::Grant {
         creator: grant.creator,
         create_time: to_optional_timestamp(grant.created_at),
         revision: grant.revision,
+        owner: grant.owner,
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use muster_proto::v1::{
     self, AppliedPolicy, ApplyAction, ApplyPoliciesRequest, ApplyPoliciesResponse, DeletePolicyRequest,
     DeletePolicyResponse, GetPolicyRequest, GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, PolicyCounts,
-    PolicyMetadata, PolicyOutcome, policy::Spec, policy_service_server::PolicyService,
+    PolicyOutcome, policy::Spec, policy_service_server::PolicyService,
 };
 use tonic::{Request, Response, Status};
 use tracing::info;
@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     access::OpCtx,
-    clock::{self, to_timestamp},
+    clock,
+    manifests::document,
     policies::{Action, Compiled, Error, Key, Policy},
 };
 
@@ -30,9 +31,10 @@ impl PolicyService for Api {
     ) -> Result<Response<ApplyPoliciesResponse>, Status> {
         let ctx = context(&request)?;
         let (policies, scopes, wanted) = (self.policies.clone(), ctx.scopes(), request.into_inner().policies);
+        let caller = ctx.who();
         self.note_policies(&ctx, &wanted);
         let applied = self
-            .whole(async move { policies.apply(wanted, &scopes, clock::now()).await })
+            .whole(async move { policies.apply(wanted, &scopes, &caller, clock::now()).await })
             .await
             .map_err(|problem| status(&ctx, problem))?;
         for (policy, action) in applied.iter().filter(|(_, action)| *action != Action::Unchanged) {
@@ -129,12 +131,13 @@ impl PolicyService for Api {
         let request = request.into_inner();
         let (key, seen) = (key(&ctx, request.kind, request.name)?, request.revision);
         let (policies, scopes, gone) = (self.policies.clone(), ctx.scopes(), key.clone());
+        let caller = ctx.who();
         ctx.note.resource("policy", &key);
         if let Some(before) = self.policies.current().policies.get(&key) {
             ctx.note.before(&audited([before]));
         }
         let revision = self
-            .whole(async move { policies.delete(&gone, seen, &scopes, clock::now()).await })
+            .whole(async move { policies.delete(&gone, seen, &scopes, &caller, clock::now()).await })
             .await
             .map_err(|problem| status(&ctx, problem))?;
         info!(policy = %key, user = ctx.user(), request.id = ctx.request_id, "policy deleted");
@@ -218,15 +221,7 @@ fn audited<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>) -> ListPolic
 fn to_policy(policy: &Policy, counts: Option<&PolicyCounts>) -> v1::Policy {
     v1::Policy {
         kind: policy.key.kind.clone(),
-        metadata: Some(PolicyMetadata {
-            name: policy.key.name.clone(),
-            labels: policy.labels.clone(),
-            version: policy.version,
-            revision: policy.revision,
-            create_time: Some(to_timestamp(policy.created_at)),
-            update_time: Some(to_timestamp(policy.updated_at)),
-            scope: policy.scope.to_string(),
-        }),
+        metadata: Some(document::metadata(policy)),
         spec: Some(Spec::Check(policy.check.clone())),
         counts: Some(counts.cloned().unwrap_or_default()),
     }

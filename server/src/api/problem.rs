@@ -16,7 +16,7 @@ use crate::{
     clock::{self, Micros},
     clones, controllers,
     enroll::{self, matching::Mismatch},
-    grants, idempotency, pki, policies,
+    grants, idempotency, manifests, pki, policies,
     renewal::{self, Refusal},
     store, tokens, users,
 };
@@ -245,6 +245,35 @@ impl From<policies::Error> for Problem {
             ),
             policies::Error::Conflict { key, seen, is } => conflict(seen, is).with_metadata("policy", key.to_string()),
             policies::Error::Store(error) => of_store(&error),
+        }
+    }
+}
+
+impl From<manifests::Error> for Problem {
+    fn from(error: manifests::Error) -> Self {
+        match error {
+            manifests::Error::Invalid(fields) => Problem::invalid_fields(fields),
+            manifests::Error::Missing(permission) => Problem::new(
+                Code::PermissionDenied,
+                ErrorReason::PermissionMissing,
+                format!("the caller has no role that gives the permission {}", permission.name),
+            )
+            .with_metadata("permission", permission.name),
+            manifests::Error::Outdated => Problem::new(
+                Code::Aborted,
+                ErrorReason::PlanOutdated,
+                "what this would change, or whom it would touch, is no longer what was planned; plan again",
+            ),
+            manifests::Error::NotFound { kind, name } => Problem::new(
+                Code::NotFound,
+                ErrorReason::NotFound,
+                format!("nothing is on file of {kind}/{name}"),
+            ),
+            manifests::Error::Policies(error) => error.into(),
+            manifests::Error::Grants(error) => error.into(),
+            manifests::Error::Users(error) => error.into(),
+            manifests::Error::ApiKeys(error) => error.into(),
+            manifests::Error::Store(error) => of_store(&error),
         }
     }
 }

@@ -169,5 +169,6 @@ fn encode(role: Role) -> v1::Role {
         create_time: to_optional_timestamp(role.created_at),
         update_time: to_optional_timestamp(role.updated_at),
         revision: role.revision,
+        owner: role.owner,
     }
 }

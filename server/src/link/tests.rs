@@ -131,6 +131,7 @@ fn policy(name: &str, version: i64, payload: usize) -> Arc<Policy> {
         labels: BTreeMap::new(),
         selector: muster_proto::selector::Selector::all(),
         scope: Scope::ALL,
+        owner: String::new(),
         timings: muster_proto::check::timings(&check),
         check,
         signed: v1::Signed {

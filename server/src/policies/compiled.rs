@@ -53,6 +53,8 @@ pub struct Policy {
     pub selector: Selector,
     /// That of whoever applied it first: it is for agents in both.
     pub scope: Scope,
+    /// Who looks after it; empty: nobody in particular.
+    pub owner: String,
     /// As it was applied, without defaults.
     pub check: v1::Check,
     /// With defaults.
@@ -81,6 +83,7 @@ impl Policy {
             labels: serde_json::from_str(&row.labels).map_err(|error| corrupt(error.to_string()))?,
             selector: Selector::parse(&payload.selector).map_err(|error| corrupt(error.to_string()))?,
             scope: Scope::parse(&row.scope).map_err(|error| corrupt(error.to_string()))?,
+            owner: row.owner,
             timings: check::timings(&check),
             check,
             signed: v1::Signed {
@@ -148,7 +151,7 @@ pub struct Compiled {
 const MAX_SETS: usize = 4_096;
 
 impl Compiled {
-    pub(super) fn new(policies: BTreeMap<Key, Arc<Policy>>) -> Self {
+    pub fn new(policies: BTreeMap<Key, Arc<Policy>>) -> Self {
         let keys = policies
             .values()
             .flat_map(|policy| policy.selector.keys())

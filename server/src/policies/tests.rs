@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use muster_proto::v1::policy::Spec;
+
 use super::*;
 use crate::store::Source;
 
@@ -44,7 +46,10 @@ impl Rig {
             spec: Some(Spec::Check(check)),
             ..Default::default()
         };
-        let applied = self.policies.apply(vec![policy], &Scopes::all(), NOW).await?;
+        let applied = self
+            .policies
+            .apply(vec![policy], &Scopes::all(), "user/anna", NOW)
+            .await?;
         Ok(applied[0].0.revision)
     }
 }
@@ -76,9 +81,9 @@ async fn a_policy_is_deleted_by_who_knows_its_revision_or_names_none() {
     let (key, all) = (Key::check("memory"), Scopes::all());
     let first = rig.apply("*", 0).await.unwrap();
     let second = rig.apply("env=prod", 0).await.unwrap();
-    let refused = rig.policies.delete(&key, first, &all, NOW).await;
+    let refused = rig.policies.delete(&key, first, &all, "user/anna", NOW).await;
     assert_eq!(conflict(refused), Some((first, second)));
-    assert!(rig.policies.delete(&key, second, &all, NOW).await.is_ok());
+    assert!(rig.policies.delete(&key, second, &all, "user/anna", NOW).await.is_ok());
     rig.apply("*", 0).await.unwrap();
-    assert!(rig.policies.delete(&key, 0, &all, NOW).await.is_ok());
+    assert!(rig.policies.delete(&key, 0, &all, "user/anna", NOW).await.is_ok());
 }

@@ -113,6 +113,7 @@ mod tests {
             labels: BTreeMap::new(),
             selector: Selector::all(),
             scope: Scope::ALL,
+            owner: String::new(),
             check,
             timings,
             signed: v1::Signed::default(),

@@ -20,6 +20,8 @@ pub struct PolicyRow {
     pub revision: i64,
     /// Of whoever applied it first; empty: everything.
     pub scope: String,
+    /// Who looks after it; empty: nobody in particular.
+    pub owner: String,
 }
 
 #[derive(FromRow)]
@@ -39,8 +41,9 @@ impl Tx {
 
     pub async fn policy_put(&mut self, row: &PolicyRow) -> Result<(), Error> {
         let sql = "INSERT INTO policies (kind, name, version, labels, payload, key_id, signature, created_at, updated_at, \
-                   revision, scope) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (kind, name) DO UPDATE SET \
-                   version = $3, labels = $4, payload = $5, key_id = $6, signature = $7, updated_at = $9, revision = $10";
+                   revision, scope, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (kind, name) DO UPDATE \
+                   SET version = $3, labels = $4, payload = $5, key_id = $6, signature = $7, updated_at = $9, revision = $10, \
+                   owner = $12";
         let args = args![
             &row.kind,
             &row.name,
@@ -53,6 +56,7 @@ impl Tx {
             row.updated_at,
             row.revision,
             &row.scope,
+            &row.owner,
         ];
         self.execute(sql, args).await?;
         let version = "INSERT INTO policy_versions (kind, name, version) VALUES ($1, $2, $3) \

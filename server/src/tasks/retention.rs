@@ -1,4 +1,5 @@
-//! Removes history that is too old or too much, and forgets changes and marks that nobody can ask for any more.
+//! Removes history that is too old or too much, and forgets changes, marks and what deleted resources were that nobody asks for any
+//! more.
 
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub async fn round(
     for (history, keep) in kinds {
         trim(db, history, keep, now, shutdown).await?;
     }
+    // Who did it is known for as long, too.
+    db.manifest_version_trim(now - clock::from_duration(retention.audit))
+        .await?;
     db.changes_trim(now - CHANGES).await?;
     db.changes_trim_to(MAX_CHANGES).await?;
     db.mark_trim(now - MARKS).await?;

@@ -56,7 +56,7 @@ fn the_example_policies_parse_and_are_named_like_their_files() {
         let manifests = muster_proto::manifest::parse(&path.display().to_string(), &text)
             .unwrap_or_else(|errors| panic!("{errors:#?}"));
         assert_eq!(manifests.len(), 1, "{}", path.display());
-        let policy = &manifests[0].policy;
+        let policy = &manifests[0].document;
         let name = &policy.metadata.as_ref().expect("a policy has metadata").name;
         assert_eq!(Some(name.as_str()), path.file_stem().and_then(|stem| stem.to_str()));
         count += 1;

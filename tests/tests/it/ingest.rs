@@ -242,7 +242,7 @@ async fn the_state_follows_the_newest_place_in_the_spools_and_not_the_clock() {
     let agent = enroll(&fresh.db, "db-01").await;
     let part = Part::start(&fresh.db, pki(folder.path())).await;
     part.policies
-        .apply(vec![policy()], &Scopes::all(), NOW)
+        .apply(vec![policy()], &Scopes::all(), "user/tester", NOW)
         .await
         .expect("applied");
     let output = || part.states.get(agent, "disk").map(|entry| entry.last_result().output);

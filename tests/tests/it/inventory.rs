@@ -199,14 +199,20 @@ async fn what_was_told_is_never_behind_the_revision_that_watches_begin_with() {
 async fn every_assignment_of_a_large_fleet_gets_its_entry_in_one_go() {
     let (part, ids) = Part::start(1_100).await;
     part.policies
-        .apply(vec![policy()], &Scopes::all(), NOW)
+        .apply(vec![policy()], &Scopes::all(), "user/tester", NOW)
         .await
         .expect("applied");
     part.states.reconcile_once(NOW).await.expect("reconciled");
     let has_entry = |id: &&AgentId| part.states.get(**id, "disk").is_some();
     assert_eq!(ids.iter().filter(has_entry).count(), ids.len());
     part.policies
-        .delete(&muster_server::policies::Key::check("disk"), 0, &Scopes::all(), NOW)
+        .delete(
+            &muster_server::policies::Key::check("disk"),
+            0,
+            &Scopes::all(),
+            "user/tester",
+            NOW,
+        )
         .await
         .expect("deleted");
     part.states.reconcile_once(NOW).await.expect("reconciled");
@@ -218,7 +224,7 @@ async fn every_assignment_of_a_large_fleet_gets_its_entry_in_one_go() {
 async fn readers_and_writers_of_agents_and_states_never_wait_for_each_other_in_a_circle() {
     let (part, ids) = Part::start(20).await;
     part.policies
-        .apply(vec![policy()], &Scopes::all(), NOW)
+        .apply(vec![policy()], &Scopes::all(), "user/tester", NOW)
         .await
         .expect("applied");
     part.states.reconcile_once(NOW).await.expect("reconciled");
@@ -269,7 +275,7 @@ async fn a_check_that_a_label_assigns_starts_pending_and_not_late() {
         check.selector = "role=db".into();
     }
     part.policies
-        .apply(vec![wanted], &Scopes::all(), NOW - DAY)
+        .apply(vec![wanted], &Scopes::all(), "user/tester", NOW - DAY)
         .await
         .expect("applied");
     part.connect(ids[0], NOW - DAY);

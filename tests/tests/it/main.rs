@@ -32,6 +32,7 @@ mod link_model;
 mod listeners;
 mod living_fleet;
 mod main_job;
+mod manifests;
 mod matching;
 mod network;
 mod operator;

@@ -360,6 +360,7 @@ async fn the_version_of_a_policy_outlives_it() {
         updated_at: 2,
         revision: 3,
         scope: "env=dev".into(),
+        owner: "base".into(),
     };
     let mut tx = fresh.db.begin().await.expect("begin");
     assert_eq!(tx.policy_version("Check", "disk").await.expect("version"), 0);

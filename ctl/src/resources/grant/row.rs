@@ -116,6 +116,7 @@ mod tests {
                 nanos: 0,
             }),
             revision: 7,
+            owner: String::new(),
         };
         let grants = [
             grant(Subject::User("alice".to_owned()), "operator", "env=dev"),

@@ -64,7 +64,7 @@ impl Row for v1::Policy {
     }
 
     fn json(&self) -> Value {
-        manifest::render(self)
+        manifest::render_policy(self)
     }
 }
 
@@ -115,7 +115,7 @@ pub fn describe(page: &mut Page, policy: &v1::Policy, now: Timestamp) {
             );
         }
     }
-    let manifest = manifest::render(policy);
+    let manifest = manifest::render_policy(policy);
     page.section("Spec").lines(&document::yaml(&manifest["spec"]));
 }
 

@@ -3,8 +3,9 @@
 use std::{pin::Pin, result::Result};
 
 use muster_proto::v1::{
-    self, agent_service_server::AgentService, metric_service_server::MetricService,
-    policy_service_server::PolicyService, state_service_server::StateService, token_service_server::TokenService,
+    self, agent_service_server::AgentService, manifest_service_server::ManifestService,
+    metric_service_server::MetricService, policy_service_server::PolicyService, state_service_server::StateService,
+    token_service_server::TokenService,
 };
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
@@ -113,9 +114,34 @@ impl StateService for Controller {
 }
 
 #[tonic::async_trait]
+impl ManifestService for Controller {
+    async fn plan_manifests(&self, request: Request<v1::PlanManifestsRequest>) -> Answer<v1::PlanManifestsResponse> {
+        self.answer(request, |script, _| v1::PlanManifestsResponse {
+            plan: Some(script.plan.clone()),
+        })
+        .await
+    }
+
+    async fn apply_manifests(&self, request: Request<v1::ApplyManifestsRequest>) -> Answer<v1::ApplyManifestsResponse> {
+        self.answer(request, |script, _| v1::ApplyManifestsResponse {
+            plan: Some(script.plan.clone()),
+        })
+        .await
+    }
+
+    async fn list_manifest_versions(
+        &self,
+        request: Request<v1::ListManifestVersionsRequest>,
+    ) -> Answer<v1::ListManifestVersionsResponse> {
+        self.answer(request, |_, _| v1::ListManifestVersionsResponse::default())
+            .await
+    }
+}
+
+#[tonic::async_trait]
 impl PolicyService for Controller {
-    async fn apply_policies(&self, request: Request<v1::ApplyPoliciesRequest>) -> Answer<v1::ApplyPoliciesResponse> {
-        self.answer(request, |script, _| script.applied.clone()).await
+    async fn apply_policies(&self, _: Request<v1::ApplyPoliciesRequest>) -> Answer<v1::ApplyPoliciesResponse> {
+        Err(Status::unimplemented("musterctl applies manifests"))
     }
 
     async fn get_policy(&self, request: Request<v1::GetPolicyRequest>) -> Answer<v1::GetPolicyResponse> {

@@ -33,7 +33,7 @@ macro_rules! table {
 
 /// In the order in which they are written and read. A column or table that a later release does without stays here for as long
 /// as backups that have it are to be restored.
-pub const TABLES: [Table; 21] = [
+pub const TABLES: [Table; 22] = [
     table!("meta", Text["key", "value"]),
     table!("revision", Int["id", "n"]),
     table!("users", Text["name", "role"], Int["created_at", "revoked_at"]),
@@ -77,19 +77,24 @@ pub const TABLES: [Table; 21] = [
     table!("deleted_agents", Text["id", "name", "deleted_by"], Int["deleted_at"]),
     table!(
         "policies",
-        Text["kind", "name", "labels", "key_id", "scope"],
+        Text["kind", "name", "labels", "key_id", "scope", "owner"],
         Int["version", "created_at", "updated_at", "revision"],
         Bytes["payload", "signature"],
     ),
     table!(
         "roles",
-        Text["name", "description", "permissions", "creator"],
+        Text["name", "description", "permissions", "creator", "owner"],
         Int["created_at", "updated_at", "revision"],
     ),
     table!(
         "grants",
-        Text["id", "subject_kind", "subject", "role", "scope", "creator"],
+        Text["id", "subject_kind", "subject", "role", "scope", "creator", "owner"],
         Int["created_at", "revision"],
+    ),
+    table!(
+        "manifest_versions",
+        Text["kind", "name", "caller", "action", "manifest"],
+        Int["revision", "at"],
     ),
     table!(
         "api_keys",

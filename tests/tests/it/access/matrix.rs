@@ -49,6 +49,10 @@ const NEEDS: &[(&str, &str)] = &[
     ("GrantService/DeleteGrant", "grants.write"),
     ("HistoryService/ListResults", "results.read"),
     ("HistoryService/ListHistoryUsage", "results.read"),
+    // The kinds that are named take more, which `manifests` tests.
+    ("ManifestService/PlanManifests", "any"),
+    ("ManifestService/ApplyManifests", "any"),
+    ("ManifestService/ListManifestVersions", "any"),
     ("MetricService/QueryMetrics", "metrics.read"),
     ("PolicyService/ApplyPolicies", "policies.write"),
     ("PolicyService/GetPolicy", "policies.read"),

@@ -1,0 +1,223 @@
+//! `ManifestService`.
+
+use std::sync::Arc;
+
+use muster_proto::v1::{
+    self, ApplyManifestsRequest, ApplyManifestsResponse, ListManifestVersionsRequest, ListManifestVersionsResponse,
+    ManifestVersion, PlanManifestsRequest, PlanManifestsResponse, manifest_service_server::ManifestService,
+};
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::{
+    Api, paging,
+    problem::{context, invalid_field, status},
+};
+use crate::{
+    access::{
+        OpCtx,
+        permission::{AGENTS_READ, GRANTS_READ, GRANTS_WRITE, POLICIES_READ, POLICIES_WRITE, ROLES_READ, ROLES_WRITE},
+        scope::{Scope, Scopes},
+    },
+    clock,
+    manifests::{Change, DEFAULT_AGENTS, Error, MAX_AGENTS, Needed, Plan, PlannedAgent, Reach, Wanted},
+    policies::Key,
+};
+
+const READ: Needed = Needed {
+    policies: POLICIES_READ,
+    roles: ROLES_READ,
+    grants: GRANTS_READ,
+};
+const WRITE: Needed = Needed {
+    policies: POLICIES_WRITE,
+    roles: ROLES_WRITE,
+    grants: GRANTS_WRITE,
+};
+
+#[tonic::async_trait]
+impl ManifestService for Api {
+    async fn plan_manifests(
+        &self,
+        request: Request<PlanManifestsRequest>,
+    ) -> Result<Response<PlanManifestsResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let max_agents = match usize::try_from(request.max_agents) {
+            Ok(0) => DEFAULT_AGENTS,
+            Ok(count) if count <= MAX_AGENTS => count,
+            _ => {
+                let text = format!("must be from 1 to {MAX_AGENTS}, or 0 for {DEFAULT_AGENTS}");
+                return Err(status(&ctx, invalid_field("max_agents", text)));
+            }
+        };
+        let wanted = Wanted {
+            manifests: request.manifests,
+            owner: request.owner,
+            prune: request.prune,
+        };
+        let (manifests, reach) = (Arc::clone(&self.manifests), reach(&ctx, READ));
+        // A plan over a large fleet takes a while, which is not to hold up what else this thread does.
+        let plan = tokio::task::spawn_blocking(move || {
+            tokio::runtime::Handle::current().block_on(manifests.plan(wanted, &reach, max_agents, clock::now()))
+        });
+        let plan = plan.await.map_err(|_| status(&ctx, super::problem::shutting_down()))?;
+        let plan = plan.map_err(|problem| status(&ctx, problem))?;
+        Ok(Response::new(PlanManifestsResponse {
+            plan: Some(encode(plan)),
+        }))
+    }
+
+    async fn apply_manifests(
+        &self,
+        request: Request<ApplyManifestsRequest>,
+    ) -> Result<Response<ApplyManifestsResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let digest = request.digest;
+        let wanted = Wanted {
+            manifests: request.manifests,
+            owner: request.owner,
+            prune: request.prune,
+        };
+        let (manifests, reach, by) = (Arc::clone(&self.manifests), reach(&ctx, WRITE), super::by(&ctx));
+        let change = async move { manifests.apply(wanted, &reach, &digest, &by, clock::now()).await };
+        let plan = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
+        let changed: Vec<&Change> = plan.changes.iter().filter(|change| change.is_change()).collect();
+        let names: Vec<String> = changed
+            .iter()
+            .map(|change| format!("{}/{}", change.kind, change.name))
+            .collect();
+        ctx.note.resource("manifests", names.join(","));
+        for change in changed {
+            info!(
+                kind = change.kind,
+                name = change.name,
+                action = change.action.as_str_name(),
+                agents = change.starts + change.stops + change.updates,
+                user = ctx.user(),
+                request.id = ctx.request_id,
+                "manifest applied"
+            );
+        }
+        let plan = encode(plan);
+        ctx.note.after(&plan);
+        Ok(Response::new(ApplyManifestsResponse { plan: Some(plan) }))
+    }
+
+    async fn list_manifest_versions(
+        &self,
+        request: Request<ListManifestVersionsRequest>,
+    ) -> Result<Response<ListManifestVersionsResponse>, Status> {
+        let ctx = context(&request)?;
+        let request = request.into_inner();
+        let size = paging::size(request.page_size, 100, 100).map_err(|error| status(&ctx, error))?;
+        let before = match request.page_token.as_str() {
+            "" => i64::MAX,
+            token => token
+                .parse()
+                .map_err(|_| status(&ctx, invalid_field("page_token", "is not one that a list has returned")))?,
+        };
+        let reach = reach(&ctx, READ);
+        let scopes = match request.kind.as_str() {
+            Key::CHECK => permitted(!reach.policies.is_none(), READ.policies).map(|()| reach.policies.clone()),
+            muster_proto::manifest::ROLE => permitted(reach.roles, READ.roles).map(|()| Scopes::all()),
+            muster_proto::manifest::GRANT => permitted(reach.grants, READ.grants).map(|()| Scopes::all()),
+            other => {
+                let text = format!("is {other:?}; the kinds are Check, Role and Grant");
+                return Err(status(&ctx, invalid_field("kind", text)));
+            }
+        };
+        let scopes = scopes.map_err(|error| status(&ctx, error))?;
+        // One more, which a deletion at the end of the page is told by.
+        let found = self.manifests.versions(&request.kind, &request.name, before, size + 1);
+        let found = found.await.map_err(|error| status(&ctx, error))?;
+        let has_more = found.len() > size;
+        let next_page_token = match found.get(size.wrapping_sub(1)) {
+            Some(last) if has_more => last.revision.to_string(),
+            _ => String::new(),
+        };
+        let is_there: Vec<bool> = (0..found.len())
+            .map(|index| is_there(&scopes, &found[index..]))
+            .collect();
+        let mut items: Vec<ManifestVersion> = found
+            .into_iter()
+            .zip(is_there)
+            .filter_map(|(version, is_there)| is_there.then_some(version))
+            .collect();
+        items.truncate(size);
+        if items.is_empty() && before == i64::MAX {
+            let (kind, name) = (request.kind, request.name);
+            return Err(status(&ctx, Error::NotFound { kind, name }));
+        }
+        Ok(Response::new(ListManifestVersionsResponse { items, next_page_token }))
+    }
+}
+
+/// Whether the first of these is there for a caller: in the scope that it was in, or that what was deleted had been in.
+fn is_there(scopes: &Scopes, from: &[ManifestVersion]) -> bool {
+    if scopes.is_all() {
+        return true;
+    }
+    let known = from.iter().take(2).find_map(|version| version.manifest.as_ref());
+    let scope = known
+        .and_then(|manifest| manifest.metadata.as_ref())
+        .map(|metadata| Scope::parse(&metadata.scope));
+    matches!(scope, Some(Ok(scope)) if scopes.has(&scope))
+}
+
+/// For whoever may see the kinds, or write them.
+fn reach(ctx: &OpCtx, needed: Needed) -> Reach {
+    let scopes = |permission| match ctx.operator() {
+        Some(operator) => operator.rights.scopes(permission),
+        None => Scopes::default(),
+    };
+    Reach {
+        policies: scopes(needed.policies),
+        roles: scopes(needed.roles).is_all(),
+        grants: scopes(needed.grants).is_all(),
+        agents: scopes(AGENTS_READ),
+        needed,
+    }
+}
+
+fn permitted(is_permitted: bool, needed: &'static crate::access::permission::Permission) -> Result<(), Error> {
+    match is_permitted {
+        true => Ok(()),
+        false => Err(Error::Missing(needed)),
+    }
+}
+
+fn encode(plan: Plan) -> v1::Plan {
+    v1::Plan {
+        changes: plan.changes.into_iter().map(encode_change).collect(),
+        agents_touched: count(plan.agents_touched),
+        agents_total: count(plan.agents_total),
+        digest: plan.digest,
+        revision: plan.revision,
+    }
+}
+
+fn encode_change(change: Change) -> v1::PlannedChange {
+    let agent = |agent: PlannedAgent| v1::PlannedAgent {
+        id: agent.id.to_string(),
+        name: agent.name,
+        effect: agent.effect as i32,
+        missing_features: agent.missing_features,
+    };
+    v1::PlannedChange {
+        kind: change.kind,
+        name: change.name,
+        action: change.action as i32,
+        fields: change.fields,
+        starts: count(change.starts),
+        stops: count(change.stops),
+        updates: count(change.updates),
+        unsupported: count(change.unsupported),
+        agents: change.agents.into_iter().map(agent).collect(),
+    }
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,178 @@
+//! Configuration as files, through the real programs: what is planned is what is done, and what was done can be undone.
+
+use std::fs;
+
+use muster_tests::{Controller, poll, poll::SECOND};
+use serde_json::Value;
+
+fn check(name: &str, selector: &str, interval: &str) -> String {
+    format!(
+        "apiVersion: muster/v1\nkind: Check\nmetadata: {{ name: {name} }}\nspec:\n  selector: \"{selector}\"\n  \
+         schedule: {{ interval: {interval} }}\n  run: {{ memory: {{ warning: \"1%\", critical: \"1%\" }} }}\n"
+    )
+}
+
+/// The folder of manifests of a controller, and what is written into it.
+struct Folder<'a> {
+    controller: &'a Controller,
+}
+
+impl Folder<'_> {
+    fn put(&self, name: &str, text: &str) {
+        let folder = self.controller.path("manifests");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(name), text).expect("a file");
+    }
+
+    fn path(&self) -> String {
+        self.controller.path("manifests").display().to_string()
+    }
+}
+
+/// Runs on the agent, as the agent says itself.
+fn applied(controller: &Controller) -> Vec<String> {
+    let items = controller.ctl().items(&["policy", "list"]).expect("policies");
+    let is_applied = |item: &&Value| item["status"]["applied"] == 1;
+    let name = |item: &Value| item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    items.iter().filter(is_applied).map(name).collect()
+}
+
+#[test]
+fn a_folder_is_planned_applied_pruned_and_rolled_back() {
+    let controller = Controller::start();
+    let _agent = controller.agent("web-01").start();
+    controller.wait_for_agent("web-01", "ONLINE");
+    let (ctl, folder) = (
+        controller.ctl(),
+        Folder {
+            controller: &controller,
+        },
+    );
+    folder.put("memory.yaml", &check("memory", "*", "30s"));
+    folder.put("nowhere.yaml", &check("nowhere", "env=none", "30s"));
+    let path = folder.path();
+
+    let plan = ctl
+        .run(&["plan", "-f", &path, "--owner", "base", "--exit-code"])
+        .expect_code(7);
+    assert!(
+        plan.stdout.contains("+ Check/memory\n    starts on 1 agent: web-01\n"),
+        "{plan}"
+    );
+    assert!(
+        plan.stdout.contains("+ Check/nowhere\n    matches no agent now\n"),
+        "{plan}"
+    );
+    assert!(plan.stdout.ends_with("2 to create; touches 1 of 1 agent.\n"), "{plan}");
+    assert!(applied(&controller).is_empty(), "a plan changes nothing");
+
+    ctl.ok(&["apply", "-f", &path, "--owner", "base"]);
+    poll::until("the agent runs it", 20 * SECOND, || match applied(&controller) {
+        names if names == ["memory"] => Ok(()),
+        names => Err(names.join(",")),
+    });
+    ctl.run(&["plan", "-f", &path, "--owner", "base", "--exit-code"])
+        .expect_code(0);
+
+    // One goes, one changes; kept in a file, and the world moves on before it is applied.
+    fs::remove_file(controller.path("manifests/nowhere.yaml")).expect("a file");
+    folder.put("memory.yaml", &check("memory", "*", "31s"));
+    let kept = controller.path("change.plan").display().to_string();
+    let plan = ctl.ok(&["plan", "-f", &path, "--owner", "base", "--prune", "--out", &kept]);
+    assert!(
+        plan.stdout
+            .contains("~ Check/memory\n    spec.schedule.interval  \"30s\" -> \"31s\"\n"),
+        "{plan}"
+    );
+    assert!(plan.stdout.contains("- Check/nowhere\n"), "{plan}");
+    let _other = controller.agent("web-02").start();
+    controller.wait_for_agent("web-02", "ONLINE");
+    let refused = ctl.run(&["apply", "--plan", &kept]).expect_code(8);
+    assert!(
+        refused.stderr.contains("PLAN_OUTDATED") && refused.stderr.contains("plan again"),
+        "{refused}"
+    );
+    ctl.ok(&["plan", "-f", &path, "--owner", "base", "--prune", "--out", &kept]);
+    let done = ctl.ok(&["apply", "--plan", &kept]);
+    assert_eq!(done.stdout, "Check/memory updated\nCheck/nowhere deleted\n");
+
+    // Back, and back again.
+    let versions = ctl.items(&["versions", "check", "memory"]).expect("versions");
+    assert_eq!(versions.len(), 2, "{versions:?}");
+    assert_eq!(versions[0]["caller"], "user/tester", "{versions:?}");
+    assert_eq!(
+        versions[1]["manifest"]["spec"]["schedule"]["interval"], "30s",
+        "{versions:?}"
+    );
+    ctl.ok(&["rollback", "check", "memory"]);
+    let now = ctl.json(&["policy", "get", "memory"]);
+    assert_eq!(now["spec"]["schedule"]["interval"], "30s", "{now}");
+    ctl.ok(&["rollback", "check", "nowhere"]);
+    assert!(ctl.ok(&["policy", "get", "nowhere"]).stdout.contains("nowhere"));
+    ctl.run(&["rollback", "check", "memory", "--to-version", "1"])
+        .expect_code(5);
+    ctl.run(&["versions", "check", "never-was"]).expect_code(5);
+}
+
+#[test]
+fn what_is_exported_is_what_apply_takes() {
+    let controller = Controller::start();
+    let ctl = controller.ctl();
+    let role = "apiVersion: muster/v1\nkind: Role\nmetadata: { name: on-call, owner: team-a }\nspec: { permissions: [states.read] }\n";
+    let grant = "apiVersion: muster/v1\nkind: Grant\nspec: { user: tester, role: on-call, scope: env=dev }\n";
+    let texts = [check("memory", "*", "30s").as_str(), role, grant].join("---\n");
+    controller.apply(&texts).expect_code(0);
+    let exported = ctl.ok(&["export"]).stdout;
+    for part in [
+        "kind: Check",
+        "kind: Role",
+        "kind: Grant",
+        "owner: team-a",
+        "scope: env=dev",
+    ] {
+        assert!(exported.contains(part), "{part}: {exported}");
+    }
+    assert!(!exported.contains("revision"), "{exported}");
+    fs::write(controller.path("all.yaml"), &exported).expect("a file");
+    let all = controller.path("all.yaml").display().to_string();
+    ctl.run(&["plan", "-f", &all, "--exit-code"]).expect_code(0);
+    ctl.run(&["validate", "-f", &all]).expect_code(0);
+    let names = ctl.ok(&["export", "role", "--owner", "team-a", "-o", "name"]);
+    assert_eq!(names.stdout, "Role/on-call\n");
+    // Everything of an owner goes, when no manifest has it any longer.
+    fs::write(controller.path("none.yaml"), "items: []\n").expect("a file");
+    let none = controller.path("none.yaml").display().to_string();
+    let refused = ctl
+        .run(&["apply", "-f", &none, "--owner", "team-a", "--prune"])
+        .expect_code(8);
+    assert!(refused.stderr.contains("IN_USE"), "{refused}");
+}
+
+#[test]
+fn who_may_see_policies_plans_them_and_does_not_apply() {
+    let controller = Controller::start();
+    let ctl = controller.ctl();
+    ctl.ok(&[
+        "user",
+        "create",
+        "vera",
+        "--role",
+        "viewer",
+        "--out",
+        &controller.path("vera.yaml").display().to_string(),
+    ]);
+    let vera = controller.ctl_as("vera.yaml");
+    let folder = Folder {
+        controller: &controller,
+    };
+    folder.put("memory.yaml", &check("memory", "*", "30s"));
+    let path = folder.path();
+    vera.run(&["plan", "-f", &path, "--exit-code"]).expect_code(7);
+    let refused = vera.run(&["apply", "-f", &path]).expect_code(4);
+    assert!(refused.stderr.contains("policies.write"), "{refused}");
+    folder.put(
+        "role.yaml",
+        "apiVersion: muster/v1\nkind: Role\nmetadata: { name: x }\nspec: { permissions: [states.read] }\n",
+    );
+    vera.run(&["plan", "-f", &path]).expect_code(4);
+}
