@@ -12,6 +12,7 @@ mod forks;
 mod grants;
 mod history;
 mod link;
+mod logs;
 mod mask;
 mod metrics;
 mod paging;
@@ -51,9 +52,10 @@ use muster_proto::{
         controller_service_server::ControllerServiceServer, enrollment_service_server::EnrollmentServiceServer,
         event_service_server::EventServiceServer, grant_service_server::GrantServiceServer,
         history_service_server::HistoryServiceServer, link_service_server::LinkServiceServer,
-        metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
-        role_service_server::RoleServiceServer, state_service_server::StateServiceServer,
-        token_service_server::TokenServiceServer, user_service_server::UserServiceServer,
+        log_service_server::LogServiceServer, metric_service_server::MetricServiceServer,
+        policy_service_server::PolicyServiceServer, role_service_server::RoleServiceServer,
+        state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
+        user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -145,6 +147,7 @@ impl Api {
         health.set_serving::<EventServiceServer<Self>>().await;
         health.set_serving::<GrantServiceServer<Self>>().await;
         health.set_serving::<HistoryServiceServer<Self>>().await;
+        health.set_serving::<LogServiceServer<Self>>().await;
         health.set_serving::<MetricServiceServer<Self>>().await;
         health.set_serving::<PolicyServiceServer<Self>>().await;
         health.set_serving::<RoleServiceServer<Self>>().await;
@@ -180,6 +183,7 @@ impl Api {
             .add_service(EventServiceServer::from_arc(self.clone()))
             .add_service(GrantServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(HistoryServiceServer::from_arc(self.clone()))
+            .add_service(LogServiceServer::from_arc(self.clone()))
             .add_service(MetricServiceServer::from_arc(self.clone()))
             .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
             .add_service(RoleServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))

@@ -197,6 +197,7 @@ pub const METHODS: &[Method] = &[
     change("/muster.v1.GrantService/DeleteGrant", permission::GRANTS_WRITE),
     read("/muster.v1.HistoryService/ListResults", permission::RESULTS_READ),
     read("/muster.v1.HistoryService/ListHistoryUsage", permission::RESULTS_READ),
+    read("/muster.v1.LogService/ListLogs", permission::LOGS_READ),
     read("/muster.v1.MetricService/QueryMetrics", permission::METRICS_READ),
     change("/muster.v1.PolicyService/ApplyPolicies", permission::POLICIES_WRITE),
     read("/muster.v1.PolicyService/GetPolicy", permission::POLICIES_READ),
