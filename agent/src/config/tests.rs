@@ -106,7 +106,7 @@ fn an_unknown_key_is_a_warning_with_its_line_and_a_suggestion() {
         warnings("server:\n  endpoint: [\"a:1\"]\nlog: {}\n"),
         [
             "agent.yaml:2: unknown key \"endpoint\" in \"server\"; did you mean \"endpoints\"?",
-            "agent.yaml:3: unknown key \"log\"; did you mean \"logging\"?",
+            "agent.yaml:3: unknown key \"log\"; did you mean \"logs\"?",
         ]
     );
 }

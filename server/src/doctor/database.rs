@@ -172,6 +172,6 @@ mod tests {
             retention(&config, Some(Space { size: 1 << 40, free }), &mut report);
             report.findings[0].level
         };
-        assert_eq!((level(9 << 30), level(8 << 30)), (Level::Ok, Level::Warning));
+        assert_eq!((level(11 << 30), level(10 << 30)), (Level::Ok, Level::Warning));
     }
 }

@@ -266,7 +266,7 @@ mod tests {
             let first = part * 5_000;
             assert_eq!(series.admit(agent, &mut batch(first..first + 5_000), START), (0, 5_000));
         }
-        let mut admit = |numbers, now| series.admit(agent, &mut batch(numbers), now);
+        let admit = |numbers, now| series.admit(agent, &mut batch(numbers), now);
         assert_eq!(admit(20_000..20_100, START), (100, 100));
         // All that is there was seen before.
         assert_eq!(admit(20_000..20_100, START + TIDY), (100, 100));

@@ -140,8 +140,9 @@ fn what_an_agent_says_of_itself_is_found_at_the_controller() {
 fn entries_are_stored_once_found_by_what_they_say_and_gone_with_their_agent() {
     let controller = Controller::start();
     let [web, db] = ["web", "db"].map(|name| {
-        let setup = controller.agent(name).label("role", name);
+        let setup = controller.agent(name);
         setup.enroll().expect_code(0);
+        controller.ctl().ok(&["agent", "label", name, &format!("role={name}")]);
         setup
     });
     let now = clock::now();
