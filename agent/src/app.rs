@@ -24,6 +24,7 @@ use crate::{
         Left, Link,
         queue::{Directory, Lanes, Limits, Queue, keeper::Keeper},
     },
+    logs::OwnLog,
     policy::Policies,
     state_dir::{self, StateDir},
     status::Board,
@@ -92,18 +93,26 @@ pub(crate) fn state_failure(error: &state_dir::Error) -> Failure {
 /// Enrolls first when there is a token and no identity, then runs until cancelled. Says goodbye before it returns.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let (_sender, receiver) = watch::channel(Arc::new(config));
-    run_reloading(receiver, shutdown).await
+    run_reloading(receiver, OwnLog::default(), shutdown).await
 }
 
-/// As [`run`], with a configuration that may change.
-pub async fn run_reloading(mut config: watch::Receiver<Arc<Config>>, shutdown: CancellationToken) -> Result<(), Error> {
+/// As [`run`], with a configuration that may change, and with what the process says of itself.
+pub async fn run_reloading(
+    mut config: watch::Receiver<Arc<Config>>,
+    log: OwnLog,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     // A copy that has become an agent of its own begins anew as that one.
-    while run_as_one(&mut config, &shutdown).await? == Left::Forked {}
+    while run_as_one(&mut config, &log, &shutdown).await? == Left::Forked {}
     Ok(())
 }
 
 /// Until `shutdown`, or until the identity on disk is that of another agent.
-async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &CancellationToken) -> Result<Left, Error> {
+async fn run_as_one(
+    config: &mut watch::Receiver<Arc<Config>>,
+    log: &OwnLog,
+    shutdown: &CancellationToken,
+) -> Result<Left, Error> {
     let settings = config.borrow_and_update().clone();
     let state = StateDir::create(&settings.agent.state_dir)?;
     let _lock = state.lock()?;
@@ -142,7 +151,7 @@ async fn run_as_one(config: &mut watch::Receiver<Arc<Config>>, shutdown: &Cancel
     let warnings = join::warnings(&identity, &settings);
     reporter.follow(queue.clone(), policies.status(), warnings.clone());
     let identity = Holder::new(identity);
-    let workers = Workers::start(&identity, &queue, &policies, config.clone()).await;
+    let workers = Workers::start(&identity, &queue, &policies, log, config.clone()).await;
     let endpoints = Endpoints::load(&state);
     let renewer = Renewer {
         holder: identity.clone(),

@@ -12,6 +12,7 @@ use std::{
 
 use muster_certs::{pin::Pin, token::Token};
 use muster_proto::v1;
+use tracing::level_filters::LevelFilter;
 
 pub(crate) use self::read::check_name;
 use self::{proxy::Proxying, srv::SrvName};
@@ -32,6 +33,7 @@ pub struct Config {
     pub agent: Agent,
     pub checks: Checks,
     pub queue: Queue,
+    pub logs: Logs,
     pub logging: Logging,
     pub allow: Allow,
     /// Keys that mean nothing, which `config check` refuses and `run` tells of.
@@ -80,18 +82,26 @@ pub struct Queue {
     /// Bytes.
     pub results: u64,
     pub metrics: u64,
+    pub logs: u64,
     /// What is older is dropped.
     pub max_age: Duration,
     pub sync: Sync,
 }
 
-/// How soon results and events are on the disk itself, where no loss of power takes them. Metrics are within a second.
+/// How soon results and events are on the disk itself, where no loss of power takes them. Metrics and logs are within a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
     /// At once, each of them.
     Always,
     /// Within a second as well: for disks that wear, or are slow.
     Second,
+}
+
+/// What goes to the controller as logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logs {
+    /// Of the agent's own log, from which level on.
+    pub agent: LevelFilter,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +217,7 @@ impl Queue {
     pub fn of(self, lane: v1::Lane) -> u64 {
         match lane {
             v1::Lane::Metrics => self.metrics,
+            v1::Lane::Logs => self.logs,
             v1::Lane::Results | v1::Lane::Unspecified => self.results,
         }
     }
@@ -217,8 +228,17 @@ impl Default for Queue {
         Self {
             results: 64 << 20,
             metrics: 128 << 20,
+            logs: 64 << 20,
             max_age: Duration::from_secs(7 * 24 * 3600),
             sync: Sync::Always,
+        }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            agent: LevelFilter::WARN,
         }
     }
 }

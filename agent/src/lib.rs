@@ -18,6 +18,7 @@ pub mod failure;
 pub mod identity;
 pub mod link;
 mod logging;
+pub mod logs;
 pub mod policy;
 mod splay;
 pub mod state_dir;

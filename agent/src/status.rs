@@ -410,7 +410,7 @@ mod tests {
         assert_eq!(again.connection.state, State::Connected);
         assert_eq!(
             again.queues.iter().map(|queue| &*queue.name).collect::<Vec<_>>(),
-            ["results", "metrics"]
+            ["results", "metrics", "logs"]
         );
         assert_eq!((again.agent, again.warnings), (status.agent, status.warnings));
     }

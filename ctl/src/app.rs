@@ -18,8 +18,8 @@ use crate::{
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
     resources::{
-        agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
-        user,
+        agent, api_key, audit, ca, cert, controller, event, grant, history, log, metric, policy, result, role, state,
+        token, user,
     },
     terminal::Terminal,
     verbs::{apply, completion, export, plan, rollback, validate, version, whoami},
@@ -112,6 +112,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Cert(command) => cert::run(command, session).await,
         Command::Controller(command) => controller::run(command, session).await,
         Command::Event(command) => event::run(command, session).await,
+        Command::Log(command) => log::run(command, session).await,
         Command::Result(command) => result::run(command, session).await,
         Command::History(command) => history::run(command, session).await,
         Command::User(command) => user::run(command, session).await,

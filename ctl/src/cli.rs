@@ -12,8 +12,8 @@ use muster_proto::duration;
 use crate::{
     output::Format,
     resources::{
-        agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
-        user,
+        agent, api_key, audit, ca, cert, controller, event, grant, history, log, metric, policy, result, role, state,
+        token, user,
     },
     verbs::{apply, completion, export, plan, rollback, validate, whoami},
 };
@@ -119,6 +119,9 @@ pub enum Command {
     /// What happened to agents and to the controller
     #[command(subcommand, visible_alias = "events")]
     Event(event::Command),
+    /// What programs on the machines have said of themselves
+    #[command(subcommand, visible_alias = "logs")]
+    Log(log::Command),
     /// What the checks have found, run by run
     #[command(subcommand, visible_alias = "results")]
     Result(result::Command),

@@ -19,10 +19,10 @@ use muster_proto::v1::{
     ca_service_client::CaServiceClient, certificate_service_client::CertificateServiceClient,
     controller_service_client::ControllerServiceClient, event_service_client::EventServiceClient,
     grant_service_client::GrantServiceClient, history_service_client::HistoryServiceClient,
-    manifest_service_client::ManifestServiceClient, metric_service_client::MetricServiceClient,
-    policy_service_client::PolicyServiceClient, role_service_client::RoleServiceClient,
-    state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
-    user_service_client::UserServiceClient,
+    log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
+    metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
+    role_service_client::RoleServiceClient, state_service_client::StateServiceClient,
+    token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{
@@ -195,6 +195,10 @@ impl Client {
 
     pub fn history(&self) -> HistoryServiceClient<Caller> {
         HistoryServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub fn logs(&self) -> LogServiceClient<Caller> {
+        LogServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub fn roles(&self) -> RoleServiceClient<Caller> {

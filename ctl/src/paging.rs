@@ -67,6 +67,7 @@ page! {
     ListEventsResponse of Event,
     ListGrantsResponse of Grant,
     ListHistoryUsageResponse of AgentHistory,
+    ListLogsResponse of StoredLog,
     ListManifestVersionsResponse of ManifestVersion,
     ListPoliciesResponse of Policy,
     ListResultsResponse of StoredResult,

@@ -14,6 +14,7 @@ pub mod controller;
 pub mod event;
 pub mod grant;
 pub mod history;
+pub mod log;
 pub mod metric;
 pub mod policy;
 pub mod result;

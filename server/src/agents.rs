@@ -9,6 +9,7 @@ mod entry;
 mod links;
 pub mod liveness;
 mod machines;
+mod new_series;
 mod parts;
 mod persist;
 mod preregister;

@@ -12,6 +12,7 @@ mod forks;
 mod grants;
 mod history;
 mod link;
+mod logs;
 mod manifests;
 mod mask;
 mod metrics;
@@ -52,10 +53,10 @@ use muster_proto::{
         controller_service_server::ControllerServiceServer, enrollment_service_server::EnrollmentServiceServer,
         event_service_server::EventServiceServer, grant_service_server::GrantServiceServer,
         history_service_server::HistoryServiceServer, link_service_server::LinkServiceServer,
-        manifest_service_server::ManifestServiceServer, metric_service_server::MetricServiceServer,
-        policy_service_server::PolicyServiceServer, role_service_server::RoleServiceServer,
-        state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
-        user_service_server::UserServiceServer,
+        log_service_server::LogServiceServer, manifest_service_server::ManifestServiceServer,
+        metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
+        role_service_server::RoleServiceServer, state_service_server::StateServiceServer,
+        token_service_server::TokenServiceServer, user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -149,6 +150,7 @@ impl Api {
         health.set_serving::<EventServiceServer<Self>>().await;
         health.set_serving::<GrantServiceServer<Self>>().await;
         health.set_serving::<HistoryServiceServer<Self>>().await;
+        health.set_serving::<LogServiceServer<Self>>().await;
         health.set_serving::<ManifestServiceServer<Self>>().await;
         health.set_serving::<MetricServiceServer<Self>>().await;
         health.set_serving::<PolicyServiceServer<Self>>().await;
@@ -185,6 +187,7 @@ impl Api {
             .add_service(EventServiceServer::from_arc(self.clone()))
             .add_service(GrantServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(HistoryServiceServer::from_arc(self.clone()))
+            .add_service(LogServiceServer::from_arc(self.clone()))
             .add_service(ManifestServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))
             .add_service(MetricServiceServer::from_arc(self.clone()))
             .add_service(PolicyServiceServer::from_arc(self.clone()).max_decoding_message_size(MAX_CALL))

@@ -96,6 +96,7 @@ pub struct Retention {
     pub results: Keep,
     pub events: Keep,
     pub metrics: Keep,
+    pub logs: Keep,
     /// How long the id of an agent that was deleted stays taken.
     pub deleted_agents: Duration,
     pub audit: Duration,
@@ -209,6 +210,10 @@ impl Config {
                 metrics: Keep {
                     age: 2 * DAY,
                     bytes: 4 * GIB,
+                },
+                logs: Keep {
+                    age: 14 * DAY,
+                    bytes: 2 * GIB,
                 },
                 deleted_agents: 365 * DAY,
                 audit: 400 * DAY,

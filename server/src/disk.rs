@@ -1,5 +1,5 @@
-//! How full the controller's disk is, and what is therefore taken of agents: metrics not any more when little is free, nothing
-//! when next to nothing is. What is not taken waits in the queues of the agents. The state alone is here; who looks at the disk
+//! How full the controller's disk is, and what is therefore taken of agents: metrics and logs not any more when little is free,
+//! nothing when next to nothing is. What is not taken waits in the queues of the agents. The state alone is here; who looks at the disk
 //! is `tasks/disk`, who tells the agents is `link`.
 
 pub mod ballast;
@@ -21,16 +21,16 @@ pub use self::{
 pub enum Level {
     #[default]
     Ample,
-    /// Metrics are not taken.
+    /// Neither metrics nor logs are taken.
     Low,
-    /// Neither are results.
+    /// Nor are results.
     Full,
 }
 
 impl Level {
     pub fn takes(self, lane: Lane) -> bool {
         match lane {
-            Lane::Metrics => self == Self::Ample,
+            Lane::Metrics | Lane::Logs => self == Self::Ample,
             _ => self != Self::Full,
         }
     }
@@ -81,10 +81,10 @@ mod tests {
 
     #[test]
     fn metrics_are_refused_before_results_are() {
-        let takes = |level: Level| (level.takes(Lane::Results), level.takes(Lane::Metrics));
-        assert_eq!(takes(Level::Ample), (true, true));
-        assert_eq!(takes(Level::Low), (true, false));
-        assert_eq!(takes(Level::Full), (false, false));
+        let takes = |level: Level| [Lane::Results, Lane::Metrics, Lane::Logs].map(|lane| level.takes(lane));
+        assert_eq!(takes(Level::Ample), [true, true, true]);
+        assert_eq!(takes(Level::Low), [true, false, false]);
+        assert_eq!(takes(Level::Full), [false, false, false]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use muster_proto::ids::AgentId;
 
 use crate::{
     clock::Micros,
-    store::{self, AgentUsage, Db, ResultFilter, ResultRow, SampleUsage},
+    store::{self, AgentUsage, Db, LogMoments, ResultFilter, ResultRow, SampleUsage},
 };
 
 /// Rows that are read at a time, and bytes of results after which a page ends: a result may have 256 KiB.
@@ -27,7 +27,7 @@ pub struct Wanted {
     pub size: usize,
 }
 
-/// A place in a list that grows at its beginning: so many results of this time, and all later ones, are before it.
+/// A place in a list that grows at its beginning: so many rows of this time, and all later ones, are before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub at: Micros,
@@ -46,12 +46,12 @@ impl Place {
     }
 
     /// The place behind one more row.
-    fn behind(before: Option<Place>, row: &ResultRow) -> Place {
+    pub fn behind(before: Option<Place>, at: Micros) -> Place {
         let skip = match before {
-            Some(place) if place.at == row.at => place.skip.saturating_add(1),
+            Some(place) if place.at == at => place.skip.saturating_add(1),
             _ => 1,
         };
-        Place { at: row.at, skip }
+        Place { at, skip }
     }
 }
 
@@ -72,7 +72,7 @@ pub async fn results(db: &Db, wanted: Wanted) -> Result<(Vec<ResultRow>, Option<
         let is_last = step.len() < limit;
         for row in step {
             bytes += row.result.len();
-            place = Some(Place::behind(place, &row));
+            place = Some(Place::behind(place, row.at));
             rows.push(row);
         }
         if is_last {
@@ -89,6 +89,9 @@ pub struct Usage {
     pub events: AgentUsage,
     pub metrics: AgentUsage,
     pub samples: SampleUsage,
+    pub logs: AgentUsage,
+    /// Different times among the log entries.
+    pub log_moments: i64,
 }
 
 /// Of these agents, which are in order of their ids. Reads what lies between the first and the last.
@@ -106,6 +109,9 @@ pub async fn usage(db: &Db, agents: &[AgentId]) -> Result<Vec<Usage>, store::Err
     let samples = db.sample_usage(&first, &last).await?;
     let mut samples: HashMap<String, SampleUsage> =
         samples.into_iter().map(|row| (row.agent_id.clone(), row)).collect();
+    let mut logs = by_agent(db.log_usage(&first, &last).await?);
+    let moments: Vec<LogMoments> = db.log_moments(&first, &last).await?;
+    let mut moments: HashMap<String, i64> = moments.into_iter().map(|row| (row.agent_id, row.moments)).collect();
     let usage_of = |agent: &AgentId| {
         let id = agent.to_string();
         Usage {
@@ -113,6 +119,8 @@ pub async fn usage(db: &Db, agents: &[AgentId]) -> Result<Vec<Usage>, store::Err
             events: events.remove(&id).unwrap_or_default(),
             metrics: metrics.remove(&id).unwrap_or_default(),
             samples: samples.remove(&id).unwrap_or_default(),
+            logs: logs.remove(&id).unwrap_or_default(),
+            log_moments: moments.remove(&id).unwrap_or_default(),
         }
     };
     Ok(agents.iter().map(usage_of).collect())
@@ -140,18 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn a_place_counts_the_results_of_its_moment() {
-        let row = |at| ResultRow {
-            agent_id: String::new(),
-            check_name: String::new(),
-            at,
-            received_at: 0,
-            state: 0,
-            result: Vec::new(),
-        };
-        let first = Place::behind(None, &row(9));
+    fn a_place_counts_what_is_of_its_moment() {
+        let first = Place::behind(None, 9);
         assert_eq!(first, Place { at: 9, skip: 1 });
-        assert_eq!(Place::behind(Some(first), &row(9)), Place { at: 9, skip: 2 });
-        assert_eq!(Place::behind(Some(first), &row(8)), Place { at: 8, skip: 1 });
+        assert_eq!(Place::behind(Some(first), 9), Place { at: 9, skip: 2 });
+        assert_eq!(Place::behind(Some(first), 8), Place { at: 8, skip: 1 });
     }
 }

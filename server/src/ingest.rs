@@ -5,6 +5,7 @@ mod gaps;
 mod plan;
 mod queue;
 mod quotas;
+mod series;
 mod spool_id;
 mod validate;
 
@@ -34,6 +35,9 @@ use crate::{
     store::{self, Db, MarkRow},
     telemetry::{Fate, Telemetry},
 };
+
+/// All lanes, in order of priority.
+pub const LANES: [Lane; 3] = [Lane::Results, Lane::Metrics, Lane::Logs];
 
 /// Records and bytes in one commit.
 const MAX_RECORDS: usize = 4_000;
@@ -98,6 +102,7 @@ pub struct Done {
 pub struct Handle {
     results: queue::Sender,
     metrics: queue::Sender,
+    logs: queue::Sender,
     marks: Arc<Marks>,
     states: Arc<States>,
     quotas: Quotas,
@@ -113,10 +118,10 @@ pub enum Refused {
 impl Handle {
     /// Never waits: whoever hands in a job has more to do than to wait for the store.
     pub fn submit(&self, lane: Lane, job: Job) -> Result<(), Refused> {
-        let queue = if lane == Lane::Metrics {
-            &self.metrics
-        } else {
-            &self.results
+        let queue = match lane {
+            Lane::Metrics => &self.metrics,
+            Lane::Logs => &self.logs,
+            Lane::Results | Lane::Unspecified => &self.results,
         };
         queue.submit(job)
     }
@@ -162,7 +167,7 @@ impl Marks {
 
     fn highest_generation(&self, agent: AgentId, except: &[SpoolId]) -> i64 {
         let marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        [Lane::Results, Lane::Metrics]
+        LANES
             .into_iter()
             .filter_map(|lane| marks.get(&(agent, lane)))
             .flat_map(HashMap::keys)
@@ -207,14 +212,16 @@ pub struct Ingest {
     marks: Arc<Marks>,
     quotas: Quotas,
     gaps: Arc<gaps::Gaps>,
+    series: Arc<series::Series>,
     results: queue::Receiver,
     metrics: queue::Receiver,
+    logs: queue::Receiver,
 }
 
 impl Ingest {
     pub async fn load(deps: Deps) -> Result<(Self, Handle), store::Error> {
         let marks = Marks::default();
-        for lane in [Lane::Results, Lane::Metrics] {
+        for lane in LANES {
             for row in deps.db.mark_list(lane).await? {
                 if let (Ok(agent), Ok(spool)) = (row.agent_id.parse(), row.spool_id.parse()) {
                     marks.set(agent, lane, spool, row.seq.max(0) as u64);
@@ -226,9 +233,11 @@ impl Ingest {
         // The budget fills up before they do.
         let (results, results_queue) = queue::channel(quotas.max_jobs());
         let (metrics, metrics_queue) = queue::channel(quotas.max_jobs());
+        let (logs, logs_queue) = queue::channel(quotas.max_jobs());
         let handle = Handle {
             results,
             metrics,
+            logs,
             marks: marks.clone(),
             states: deps.states.clone(),
             quotas: quotas.clone(),
@@ -236,11 +245,13 @@ impl Ingest {
         Ok((
             Self {
                 gaps: Arc::new(gaps::Gaps::load(&deps.db, deps.agents.clone()).await?),
+                series: Arc::new(series::Series::new(deps.limits.agent_new_series_per_minute)),
                 deps,
                 marks,
                 quotas,
                 results: results_queue,
                 metrics: metrics_queue,
+                logs: logs_queue,
             },
             handle,
         ))
@@ -254,10 +265,12 @@ impl Ingest {
             marks: self.marks.clone(),
             quotas: self.quotas.clone(),
             gaps: self.gaps.clone(),
+            series: self.series.clone(),
         };
         tokio::join!(
             worker(Lane::Results).run(self.results, shutdown.clone()),
-            worker(Lane::Metrics).run(self.metrics, shutdown),
+            worker(Lane::Metrics).run(self.metrics, shutdown.clone()),
+            worker(Lane::Logs).run(self.logs, shutdown),
         );
     }
 }
@@ -269,6 +282,7 @@ struct Worker {
     marks: Arc<Marks>,
     quotas: Quotas,
     gaps: Arc<gaps::Gaps>,
+    series: Arc<series::Series>,
 }
 
 impl Worker {
@@ -317,6 +331,9 @@ impl Worker {
         if work.is_empty() {
             return;
         }
+        if self.lane == Lane::Metrics {
+            work.iter_mut().for_each(|work| self.admit_series(work));
+        }
         match self.commit(&mut work).await {
             Ok(()) => {}
             Err(error) if error.is_about_data() => {
@@ -334,6 +351,19 @@ impl Worker {
                 let _ = sender.send(done);
             }
         }
+    }
+
+    /// Takes samples out of series that the agent may not have yet.
+    fn admit_series(&self, work: &mut plan::Work) {
+        let mark = self.marks.get(work.agent, self.lane, &work.spool);
+        let now = clock::now();
+        let refused = work.admit_series(mark, |agent, batch| self.series.admit(agent, batch, now));
+        if refused > 0 {
+            self.deps.telemetry.samples_refused(refused);
+            self.deps.agents.new_series_refused(work.agent, refused, now);
+        }
+        let agents = &self.deps.agents;
+        self.series.tidy(now, |agent| agents.with(agent, |_| ()).is_some());
     }
 
     /// A job whose data may be refused: record by record, so that only the culprit is rejected.
@@ -371,15 +401,15 @@ impl Worker {
         let started = std::time::Instant::now();
         // States are read for the plan and written with it, so nobody else may write them meanwhile.
         let _writing = match self.lane {
-            Lane::Metrics => None,
-            _ => Some(self.deps.states.writing.lock().await),
+            Lane::Metrics | Lane::Logs => None,
+            Lane::Results | Lane::Unspecified => Some(self.deps.states.writing.lock().await),
         };
         let now = clock::now();
         let mut plan = plan::Plan::new(&self.deps.states);
         for work in work.iter_mut() {
             let mark = self.marks.get(work.agent, self.lane, &work.spool);
             let mark = plan.mark(work).unwrap_or(mark);
-            if self.lane != Lane::Metrics {
+            if self.lane == Lane::Results {
                 plan.events.extend(self.gaps.event(work, mark, now));
             }
             plan.add(work, mark);
@@ -401,6 +431,7 @@ impl Worker {
         }
         tx.event_insert_all(&plan.events).await?;
         tx.metric_insert_all(&plan.metrics).await?;
+        tx.log_insert_all(&plan.logs).await?;
         let marks: Vec<MarkRow> = plan.mark_rows();
         tx.mark_put_all(self.lane, &marks, now).await?;
         tx.commit().await?;
@@ -414,7 +445,7 @@ impl Worker {
             self.deps.changes.committed();
         }
         for work in work {
-            if self.lane != Lane::Metrics {
+            if self.lane == Lane::Results {
                 self.gaps.heard(work.agent);
             }
             work.finish();
@@ -447,6 +478,7 @@ impl Worker {
 pub fn lane_index(lane: Lane) -> usize {
     match lane {
         Lane::Metrics => 1,
+        Lane::Logs => 2,
         Lane::Results | Lane::Unspecified => 0,
     }
 }
@@ -455,6 +487,7 @@ pub fn lane_index(lane: Lane) -> usize {
 pub fn lane_name(lane: Lane) -> &'static str {
     match lane {
         Lane::Metrics => "metrics",
+        Lane::Logs => "logs",
         Lane::Results | Lane::Unspecified => "results",
     }
 }

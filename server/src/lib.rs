@@ -32,6 +32,7 @@ pub mod init;
 pub mod lease;
 pub mod link;
 pub mod logging;
+pub mod logs;
 pub mod manifests;
 pub mod metrics;
 pub mod net;

@@ -14,6 +14,7 @@ mod history;
 mod idempotency;
 pub mod inspect;
 pub mod lease;
+mod logs;
 mod manifests;
 mod marks;
 mod metrics;
@@ -43,8 +44,9 @@ pub use certificates::{CertificateFilter, CertificateRow, FirstUse, NewCertifica
 pub use epoch::Restored;
 pub use events::{EventFilter, EventRow};
 pub use grants::{GrantRow, RoleRow};
-pub use history::{AgentUsage, ResultFilter, SampleUsage};
+pub use history::{AgentUsage, LogMoments, ResultFilter, SampleUsage};
 pub use idempotency::IdempotencyRow;
+pub use logs::{LogFilter, LogRow};
 pub use manifests::ManifestVersionRow;
 pub use marks::MarkRow;
 pub use metrics::MetricRow;

@@ -1,12 +1,37 @@
-//! What the agent measures of itself, beside what it measures of the machine: how its certificate stands.
+//! What the agent measures of itself, beside what it measures of the machine: how its certificate stands, what waits in its
+//! queues and what became of the rest.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::{collect::Families, identity::Holder};
+use crate::{
+    collect::Families,
+    identity::Holder,
+    link::queue::{Lanes, Queue, lane_name},
+    logs::OwnLog,
+};
 
-pub(super) fn families(identity: &Holder) -> Families {
+pub(super) fn families(identity: &Holder, queue: &Queue, log: &OwnLog) -> Families {
     let now = SystemTime::now();
-    certificate(identity.current().expires(), identity.is_behind(now))
+    let mut families = certificate(identity.current().expires(), identity.is_behind(now));
+    queues(&queue.lock(), &mut families);
+    families.counter("muster_agent_log_lines_dropped_total", &[], log.dropped() as f64);
+    families
+}
+
+fn queues(lanes: &Lanes, families: &mut Families) {
+    for lane in Lanes::ALL {
+        let depth = lanes.lane(lane).depth(0);
+        let labels = [("lane", lane_name(lane))];
+        families.gauge("muster_agent_queue_records", &labels, depth.records as f64);
+        families.gauge("muster_agent_queue_bytes", &labels, depth.bytes as f64);
+        for (name, count) in [
+            ("muster_agent_queue_acknowledged_total", depth.acknowledged),
+            ("muster_agent_queue_dropped_total", depth.dropped),
+            ("muster_agent_queue_rejected_total", depth.rejected),
+        ] {
+            families.counter(name, &labels, count as f64);
+        }
+    }
 }
 
 fn certificate(expires: SystemTime, is_behind: bool) -> Families {

@@ -1,4 +1,4 @@
-//! What makes records and facts: the check scheduler, the metric collectors, the facts, and the follower that hands a
+//! What makes records and facts: the check scheduler, the metric collectors, the agent's own log, the facts, and the follower that hands a
 //! changed configuration on to them. Owns their tasks.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -19,6 +19,7 @@ use crate::{
     detached, facts,
     identity::Holder,
     link::queue::{Queue, Recorder},
+    logs::OwnLog,
     policy::{ActiveChecks, Policies},
 };
 
@@ -39,8 +40,9 @@ impl Workers {
     /// Returns when the facts have been gathered once.
     pub async fn start(
         identity: &Holder,
-        queue: &Queue,
+        queue: &Arc<Queue>,
         policies: &Arc<Policies>,
+        log: &OwnLog,
         config: watch::Receiver<Arc<Config>>,
     ) -> Workers {
         let stop = CancellationToken::new();
@@ -61,10 +63,16 @@ impl Workers {
             "the check scheduler"
         });
         let (recorder, token) = (queue.recorder(), stop.clone());
-        let identity = identity.clone();
+        let (identity, own_queue, own_log) = (identity.clone(), queue.clone(), log.clone());
         tasks.spawn(async move {
-            collect::run(&id, METRICS, || own::families(&identity), recorder, token).await;
+            let own = || own::families(&identity, &own_queue, &own_log);
+            collect::run(&id, METRICS, own, recorder, token).await;
             "the metric collectors"
+        });
+        let (log, recorder, token) = (log.clone(), queue.recorder(), stop.clone());
+        tasks.spawn(async move {
+            log.run(recorder, token).await;
+            "the agent's own log"
         });
         let token = stop.clone();
         tasks.spawn(async move {

@@ -23,7 +23,7 @@ const INTERRUPTED: u8 = 130;
 pub(super) fn run(file: ConfigFile, args: Run) -> Result<ExitCode, Failure> {
     let source = Source { file, args };
     let config = source.load()?;
-    let logging = logging::start(config.logging);
+    let logging = logging::start(&config);
     // One thread is plenty for one link and some checks, and costs the least memory.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -62,7 +62,7 @@ async fn serve(source: Source, config: Config, logging: logging::Handle) -> Resu
     warn(&config);
     let shutdown = CancellationToken::new();
     let (sender, receiver) = watch::channel(Arc::new(config));
-    let app = app::run_reloading(receiver, shutdown.clone());
+    let app = app::run_reloading(receiver, logging.own(), shutdown.clone());
     pin!(app);
     loop {
         select! {
@@ -94,7 +94,7 @@ fn reload(source: &Source, current: &watch::Sender<Arc<Config>>, logging: &loggi
                 tracing::warn!(key, "this change takes effect when the agent is restarted");
             }
             warn(&config);
-            logging.set_level(config.logging.level);
+            logging.follow(&config);
             current.send_replace(Arc::new(config));
             tracing::info!("the configuration was read again");
         }

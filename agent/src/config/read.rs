@@ -7,8 +7,9 @@ use muster_proto::{
     duration, label,
     threshold::Amount,
 };
+use tracing::level_filters::LevelFilter;
 
-use super::{Agent, Allow, Checks, Config, Finding, Format, Logging, Queue, Server, Sync};
+use super::{Agent, Allow, Checks, Config, Finding, Format, Logging, Logs, Queue, Server, Sync};
 
 const MAX_ENDPOINTS: usize = 32;
 const MAX_PINS: usize = 32;
@@ -49,13 +50,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn root(&mut self, root: &Node, config: &mut Config) {
-        const KEYS: [&str; 6] = ["server", "agent", "checks", "queue", "logging", "allow"];
+        const KEYS: [&str; 7] = ["server", "agent", "checks", "queue", "logs", "logging", "allow"];
         for (key, line, node) in self.entries(root, "the file") {
             match key {
                 "server" => self.server(node, &mut config.server),
                 "agent" => self.agent(node, &mut config.agent),
                 "checks" => self.checks(node, &mut config.checks),
                 "queue" => self.queue(node, &mut config.queue),
+                "logs" => self.logs(node, &mut config.logs),
                 "logging" => self.logging(node, &mut config.logging),
                 "allow" => self.allow(node, &mut config.allow),
                 _ => self.unknown(key, line, "", &KEYS),
@@ -137,12 +139,13 @@ impl Reader<'_> {
     }
 
     fn queue(&mut self, node: &Node, queue: &mut Queue) {
-        const KEYS: [&str; 4] = ["results", "metrics", "max_age", "sync"];
+        const KEYS: [&str; 5] = ["results", "metrics", "logs", "max_age", "sync"];
         const SYNCS: [(&str, Sync); 2] = [("always", Sync::Always), ("second", Sync::Second)];
         for (key, line, node) in self.entries(node, "queue") {
             match key {
                 "results" => self.bytes(node, "queue.results", &mut queue.results),
                 "metrics" => self.bytes(node, "queue.metrics", &mut queue.metrics),
+                "logs" => self.bytes(node, "queue.logs", &mut queue.logs),
                 "max_age" => {
                     if let Some(age) = self.duration(node, "queue.max_age", 60..=30 * 24 * 3600) {
                         queue.max_age = age;
@@ -150,6 +153,22 @@ impl Reader<'_> {
                 }
                 "sync" => self.choice(node, "queue.sync", &SYNCS, &mut queue.sync),
                 _ => self.unknown(key, line, "queue", &KEYS),
+            }
+        }
+    }
+
+    fn logs(&mut self, node: &Node, logs: &mut Logs) {
+        const KEYS: [&str; 1] = ["agent"];
+        const LEVELS: [(&str, LevelFilter); 4] = [
+            ("off", LevelFilter::OFF),
+            ("error", LevelFilter::ERROR),
+            ("warn", LevelFilter::WARN),
+            ("info", LevelFilter::INFO),
+        ];
+        for (key, line, node) in self.entries(node, "logs") {
+            match key {
+                "agent" => self.choice(node, "logs.agent", &LEVELS, &mut logs.agent),
+                _ => self.unknown(key, line, "logs", &KEYS),
             }
         }
     }

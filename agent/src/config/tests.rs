@@ -53,7 +53,8 @@ fn every_key_is_read() {
          \x20          srv: _muster._tcp.lan, proxy: \"http://p:3128\", proxy_credentials_file: /p, no_proxy: [lan, \"10.0.0.0/8\"] }\n\
          agent:   { id_file: /id, state_dir: /state, name: db-01, labels: { env: prod } }\n\
          checks:  { default_timeout: 1m30s, max_concurrent: 3 }\n\
-         queue:   { results: 2MiB, metrics: 3MiB, max_age: 1h, sync: second }\n\
+         queue:   { results: 2MiB, metrics: 3MiB, logs: 4MiB, max_age: 1h, sync: second }\n\
+         logs:    { agent: off }\n\
          logging: { level: debug, format: json }\n\
          allow:   { checks: false, endpoints: false }\n",
     );
@@ -62,10 +63,12 @@ fn every_key_is_read() {
         Queue {
             results: 2 << 20,
             metrics: 3 << 20,
+            logs: 4 << 20,
             max_age: Duration::from_secs(3600),
             sync: Sync::Second,
         }
     );
+    assert_eq!(config.logs.agent, tracing::level_filters::LevelFilter::OFF);
     assert_eq!(config.server.endpoints.len(), 2);
     assert_eq!(config.server.fail_back, Duration::from_secs(120));
     assert_eq!(config.server.srv.unwrap().as_str(), "_muster._tcp.lan");
@@ -103,7 +106,7 @@ fn an_unknown_key_is_a_warning_with_its_line_and_a_suggestion() {
         warnings("server:\n  endpoint: [\"a:1\"]\nlog: {}\n"),
         [
             "agent.yaml:2: unknown key \"endpoint\" in \"server\"; did you mean \"endpoints\"?",
-            "agent.yaml:3: unknown key \"log\"; did you mean \"logging\"?",
+            "agent.yaml:3: unknown key \"log\"; did you mean \"logs\"?",
         ]
     );
 }

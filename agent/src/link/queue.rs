@@ -118,6 +118,7 @@ pub struct Lanes {
     spool_id: Arc<str>,
     results: Lane,
     metrics: Lane,
+    logs: Lane,
 }
 
 /// An acknowledgement of what was never sent.
@@ -130,7 +131,7 @@ pub struct NeverSent {
 
 impl Lanes {
     /// In order of priority.
-    pub const ALL: [v1::Lane; 2] = [v1::Lane::Results, v1::Lane::Metrics];
+    pub const ALL: [v1::Lane; 3] = [v1::Lane::Results, v1::Lane::Metrics, v1::Lane::Logs];
 
     /// Without a disk. `spool_id` must never have been used before: it is what makes a sequence number unique.
     pub fn in_memory(spool_id: &str, limits: Limits) -> Self {
@@ -139,6 +140,7 @@ impl Lanes {
         Self {
             results: lane(),
             metrics: lane(),
+            logs: lane(),
             spool_id,
         }
     }
@@ -174,6 +176,7 @@ impl Lanes {
     pub fn lane(&self, lane: v1::Lane) -> &Lane {
         match lane {
             v1::Lane::Metrics => &self.metrics,
+            v1::Lane::Logs => &self.logs,
             v1::Lane::Results | v1::Lane::Unspecified => &self.results,
         }
     }
@@ -181,6 +184,7 @@ impl Lanes {
     pub fn lane_mut(&mut self, lane: v1::Lane) -> &mut Lane {
         match lane {
             v1::Lane::Metrics => &mut self.metrics,
+            v1::Lane::Logs => &mut self.logs,
             v1::Lane::Results | v1::Lane::Unspecified => &mut self.results,
         }
     }
@@ -286,6 +290,7 @@ fn gap(lane: v1::Lane, loss: Loss, why: Why, now: i64) -> v1::Record {
 pub fn lane_name(lane: v1::Lane) -> &'static str {
     match lane {
         v1::Lane::Metrics => "metrics",
+        v1::Lane::Logs => "logs",
         v1::Lane::Results | v1::Lane::Unspecified => "results",
     }
 }

@@ -111,6 +111,7 @@ pub struct Session {
     policy_status: Latest<v1::PolicyStatus>,
     results: Flow,
     metrics: Flow,
+    logs: Flow,
     /// Version of a trust bundle to be acknowledged.
     bundle: Option<i64>,
     /// In `0..1`; chooses the moment at which the agent leaves when it is sent away.
@@ -153,6 +154,7 @@ impl Session {
             policy_status: Latest::default(),
             results: Flow::default(),
             metrics: Flow::default(),
+            logs: Flow::default(),
             bundle: None,
             random: 0.0,
             unknown_frames: 0,
@@ -190,9 +192,9 @@ impl Session {
             State::Handshake { deadline, .. } => Some(*deadline),
             State::Active(active) => {
                 let leave = active.leave.as_ref().map(Leave::deadline);
-                let others = [leave, self.results.deadline(), self.metrics.deadline()];
+                let flows = [&self.results, &self.metrics, &self.logs].map(Flow::deadline);
                 let next = active.heartbeat_due.min(active.silent_at());
-                Some(others.into_iter().flatten().fold(next, Instant::min))
+                Some(flows.into_iter().chain([leave]).flatten().fold(next, Instant::min))
             }
             State::Closed(_) => None,
         }
@@ -235,7 +237,7 @@ impl Session {
         })
     }
 
-    /// The next frame to send, if there is one now: control frames first, then results, then metrics. Ask again after
+    /// The next frame to send, if there is one now: control frames first, then results, metrics and logs. Ask again after
     /// every event, as long as the connection takes frames.
     pub fn next_frame(&mut self, lanes: &mut Lanes, now: Now) -> Option<v1::ConnectRequest> {
         let frame = match &mut self.state {
@@ -259,6 +261,7 @@ impl Session {
                         .or_else(|| self.facts.changed().map(Out::Facts))
                         .or_else(|| self.results.next(v1::Lane::Results, lanes, now.instant))
                         .or_else(|| (!has_begun).then(|| self.metrics.next(v1::Lane::Metrics, lanes, now.instant))?)
+                        .or_else(|| (!has_begun).then(|| self.logs.next(v1::Lane::Logs, lanes, now.instant))?)
                 }
             },
             State::Closed(_) => None,
@@ -317,7 +320,9 @@ impl Session {
         for lane in Lanes::ALL {
             let window = welcome.windows.iter().find(|window| window.lane() == lane);
             if let Some(flow) = self.flow(lane) {
-                flow.window = window.map_or(DEFAULT_WINDOW, |window| window.window_bytes);
+                // An older controller, which does not know logs, names none for them, and would end the link for one.
+                let default = if lane == v1::Lane::Logs { 0 } else { DEFAULT_WINDOW };
+                flow.window = window.map_or(default, |window| window.window_bytes);
             }
         }
         self.facts.held = welcome.facts_digest.clone();
@@ -381,6 +386,7 @@ impl Session {
     fn tick(&mut self, now: Now) -> Result<(), Closed> {
         self.results.tick(now.instant);
         self.metrics.tick(now.instant);
+        self.logs.tick(now.instant);
         match &mut self.state {
             State::Handshake { deadline, .. } if now.instant >= *deadline => Err(Closed::HandshakeTimeout),
             State::Active(active) if now.instant >= active.silent_at() => {
@@ -414,6 +420,7 @@ impl Session {
         match lane {
             v1::Lane::Results => Some(&mut self.results),
             v1::Lane::Metrics => Some(&mut self.metrics),
+            v1::Lane::Logs => Some(&mut self.logs),
             v1::Lane::Unspecified => None,
         }
     }
@@ -447,6 +454,7 @@ impl Active {
                 records: depth.records,
                 bytes: depth.bytes as u64,
                 dropped: depth.dropped,
+                acknowledged: depth.acknowledged,
                 oldest_age_micros: depth.oldest_age,
             }
         };

@@ -36,7 +36,7 @@ impl Life {
         let (config, receiver) = watch::channel(Arc::new(config));
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
-        task.spawn(app::run_reloading(receiver, stop.clone()));
+        task.spawn(app::run_reloading(receiver, Default::default(), stop.clone()));
         Life {
             dir,
             config,

@@ -85,8 +85,8 @@ pub enum Command {
     Readmit(trust::ReadmitArgs),
     /// Revoke an agent and take it out of the inventory
     ///
-    /// With its states; what it reported stays until its time has come. Its id stays taken: agent preregister --revive gives
-    /// it free.
+    /// With its states and its logs; what else it reported stays until its time has come. Its id stays taken: agent
+    /// preregister --revive gives it free.
     #[command(after_help = "Examples:\n  musterctl agent delete db-01.fra")]
     Delete(trust::DeleteArgs),
 }

@@ -24,7 +24,7 @@ use crate::{
 pub enum Command {
     /// Show how much is kept of each agent
     ///
-    /// Results, events and batches of metrics by number and size, the largest first. Sizes are those of the records; the
+    /// Results, events, log entries and batches of metrics by number and size, the largest first. Sizes are those of the records; the
     /// database needs more around them.
     #[command(
         after_help = "Examples:\n  musterctl history usage --limit 10\n  musterctl history usage -l env=prod -o wide\n  \
@@ -76,7 +76,9 @@ async fn usage(args: UsageArgs, session: &mut Session) -> Result<(), Problem> {
 }
 
 fn kinds(item: &v1::AgentHistory) -> impl Iterator<Item = &v1::HistoryUsage> {
-    [&item.results, &item.events, &item.metrics].into_iter().flatten()
+    [&item.results, &item.events, &item.metrics, &item.logs]
+        .into_iter()
+        .flatten()
 }
 
 /// "2.1 GiB of 3,004 agents"
@@ -97,11 +99,13 @@ impl Row for v1::AgentHistory {
         Column::new("RESULTS"),
         Column::new("EVENTS"),
         Column::new("SAMPLES"),
+        Column::new("LOGS"),
         Column::new("OLDEST"),
         Column::new("NEWEST"),
         Column::wide("RESULTS SIZE"),
         Column::wide("EVENTS SIZE"),
         Column::wide("METRICS SIZE"),
+        Column::wide("LOGS SIZE"),
         Column::wide("METRIC BATCHES"),
         Column::wide("METRIC MOMENTS"),
         Column::wide("AGENT ID"),
@@ -117,18 +121,21 @@ impl Row for v1::AgentHistory {
             .max_by_key(|time| key(time));
         let of = |kind: &Option<v1::HistoryUsage>| kind.unwrap_or_default();
         let (results, events, metrics) = (of(&self.results), of(&self.events), of(&self.metrics));
+        let logs = of(&self.logs);
         let number = |number: i64| Cell::new(count::grouped(number));
         vec![
             Cell::new(&self.agent_name),
-            Cell::new(size(results.bytes + events.bytes + metrics.bytes)),
+            Cell::new(size(results.bytes + events.bytes + metrics.bytes + logs.bytes)),
             number(results.records),
             number(events.records),
             number(self.metric_samples),
+            number(logs.records),
             age::since(now, first).into(),
             age::since(now, last).into(),
             Cell::new(size(results.bytes)),
             Cell::new(size(events.bytes)),
             Cell::new(size(metrics.bytes)),
+            Cell::new(size(logs.bytes)),
             number(metrics.records),
             number(self.metric_moments),
             Cell::new(&self.agent_id),
@@ -173,8 +180,8 @@ mod tests {
             ..Default::default()
         };
         let cells = history.cells(Timestamp::from_second(2_000).unwrap());
-        let wanted = ["db-01", "1.2 KiB", "2", "0", "12,345", "26m", "1m"].map(Cell::new);
-        assert_eq!(cells[..7], wanted);
+        let wanted = ["db-01", "1.2 KiB", "2", "0", "12,345", "0", "26m", "1m"].map(Cell::new);
+        assert_eq!(cells[..8], wanted);
         assert_eq!(footer(&[history]), "1.2 KiB of 1 agent");
     }
 }

@@ -46,6 +46,7 @@ permissions! {
     EVENTS_READ = "events.read", Scoped, "see events";
     GRANTS_READ = "grants.read", Whole, "see who has which role";
     GRANTS_WRITE = "grants.write", Whole, "give and take roles, of permissions that one has";
+    LOGS_READ = "logs.read", Scoped, "read logs of agents";
     METRICS_READ = "metrics.read", Scoped, "query metrics of agents";
     POLICIES_READ = "policies.read", Scoped, "see policies";
     POLICIES_WRITE = "policies.write", Scoped, "apply and delete policies";

@@ -197,6 +197,7 @@ pub const METHODS: &[Method] = &[
     change("/muster.v1.GrantService/DeleteGrant", permission::GRANTS_WRITE),
     read("/muster.v1.HistoryService/ListResults", permission::RESULTS_READ),
     read("/muster.v1.HistoryService/ListHistoryUsage", permission::RESULTS_READ),
+    read("/muster.v1.LogService/ListLogs", permission::LOGS_READ),
     // Which permissions it takes, the kinds decide that are named.
     api(
         "/muster.v1.ManifestService/PlanManifests",

@@ -9,7 +9,7 @@ use muster_proto::{
 };
 use prost::Message as _;
 
-use super::{Certificate, Connection, Hello};
+use super::{Certificate, Connection, Hello, new_series::RefusedSeries};
 use crate::{
     access::scope::Scopes,
     clock::Micros,
@@ -70,6 +70,8 @@ pub struct Entry {
     pub conflict: Conflict,
     /// When it was slowed down last, and in which lane.
     pub throttled: Option<(&'static str, Micros)>,
+    /// Of its metrics.
+    pub refused_series: RefusedSeries,
 }
 
 /// What happens to a machine that shows the identity of an agent that is connected from another machine.
@@ -142,6 +144,7 @@ impl Entry {
             machines: Machines::from_json(&row.fingerprint).map_err(|error| corrupt(error.to_string()))?,
             conflict: Conflict::default(),
             throttled: None,
+            refused_series: RefusedSeries::default(),
         })
     }
 
@@ -278,6 +281,7 @@ impl From<&store::NewAgent<'_>> for Entry {
             machines: Machines::default(),
             conflict: Conflict::default(),
             throttled: None,
+            refused_series: RefusedSeries::default(),
         }
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use muster_proto::v1::{AgentStatus, Lane};
 
 use super::Agents;
-use crate::{clock::Micros, ingest::lane_name};
+use crate::{
+    clock::Micros,
+    ingest::{LANES, lane_name},
+};
 
 /// Each link is in one of the first three.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,7 +43,7 @@ impl Links {
 impl Agents {
     pub fn links(&self, now: Micros) -> Links {
         let mut links = Links::default();
-        for lane in [Lane::Results, Lane::Metrics] {
+        for lane in LANES {
             links.queues.insert(lane_name(lane), Queue::default());
         }
         self.each(|entry| {

@@ -282,6 +282,7 @@ impl<'a> Viewer<'a> {
                 .into_iter()
                 .chain(stalled.map(|(lane, since)| stuck(lane, since, self.now)))
                 .chain(entry.throttled_warning(self.now))
+                .chain(entry.new_series_warning(self.now))
                 .chain(entry.warnings.iter().cloned())
                 .collect(),
             enroll_time: to_optional_timestamp(entry.enrolled_at),

@@ -135,5 +135,7 @@ fn to_history(id: AgentId, name: String, usage: history::Usage) -> v1::AgentHist
         metrics: Some(of(usage.metrics)),
         metric_samples: usage.samples.samples,
         metric_moments: usage.samples.moments,
+        logs: Some(of(usage.logs)),
+        log_moments: usage.log_moments,
     }
 }

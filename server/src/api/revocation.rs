@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use muster_proto::{error::FieldViolation, v1};
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Api, agents,
@@ -58,6 +58,12 @@ pub(super) async fn delete_agent(
     };
     api.whole(change).await.map_err(|problem| status(&ctx, problem))?;
     info!(agent.id = %id, user = ctx.user(), request.id = ctx.request_id, "agent deleted");
+    // Retention takes what is left of them when this fails: the agent is gone all the same.
+    let db = api.db.clone();
+    let logs = async move { db.log_remove(&id.to_string()).await };
+    if let Err(error) = api.whole(logs).await {
+        warn!(agent.id = %id, ?error, "failed to remove the logs of a deleted agent");
+    }
     Ok(Response::new(v1::DeleteAgentResponse {}))
 }
 

@@ -173,6 +173,11 @@ impl<'a> Section<'a> {
                 &mut ingest.agent_bytes_per_second,
                 at_least(1 << 10),
             );
+            limits.set(
+                "agent_new_series_per_minute",
+                &mut ingest.agent_new_series_per_minute,
+                |node| up_to(1_000_000)(node).map(|count| count as u64),
+            );
         });
         self.section("disk", |disk| {
             disk.set("refuse_metrics_below", &mut config.disk.limits.metrics, free);
@@ -194,6 +199,7 @@ impl<'a> Section<'a> {
             retention.keep("results", &mut config.retention.results);
             retention.keep("events", &mut config.retention.events);
             retention.keep("metrics", &mut config.retention.metrics);
+            retention.keep("logs", &mut config.retention.logs);
             retention.set(
                 "deleted_agents",
                 &mut config.retention.deleted_agents,

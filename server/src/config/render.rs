@@ -67,12 +67,13 @@ api_listen: {api_listen}
 #   reads_per_second: 500              # calls of each operator: those that change nothing, those that do,
 #   changes_per_second: 100            # and those that stay open
 #   watches_per_second: 20
-#   ingest_bytes: 256MiB               # received and not stored yet, of all agents; at least 16KiB for each
+#   ingest_bytes: 256MiB               # received and not stored yet, of all agents; at least 20KiB for each
 #   agent_records_per_second: 2000     # of each agent and queue; what is beyond is taken later
 #   agent_bytes_per_second: 4MiB
+#   agent_new_series_per_minute: 1000  # of each agent; samples of more are not stored
 
-# When the file system of data_dir fills: less than this free, and metrics stay with the agents, then everything does. Percent or
-# bytes. The ballast is a file that is given up for operators' changes on a full disk; at most 1% of the file system, or none.
+# When the file system of data_dir fills: less than this free, and metrics and logs stay with the agents, then everything does. Percent
+# or bytes. The ballast is a file that is given up for operators' changes on a full disk; at most 1% of the file system, or none.
 # disk:
 #   refuse_metrics_below: 10%
 #   refuse_results_below: 5%
@@ -83,6 +84,7 @@ api_listen: {api_listen}
 #   results: {{ age: 30d, bytes: 4GiB }}
 #   events:  {{ age: 90d, bytes: 1GiB }}
 #   metrics: {{ age: 2d, bytes: 4GiB }}
+#   logs:    {{ age: 14d, bytes: 2GiB }}
 #   deleted_agents: 365d         # how long their ids stay taken
 #   audit: 400d                  # what was done, and who was refused
 

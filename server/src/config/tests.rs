@@ -37,8 +37,8 @@ fn every_key_is_taken() {
          agent_listen: \"[::]:18443\"\napi_listen: 192.0.2.1:19443\nadvertise: [muster.example.com:8443]\nagent_proxy_protocol: [10.0.0.0/8, 192.0.2.7]\n\
          database: postgres://muster@db/muster\nlink: { heartbeat: 10s }\n\
          limits: { connections: 5, connections_per_source: 4, handshakes: 3, links_per_second: 50, reads_per_second: 7, changes_per_second: 8, watches_per_second: 9, ingest_bytes: 64MiB, \
-         agent_records_per_second: 70, agent_bytes_per_second: 80KiB }\n\
-         retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n  deleted_agents: 30d\n  audit: 31d\n\
+         agent_records_per_second: 70, agent_bytes_per_second: 80KiB, agent_new_series_per_minute: 90 }\n\
+         retention:\n  results: { age: 1d, bytes: 1GiB }\n  events: { age: 2d, bytes: 2GiB }\n  metrics: { age: 3h, bytes: 3MiB }\n  logs: { age: 4h, bytes: 4MiB }\n  deleted_agents: 30d\n  audit: 31d\n\
          certificates: { agent: 24h, user: 7d, controller: 14d }\n\
          enrollment: { on_clone: fork }\nlogging: { level: debug, format: json }\n\
          api_certificate: { certificate: /srv/api.pem, key: /srv/api-key.pem }\n",
@@ -68,15 +68,23 @@ fn every_key_is_taken() {
         (
             ingest.bytes,
             ingest.agent_records_per_second,
-            ingest.agent_bytes_per_second
+            ingest.agent_bytes_per_second,
+            ingest.agent_new_series_per_minute
         ),
-        (64 << 20, 70, 80 << 10)
+        (64 << 20, 70, 80 << 10, 90)
     );
     assert_eq!(
         config.retention.metrics,
         Keep {
             age: Duration::from_secs(3 * 3600),
             bytes: 3 << 20
+        }
+    );
+    assert_eq!(
+        config.retention.logs,
+        Keep {
+            age: Duration::from_secs(4 * 3600),
+            bytes: 4 << 20
         }
     );
     assert_eq!(config.certificates.user, Duration::from_secs(7 * 86_400));

@@ -53,6 +53,7 @@ async fn tables(database: &mut Inspector, report: &mut Report) -> Result<(), sto
             "results" => "results of checks",
             "events" => "events",
             "metric_batches" => "metrics",
+            "logs" => "logs",
             "states" => "states of checks",
             "changes" => "changes, for watchers",
             other => other,
@@ -81,15 +82,16 @@ async fn integrity(database: &mut Inspector, report: &mut Report) {
 /// Whether all that may be kept would have room.
 fn retention(config: &Config, space: Option<Space>, report: &mut Report) {
     let keep = &config.retention;
-    let total = [keep.results, keep.events, keep.metrics]
+    let total = [keep.results, keep.events, keep.metrics, keep.logs]
         .iter()
         .fold(0u64, |sum, keep| sum.saturating_add(keep.bytes));
     let what = format!(
-        "up to {} is kept: {} of results, {} of events, {} of metrics",
+        "up to {} is kept: {} of results, {} of events, {} of metrics, {} of logs",
         size_text(total),
         size_text(keep.results.bytes),
         size_text(keep.events.bytes),
-        size_text(keep.metrics.bytes)
+        size_text(keep.metrics.bytes),
+        size_text(keep.logs.bytes)
     );
     let Some(space) = space.filter(|_| config.database == Database::Sqlite) else {
         report.add(Finding::ok("retention", what));
@@ -170,6 +172,6 @@ mod tests {
             retention(&config, Some(Space { size: 1 << 40, free }), &mut report);
             report.findings[0].level
         };
-        assert_eq!((level(9 << 30), level(8 << 30)), (Level::Ok, Level::Warning));
+        assert_eq!((level(11 << 30), level(10 << 30)), (Level::Ok, Level::Warning));
     }
 }

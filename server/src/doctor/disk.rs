@@ -39,7 +39,7 @@ pub(super) fn look(config: &Config, is_running: bool, report: &mut Report) -> Op
         Level::Ample => Finding::ok("disk", free),
         Level::Low => {
             let why = format!(
-                "less than {} is free: metrics are not taken and wait with the agents",
+                "less than {} is free: metrics and logs are not taken and wait with the agents",
                 limits.metrics
             );
             Finding::warning("disk", free, why).hint(MAKE_ROOM)

@@ -16,7 +16,7 @@ use crate::{
     clock::{self, Micros},
     policies::PolicySet,
     states::{Entry, States, entry::Arrival},
-    store::{ChangeKind, EventRow, MarkRow, MetricRow, Op, ResultRow},
+    store::{ChangeKind, EventRow, LogRow, MarkRow, MetricRow, Op, ResultRow},
 };
 
 /// A job with its records numbered and the bad ones sorted out.
@@ -73,6 +73,32 @@ impl Work {
         good.into_iter().chain(bad).min().unwrap_or(self.through_seq)
     }
 
+    /// `admit` takes samples out of a batch that has not been stored yet, and says how many, and of how many. The agent is told of
+    /// each batch; one of which nothing is left is not stored. How many samples that were.
+    pub fn admit_series(
+        &mut self,
+        mark: u64,
+        mut admit: impl FnMut(AgentId, &mut v1::MetricBatch) -> (usize, usize),
+    ) -> u64 {
+        let (agent, rejected, mut sum) = (self.agent, &mut self.rejected, 0);
+        self.records.retain_mut(|Numbered { seq, record }| {
+            let Some(Body::Metrics(batch)) = record.body.as_mut().filter(|_| *seq > mark) else {
+                return true;
+            };
+            let (refused, all) = admit(agent, batch);
+            if refused > 0 {
+                let reason = format!(
+                    "{refused} of its {all} samples are of new series beyond limits.agent_new_series_per_minute, and not stored"
+                );
+                rejected.push(v1::Rejected { seq: *seq, reason });
+                sum += refused as u64;
+            }
+            refused == 0 || refused < all
+        });
+        self.rejected.sort_by_key(|rejected| rejected.seq);
+        sum
+    }
+
     /// The same work with one record only.
     pub fn with_record(&self, record: Numbered) -> Self {
         Self {
@@ -110,6 +136,7 @@ pub struct Plan<'a> {
     pub results: Vec<ResultRow>,
     pub events: Vec<EventRow>,
     pub metrics: Vec<MetricRow>,
+    pub logs: Vec<LogRow>,
     pub counts: Counts,
     marks: BTreeMap<(AgentId, SpoolId), u64>,
     entries: BTreeMap<(AgentId, String), Entry>,
@@ -124,6 +151,7 @@ impl<'a> Plan<'a> {
             results: Vec::new(),
             events: Vec::new(),
             metrics: Vec::new(),
+            logs: Vec::new(),
             counts: Counts::default(),
             marks: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -168,6 +196,9 @@ impl<'a> Plan<'a> {
                     payload: batch.encode_to_vec(),
                     samples: batch.families.iter().map(|family| family.samples.len() as i64).sum(),
                 }),
+                Some(Body::Logs(batch)) => self
+                    .logs
+                    .extend(batch.entries.iter().map(|entry| log_row(work, &batch.source, entry))),
                 None => {}
             }
         }
@@ -259,6 +290,22 @@ impl<'a> Plan<'a> {
         self.entries
             .into_iter()
             .map(|((agent, check), entry)| (agent, check, entry))
+    }
+}
+
+fn log_row(work: &Work, source: &str, entry: &v1::LogEntry) -> LogRow {
+    LogRow {
+        agent_id: work.agent.to_string(),
+        at: entry.time_unix_micros,
+        received_at: work.received_at,
+        severity: entry.severity.into(),
+        source: source.to_owned(),
+        unit: entry.unit.clone(),
+        message: entry.message.clone(),
+        fields: match entry.fields.is_empty() {
+            true => String::new(),
+            false => serde_json::json!(entry.fields).to_string(),
+        },
     }
 }
 

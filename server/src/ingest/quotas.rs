@@ -2,9 +2,9 @@
 //! committed, and how fast each agent may go. Bookkeeping in memory; knows neither frames nor the store.
 //!
 //! Half of the budget is divided among all agents on file: a lane always has its part, so that nobody who connects takes from
-//! another. The other half is lent to lanes that use what they have, metrics up to half of it, and is taken back when they
-//! do not, or when much waits to be stored. What is granted is never more than the budget, as long as that has 16 KiB for
-//! each agent; what is held is never more than the budget whatever agents do.
+//! another. The other half is lent to lanes that use what they have, metrics up to half of it, logs up to a quarter, and is taken
+//! back when they do not, or when much waits to be stored. What is granted is never more than the budget, as long as that has
+//! 20 KiB for each agent; what is held is never more than the budget whatever agents do.
 //!
 //! While the store of a lane takes longer than [`PROMPT`] for what comes in, its windows are smaller by as much: what waits
 //! from an outage then waits with the agents, and what is new does not come behind it here.
@@ -25,7 +25,7 @@ use muster_proto::{
 };
 
 pub use self::pace::Pace;
-use super::lane_index;
+use super::{LANES, lane_index};
 use crate::clock::{Micros, SECOND};
 
 /// A lane may always have this much under way, or it could not learn that it may have more.
@@ -36,7 +36,8 @@ const IDLE: u64 = 64 << 10;
 /// with all that an outage has left.
 const FIRST: u64 = 8;
 pub const MOST: u64 = 1 << 20;
-const LANES: u64 = 2;
+/// Of what a lane has, logs have half.
+const PARTS: u64 = 5;
 /// From when a frame is received until it is committed, when all is well.
 const PROMPT: Micros = SECOND / 4;
 /// Beyond this many, those that say nothing any longer are dropped.
@@ -53,6 +54,8 @@ pub struct Limits {
     /// Of one lane of one agent, each.
     pub agent_records_per_second: u64,
     pub agent_bytes_per_second: u64,
+    /// Series of metrics that an agent did not have before; 0: as many as it likes.
+    pub agent_new_series_per_minute: u64,
 }
 
 impl Default for Limits {
@@ -61,6 +64,7 @@ impl Default for Limits {
             bytes: 256 << 20,
             agent_records_per_second: 2_000,
             agent_bytes_per_second: 4 << 20,
+            agent_new_series_per_minute: 1_000,
         }
     }
 }
@@ -77,9 +81,9 @@ struct Shared {
     held: AtomicU64,
     lent: AtomicU64,
     /// By lane, how long the oldest frame of the last commit had waited for its end.
-    delays: [AtomicI64; 2],
+    delays: [AtomicI64; LANES.len()],
     /// Of agents that were slowed down and have no link now.
-    paces: Mutex<HashMap<AgentId, [Pace; 2]>>,
+    paces: Mutex<HashMap<AgentId, [Pace; LANES.len()]>>,
 }
 
 impl Quotas {
@@ -104,7 +108,7 @@ impl Quotas {
         Share {
             agent,
             shared: self.0.clone(),
-            lent: [0; 2],
+            lent: [0; LANES.len()],
             paces: paces.remove(&agent).unwrap_or_default(),
         }
     }
@@ -133,8 +137,8 @@ pub struct Share {
     agent: AgentId,
     shared: Arc<Shared>,
     /// By lane, beyond its part.
-    lent: [u64; 2],
-    paces: [Pace; 2],
+    lent: [u64; LANES.len()],
+    paces: [Pace; LANES.len()],
 }
 
 impl Share {
@@ -142,17 +146,22 @@ impl Share {
     pub fn window(&mut self, lane: Lane, window: u64, used: u64, now: Micros) -> u64 {
         let (shared, index) = (&self.shared, lane_index(lane));
         let total = shared.limits.bytes;
-        let part = (total / 2 / LANES / shared.fleet.load(Ordering::Relaxed)).clamp(LEAST, IDLE);
+        // What may be granted at least and what is a lane's part are half as much for logs.
+        let weight = if lane == Lane::Logs { 1 } else { 2 };
+        let least = LEAST * weight / 2;
+        let part = total / 2 * weight / PARTS / shared.fleet.load(Ordering::Relaxed);
+        let part = part.clamp(least, IDLE);
         let delay = shared.delays[index].load(Ordering::Relaxed);
         let part = match delay > PROMPT {
-            true => (part * PROMPT.unsigned_abs() / delay.unsigned_abs()).max(LEAST),
+            true => (part * PROMPT.unsigned_abs() / delay.unsigned_abs()).max(least),
             false => part,
         };
         let held = shared.held.load(Ordering::Relaxed);
-        // Metrics give way first.
+        // Logs give way first, then metrics.
         let (tight, full, lendable) = match lane {
+            Lane::Logs => (total / 8, total / 4, total / 8),
             Lane::Metrics => (total / 4, total / 2, total / 4),
-            _ => (total / 4 * 3, total / 8 * 7, total / 2),
+            Lane::Results | Lane::Unspecified => (total / 4 * 3, total / 8 * 7, total / 2),
         };
         // A quarter: of what waits from before, agents send no more than half a window at a time.
         let wanted = match window > 0 && used >= window / 4 {
@@ -173,8 +182,8 @@ impl Share {
         // Who connects again while it is beyond its limits would have a window for nothing each time.
         let is_late = window == 0 && self.paces[index].due() > now;
         match (held >= full || is_late, window) {
-            (true, _) => LEAST,
-            (false, 0) => (part / FIRST).max(LEAST),
+            (true, _) => least,
+            (false, 0) => (part / FIRST).max(least),
             (false, _) => part + self.lent[index],
         }
     }

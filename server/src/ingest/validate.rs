@@ -3,7 +3,7 @@
 
 use muster_proto::{
     ids,
-    v1::{self, CheckState, Lane, record::Body},
+    v1::{self, CheckState, Lane, LogSeverity, record::Body},
 };
 use prost::Message as _;
 
@@ -16,6 +16,12 @@ const MAX_SAMPLES: usize = 10_000;
 const MAX_LABELS: usize = 64;
 /// Values of one result's performance data; an agent keeps 500.
 const MAX_PERFDATA: usize = 1_000;
+const MAX_ENTRIES: usize = 1_000;
+const MAX_FIELDS: usize = 32;
+/// Of one entry: its message, its fields with their names, and the name of its source or unit.
+const MAX_MESSAGE: usize = 16 << 10;
+const MAX_FIELDS_BYTES: usize = 8 << 10;
+const MAX_UNIT: usize = 256;
 /// The end of the year 9999, which is the last that a timestamp of the API can say.
 const MAX_TIME: i64 = 253_402_300_799_999_999;
 
@@ -33,6 +39,7 @@ pub fn check(lane: Lane, record: &v1::Record) -> Result<(), String> {
         (Some(Body::Event(event)), Lane::Results) => check_event(event, bytes),
         (Some(Body::Gap(gap)), Lane::Results) => check_gap(gap),
         (Some(Body::Metrics(batch)), Lane::Metrics) => check_metrics(batch),
+        (Some(Body::Logs(batch)), Lane::Logs) => check_logs(batch),
         (Some(_), _) => Err("its kind does not belong into this lane".into()),
         (None, _) => Err("its kind is not known to this controller".into()),
     }
@@ -111,6 +118,40 @@ fn check_metrics(batch: &v1::MetricBatch) -> Result<(), String> {
     Ok(())
 }
 
+fn check_logs(batch: &v1::LogBatch) -> Result<(), String> {
+    let count = batch.entries.len();
+    if count == 0 || count > MAX_ENTRIES {
+        return Err(format!("it has {count} entries, not 1 to {MAX_ENTRIES}"));
+    }
+    let is_name = |text: &str| text.len() <= MAX_UNIT && !text.chars().any(char::is_control);
+    if batch.source.is_empty() || !is_name(&batch.source) {
+        return Err("it names no log".into());
+    }
+    for entry in &batch.entries {
+        if !(1..=MAX_TIME).contains(&entry.time_unix_micros) {
+            return Err("it has an entry without a time".into());
+        }
+        if matches!(
+            LogSeverity::try_from(entry.severity),
+            Err(_) | Ok(LogSeverity::Unspecified)
+        ) {
+            return Err("it has an entry without a severity".into());
+        }
+        let fields = || entry.fields.iter().flat_map(|(key, value)| [key, value]);
+        let is_bounded = entry.message.len() <= MAX_MESSAGE
+            && is_name(&entry.unit)
+            && entry.fields.len() <= MAX_FIELDS
+            && fields().map(String::len).sum::<usize>() <= MAX_FIELDS_BYTES;
+        if !is_bounded {
+            return Err("it has an entry that is too large".into());
+        }
+        if fields().chain([&entry.message]).any(|text| text.contains('\0')) {
+            return Err("its text contains a NUL".into());
+        }
+    }
+    Ok(())
+}
+
 /// Prometheus' rule for metric names.
 pub fn is_metric_name(name: &str) -> bool {
     is_identifier(name, |byte| byte == b'_' || byte == b':')
@@ -172,6 +213,18 @@ mod tests {
                 families,
             })
         };
+        let logs = |at: i64, severity: LogSeverity, message: &str| {
+            Body::Logs(v1::LogBatch {
+                source: "agent".into(),
+                entries: vec![v1::LogEntry {
+                    time_unix_micros: at,
+                    severity: severity.into(),
+                    message: message.into(),
+                    ..Default::default()
+                }],
+            })
+        };
+        assert_eq!(check(Lane::Logs, &record(logs(1, LogSeverity::Info, "fine"))), Ok(()));
         let cases = [
             (Lane::Results, result("a\0b", CheckState::Ok), "NUL"),
             (Lane::Results, result("", CheckState::Pending), "no state"),
@@ -180,6 +233,15 @@ mod tests {
             (Lane::Results, metrics("up"), "lane"),
             (Lane::Results, event("lower"), "UPPER_SNAKE"),
             (Lane::Metrics, metrics("1up"), "metric name"),
+            (Lane::Logs, logs(1, LogSeverity::Info, "a\0b"), "NUL"),
+            (Lane::Logs, logs(1, LogSeverity::Unspecified, ""), "severity"),
+            (Lane::Logs, logs(0, LogSeverity::Info, ""), "time"),
+            (
+                Lane::Logs,
+                logs(1, LogSeverity::Info, &"x".repeat(17 << 10)),
+                "too large",
+            ),
+            (Lane::Results, logs(1, LogSeverity::Info, "fine"), "lane"),
         ];
         for (lane, body, reason) in cases {
             let refused = check(lane, &record(body)).expect_err(reason);

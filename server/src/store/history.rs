@@ -38,6 +38,13 @@ pub struct SampleUsage {
     pub moments: i64,
 }
 
+/// How many different times an agent's log entries have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
+pub struct LogMoments {
+    pub agent_id: String,
+    pub moments: i64,
+}
+
 impl Db {
     /// Rows that differ in nothing come in any order.
     pub async fn result_page(&self, filter: &ResultFilter) -> Result<Vec<ResultRow>, Error> {
@@ -73,6 +80,20 @@ impl Db {
     pub async fn metric_usage(&self, first: &str, last: &str) -> Result<Vec<AgentUsage>, Error> {
         let sql = "SELECT agent_id, COUNT(*) AS records, CAST(SUM(bytes) AS BIGINT) AS bytes, MIN(at) AS first_at, \
                    MAX(at) AS last_at FROM metric_batches WHERE agent_id >= $1 AND agent_id <= $2 GROUP BY agent_id";
+        self.history.fetch_all(sql, args![first, last]).await
+    }
+
+    /// As [`Db::result_usage`], entry by entry.
+    pub async fn log_usage(&self, first: &str, last: &str) -> Result<Vec<AgentUsage>, Error> {
+        let sql = "SELECT agent_id, COUNT(*) AS records, CAST(SUM(bytes) AS BIGINT) AS bytes, MIN(at) AS first_at, \
+                   MAX(at) AS last_at FROM logs WHERE agent_id >= $1 AND agent_id <= $2 GROUP BY agent_id";
+        self.history.fetch_all(sql, args![first, last]).await
+    }
+
+    /// How many different times the entries of each agent have.
+    pub async fn log_moments(&self, first: &str, last: &str) -> Result<Vec<LogMoments>, Error> {
+        let sql = "SELECT agent_id, COUNT(DISTINCT at) AS moments FROM logs WHERE agent_id >= $1 AND agent_id <= $2 \
+                   GROUP BY agent_id";
         self.history.fetch_all(sql, args![first, last]).await
     }
 

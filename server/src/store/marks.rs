@@ -31,6 +31,7 @@ impl Tx {
         let tail = "ON CONFLICT (agent_id, spool_id) DO UPDATE SET seq = excluded.seq, used_at = excluded.used_at";
         let head = match lane {
             Lane::Metrics => "INSERT INTO metric_marks (agent_id, spool_id, seq, used_at)",
+            Lane::Logs => "INSERT INTO log_marks (agent_id, spool_id, seq, used_at)",
             Lane::Results | Lane::Unspecified => "INSERT INTO result_marks (agent_id, spool_id, seq, used_at)",
         };
         self.with_rows(head, values, tail).await.map(|_| ())
@@ -45,6 +46,14 @@ impl Db {
                 self.history
                     .fetch_all(
                         "SELECT agent_id, spool_id, seq FROM metric_marks ORDER BY used_at, seq",
+                        args![],
+                    )
+                    .await
+            }
+            Lane::Logs => {
+                self.history
+                    .fetch_all(
+                        "SELECT agent_id, spool_id, seq FROM log_marks ORDER BY used_at, seq",
                         args![],
                     )
                     .await
@@ -70,7 +79,7 @@ impl Db {
     /// A write transaction on the part of the database that a lane commits to.
     pub async fn begin_lane(&self, lane: Lane) -> Result<Tx, Error> {
         match lane {
-            Lane::Metrics => self.history.begin().await,
+            Lane::Metrics | Lane::Logs => self.history.begin().await,
             Lane::Results | Lane::Unspecified => self.control.begin().await,
         }
     }
@@ -89,6 +98,10 @@ impl Db {
                    (SELECT agent_id, spool_id, ROW_NUMBER() OVER (PARTITION BY agent_id ORDER BY used_at DESC, seq DESC) \
                    AS place FROM metric_marks) AS placed WHERE place > $1)";
         tx.execute(sql, args![spools]).await?;
+        let sql = "DELETE FROM log_marks WHERE (agent_id, spool_id) IN (SELECT agent_id, spool_id FROM \
+                   (SELECT agent_id, spool_id, ROW_NUMBER() OVER (PARTITION BY agent_id ORDER BY used_at DESC, seq DESC) \
+                   AS place FROM log_marks) AS placed WHERE place > $1)";
+        tx.execute(sql, args![spools]).await?;
         tx.commit().await
     }
 
@@ -100,6 +113,8 @@ impl Db {
         tx.commit().await?;
         let mut tx = self.history.begin().await?;
         tx.execute("DELETE FROM metric_marks WHERE used_at < $1", args![at])
+            .await?;
+        tx.execute("DELETE FROM log_marks WHERE used_at < $1", args![at])
             .await?;
         tx.commit().await
     }

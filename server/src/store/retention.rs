@@ -14,6 +14,7 @@ pub enum History {
     Results,
     Events,
     Metrics,
+    Logs,
 }
 
 /// What a kind of history holds.
@@ -70,6 +71,7 @@ impl History {
             Self::Results => statements!("results", "results", "control_usage"),
             Self::Events => statements!("events", "events", "control_usage"),
             Self::Metrics => statements!("metric_batches", "metrics", "history_usage"),
+            Self::Logs => statements!("logs", "logs", "history_usage"),
         }
     }
 }
@@ -126,7 +128,7 @@ impl Db {
     fn history_pool(&self, history: History) -> &Pool {
         match history {
             History::Results | History::Events => &self.control,
-            History::Metrics => &self.history,
+            History::Metrics | History::Logs => &self.history,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
-use muster_proto::v1::{EventSeverity, Lane};
+use muster_proto::v1::EventSeverity;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -12,6 +12,7 @@ use crate::{
     clock::{self, Micros},
     disk::{Disk, Judge, Level, Limits, Space, ballast::Ballast, space::size_text},
     events::{self, Event},
+    ingest::LANES,
     store::Db,
     telemetry::Telemetry,
 };
@@ -140,7 +141,7 @@ impl Keeper {
 
     fn change(&mut self, level: Level, space: Option<Space>, now: Micros) {
         self.deps.disk.set(level);
-        for lane in [Lane::Results, Lane::Metrics] {
+        for lane in LANES {
             self.deps.telemetry.lane_refused(lane, !level.takes(lane));
         }
         let before = std::mem::replace(&mut self.level, level);
@@ -169,12 +170,12 @@ impl Keeper {
             Level::Low if before == Level::Full => (
                 "DISK_LOW",
                 EventSeverity::Warning,
-                "results are taken again, metrics wait with the agents",
+                "results are taken again, metrics and logs wait with the agents",
             ),
             Level::Low => (
                 "DISK_LOW",
                 EventSeverity::Warning,
-                "metrics are not taken of agents and wait with them",
+                "metrics and logs are not taken of agents and wait with them",
             ),
             Level::Full if self.write_failed => (
                 "DISK_FULL",
@@ -219,6 +220,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::v1::Lane;
+
     use super::*;
 
     fn keeper(dir: &std::path::Path, limits: Limits, ballast: u64) -> Keeper {

@@ -61,6 +61,7 @@ pub async fn round(
         (History::Results, retention.results),
         (History::Events, retention.events),
         (History::Metrics, retention.metrics),
+        (History::Logs, retention.logs),
     ];
     for (history, keep) in kinds {
         trim(db, history, keep, now, shutdown).await?;

@@ -12,6 +12,7 @@ pub(super) struct Metrics {
     admitted: Counter,
     turned_away: Counter,
     throttled: Counters<1>,
+    samples_refused: Counter,
     ingest_bytes: Gauge,
 }
 
@@ -21,6 +22,7 @@ impl Metrics {
             admitted: Counter::default(),
             turned_away: Counter::default(),
             throttled: Counters::default(),
+            samples_refused: Counter::default(),
             ingest_bytes: Gauge::default(),
         };
         registry.register("links_admitted", "Links that were let in", metrics.admitted.clone());
@@ -33,6 +35,11 @@ impl Metrics {
             "agents_throttled",
             "Times that an agent was slowed down, since it sent more than its limits",
             metrics.throttled.clone(),
+        );
+        registry.register(
+            "samples_refused",
+            "Samples that were not stored, since their agents had more new series than limits.agent_new_series_per_minute",
+            metrics.samples_refused.clone(),
         );
         registry.register(
             "ingest_bytes",
@@ -54,6 +61,11 @@ impl Telemetry {
 
     pub fn throttled(&self, lane: &'static str) {
         self.0.limits.throttled.get_or_create(&[("lane", lane)]).inc();
+    }
+
+    /// Samples of new series beyond an agent's limit.
+    pub fn samples_refused(&self, count: u64) {
+        self.0.limits.samples_refused.inc_by(count);
     }
 
     pub fn ingest_bytes(&self, held: u64) {

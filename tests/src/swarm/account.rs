@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use muster_proto::v1::{self, Lane};
 use serde_json::{Value, json};
 
-use super::{agent::Agent, ask::Api};
+use super::{agent::Agent, ask::Api, traffic::LINES};
 
 /// Calls at a time: a connection takes no more.
 const PARALLEL: usize = 3;
@@ -56,6 +56,8 @@ impl Sum {
 pub struct Account {
     pub results: Sum,
     pub metrics: Sum,
+    /// Entry by entry.
+    pub logs: Sum,
     pub samples: u64,
     pub stored_bytes: u64,
     wrong: Vec<Value>,
@@ -64,16 +66,22 @@ pub struct Account {
 impl Account {
     /// Nothing lost and nothing doubled.
     pub fn is_right(&self) -> bool {
-        self.results.is_right() && self.metrics.is_right()
+        self.sums().iter().all(|sum| sum.is_right())
+    }
+
+    fn sums(&self) -> [Sum; 3] {
+        [self.results, self.metrics, self.logs]
     }
 
     pub fn to_json(&self) -> Value {
+        let all = |of: fn(&Sum) -> u64| self.sums().iter().map(of).sum::<u64>();
         json!({
-            "lost": self.results.lost + self.metrics.lost,
-            "doubled": self.results.doubled + self.metrics.doubled,
-            "dropped": self.results.dropped + self.metrics.dropped,
+            "lost": all(|sum| sum.lost),
+            "doubled": all(|sum| sum.doubled),
+            "dropped": all(|sum| sum.dropped),
             "results": self.results.to_json(),
             "metric_batches": self.metrics.to_json(),
+            "log_entries": self.logs.to_json(),
             "metric_samples": self.samples,
             "stored_bytes": self.stored_bytes,
             "wrong_agents": self.wrong,
@@ -104,18 +112,34 @@ pub async fn account(api: &Api, selector: &str, agents: &[Arc<Agent>]) -> anyhow
             results.get(&id).unwrap_or(&nothing),
             depths[0].dropped,
         );
-        let of_metrics = of_moments(agent.made(Lane::Metrics).count(), &kept, depths[1].dropped);
-        if (!of_results.is_right() || !of_metrics.is_right()) && account.wrong.len() < SHOWN {
+        let of_metrics = of_moments(
+            agent.made(Lane::Metrics).count(),
+            kept.metrics.as_ref(),
+            kept.metric_moments,
+            depths[1].dropped,
+        );
+        let lines = u64::from(LINES);
+        let of_logs = of_moments(
+            agent.made(Lane::Logs).count() * lines,
+            kept.logs.as_ref(),
+            kept.log_moments,
+            depths[2].dropped * lines,
+        );
+        let is_right = [of_results, of_metrics, of_logs].iter().all(|sum| sum.is_right());
+        if !is_right && account.wrong.len() < SHOWN {
             account.wrong.push(json!({
                 "agent": agent.name,
                 "results": of_results.to_json(),
                 "metric_batches": of_metrics.to_json(),
+                "log_entries": of_logs.to_json(),
             }));
         }
         account.results.add(of_results);
         account.metrics.add(of_metrics);
+        account.logs.add(of_logs);
         account.samples += u64::try_from(kept.metric_samples).unwrap_or(0);
-        let kinds = [&kept.results, &kept.events, &kept.metrics].into_iter().flatten();
+        let kinds = [&kept.results, &kept.events, &kept.metrics, &kept.logs];
+        let kinds = kinds.into_iter().flatten();
         account.stored_bytes += kinds.map(|kind| u64::try_from(kind.bytes).unwrap_or(0)).sum::<u64>();
     }
     Ok(account)
@@ -135,15 +159,15 @@ fn of_numbers(made: u64, stored: &HashMap<u64, u32>, dropped: u64) -> Sum {
     }
 }
 
-/// Every batch of an agent has a time of its own.
-fn of_moments(made: u64, kept: &v1::AgentHistory, dropped: u64) -> Sum {
-    let batches = kept.metrics.as_ref().map_or(0, |metrics| metrics.records);
-    let different = u64::try_from(kept.metric_moments).unwrap_or(0);
+/// Every batch of an agent has a time of its own, and every entry of its log.
+fn of_moments(made: u64, kept: Option<&v1::HistoryUsage>, moments: i64, dropped: u64) -> Sum {
+    let rows = kept.map_or(0, |kept| kept.records);
+    let different = u64::try_from(moments).unwrap_or(0);
     Sum {
         made,
         stored: different,
         lost: made.saturating_sub(different).saturating_sub(dropped),
-        doubled: u64::try_from(batches).unwrap_or(0) - different.min(made),
+        doubled: u64::try_from(rows).unwrap_or(0) - different.min(made),
         dropped,
     }
 }
@@ -164,18 +188,17 @@ mod tests {
 
     #[test]
     fn batches_are_counted_by_their_moments() {
-        let kept = |records, moments| v1::AgentHistory {
-            metrics: Some(v1::HistoryUsage {
+        let of_moments = |made, records, moments| {
+            let kept = v1::HistoryUsage {
                 records,
                 ..Default::default()
-            }),
-            metric_moments: moments,
-            ..Default::default()
+            };
+            of_moments(made, Some(&kept), moments, 0)
         };
-        assert!(of_moments(3, &kept(3, 3), 0).is_right());
+        assert!(of_moments(3, 3, 3).is_right());
         // As many rows as batches, and yet one is lost and one doubled.
-        let sum = of_moments(3, &kept(3, 2), 0);
+        let sum = of_moments(3, 3, 2);
         assert_eq!((sum.lost, sum.doubled), (1, 1));
-        assert_eq!(of_moments(3, &kept(4, 4), 0).doubled, 1);
+        assert_eq!(of_moments(3, 4, 4).doubled, 1);
     }
 }

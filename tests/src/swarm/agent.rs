@@ -41,8 +41,6 @@ use super::{
 
 mod driver;
 
-const LANES: [Lane; 2] = [Lane::Results, Lane::Metrics];
-
 /// What waits in the memory of an agent at most, of each lane: an hour of everything fits many times.
 const LIMITS: Limits = Limits {
     bytes: 64 << 20,
@@ -68,6 +66,7 @@ pub struct Agent {
     cut: Mutex<CancellationToken>,
     pub results: Made,
     pub metrics: Made,
+    pub logs: Made,
 }
 
 /// What an agent is made of.
@@ -114,6 +113,7 @@ impl Agent {
             cut: Mutex::default(),
             results: Made::default(),
             metrics: Made::default(),
+            logs: Made::default(),
         }))
     }
 
@@ -132,14 +132,15 @@ impl Agent {
     }
 
     /// What waits, and what was dropped.
-    pub fn depths(&self) -> [Depth; 2] {
+    pub fn depths(&self) -> [Depth; Lanes::ALL.len()] {
         let lanes = self.queue.lock();
-        LANES.map(|lane| lanes.lane(lane).depth(0))
+        Lanes::ALL.map(|lane| lanes.lane(lane).depth(0))
     }
 
     pub fn made(&self, lane: Lane) -> &Made {
         match lane {
             Lane::Metrics => &self.metrics,
+            Lane::Logs => &self.logs,
             Lane::Results | Lane::Unspecified => &self.results,
         }
     }
@@ -147,7 +148,7 @@ impl Agent {
     /// Records as if the agent had run alone for so long.
     pub async fn remember(&self, fleet: &Fleet, outage: Duration) {
         let now = self.now().unix_micros;
-        for lane in LANES {
+        for lane in Lanes::ALL {
             let Some(every) = traffic::interval(&fleet.load, lane, 1.0) else {
                 continue;
             };
@@ -172,7 +173,7 @@ impl Agent {
             let rate = orders.borrow_and_update().rate;
             // Each lane at a moment of its own within its interval.
             let start = Instant::now();
-            let mut due = LANES.map(|lane| {
+            let mut due = Lanes::ALL.map(|lane| {
                 let every = traffic::interval(&fleet.load, lane, rate)?;
                 Some((start + every.mul_f64(rand::random()), every))
             });
@@ -188,7 +189,7 @@ impl Agent {
                     None => {}
                 }
                 let now = Instant::now();
-                for (lane, due) in LANES.into_iter().zip(&mut due) {
+                for (lane, due) in Lanes::ALL.into_iter().zip(&mut due) {
                     if let Some((at, every)) = due
                         && *at <= now
                     {

@@ -51,8 +51,12 @@ pub enum Profile {
     Metrics,
     /// Results: --checks a minute.
     Checks,
-    /// Both.
+    /// Results and metrics.
     Mixed,
+    /// Logs: five lines each --logs-interval.
+    Logs,
+    /// Results, metrics and logs.
+    All,
 }
 
 impl Profile {
@@ -62,15 +66,21 @@ impl Profile {
             Profile::Metrics => "metrics",
             Profile::Checks => "checks",
             Profile::Mixed => "mixed",
+            Profile::Logs => "logs",
+            Profile::All => "all",
         }
     }
 
     pub fn has_metrics(self) -> bool {
-        matches!(self, Profile::Metrics | Profile::Mixed)
+        matches!(self, Profile::Metrics | Profile::Mixed | Profile::All)
     }
 
     pub fn has_checks(self) -> bool {
-        matches!(self, Profile::Checks | Profile::Mixed)
+        matches!(self, Profile::Checks | Profile::Mixed | Profile::All)
+    }
+
+    pub fn has_logs(self) -> bool {
+        matches!(self, Profile::Logs | Profile::All)
     }
 }
 
@@ -157,6 +167,9 @@ pub struct LoadArgs {
     /// Results of each agent a minute, of as many checks
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub checks: u32,
+    /// How often each agent reports lines of a log
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = positive)]
+    pub logs_interval: Duration,
     /// After the rest of the time, report this many times as often for --burst-duration
     #[arg(long, value_name = "FACTOR", value_parser = clap::value_parser!(u32).range(2..=100))]
     pub burst: Option<u32>,

@@ -290,6 +290,7 @@ impl Scenario {
                 duration,
                 series: 100,
                 metrics_interval: Duration::from_secs(15),
+                logs_interval: Duration::from_secs(15),
                 checks: 10,
                 burst: (self == Scenario::Metrics).then_some(10),
                 burst_duration: Duration::from_secs(30),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use muster_agent::link::queue::Lanes;
 use muster_proto::v1::AgentStatus;
 use serde_json::{Map, Value, json};
 use tokio::time::{sleep, timeout};
@@ -24,6 +25,7 @@ use super::{
     fleet::Fleet,
     progress::say,
     target::Target,
+    traffic,
 };
 
 /// Longer than the longest wait of an agent, twice.
@@ -276,8 +278,8 @@ impl Run<'_> {
         }
         let took = start.elapsed();
         let cpu = self.spent_since(before);
-        let (results, batches) = self.made();
-        let (results, batches) = (results - made.0, batches - made.1);
+        let now = self.made();
+        let [results, batches, logs] = std::array::from_fn(|lane| now[lane] - made[lane]);
         let samples = batches * u64::from(self.args.load.series);
         let per = |count: u64| rounded(count as f64 / took.as_secs_f64());
         Ok(json!({
@@ -285,6 +287,7 @@ impl Run<'_> {
             "results_per_second": per(results),
             "metric_batches_per_second": per(batches),
             "samples_per_second": per(samples),
+            "log_entries_per_second": per(logs * u64::from(traffic::LINES)),
             "cpu_percent_of_a_core": cpu.map(|cpu| rounded(cpu.as_secs_f64() / took.as_secs_f64() * 100.0)),
             "acks": self.fleet.counts.acks.to_json(),
             "waiting_at_the_end": self.waiting(),
@@ -380,9 +383,9 @@ impl Run<'_> {
         self.agents.iter().map(of_agent).sum()
     }
 
-    fn made(&self) -> (u64, u64) {
-        let sum = |of: fn(&Agent) -> u64| self.agents.iter().map(|agent| of(agent)).sum();
-        (sum(|agent| agent.results.count()), sum(|agent| agent.metrics.count()))
+    /// Records of each lane.
+    fn made(&self) -> [u64; 3] {
+        Lanes::ALL.map(|lane| self.agents.iter().map(|agent| agent.made(lane).count()).sum())
     }
 
     fn spent_since(&self, before: Option<Duration>) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! What simulated agents report: results and batches of metrics that look like those of real ones, at the times of their
+//! What simulated agents report: results, batches of metrics and lines of logs that look like those of real ones, at the times of their
 //! profile. Every record of a lane has a number and a time of its own, by which it is found again at the controller. Nothing
 //! is run and nothing is measured for them.
 
@@ -8,13 +8,17 @@ use std::{
 };
 
 use muster_proto::v1::{
-    self, CheckResult, CheckState, Lane, MetricBatch, MetricFamily, MetricLabel, MetricType, Sample,
+    self, CheckResult, CheckState, Lane, LogBatch, LogEntry, LogSeverity, MetricBatch, MetricFamily, MetricLabel,
+    MetricType, Sample,
 };
 
 use super::cli::LoadArgs;
 
 /// Series in one family, as of one metric for several devices.
 const FAMILY: u32 = 10;
+
+/// Entries in one batch of a log.
+pub const LINES: u32 = 5;
 
 /// What precedes the number in the output of a result.
 const MARK: &str = "record ";
@@ -32,9 +36,10 @@ impl Made {
     }
 
     /// The number of the next record and a time for it that no other of the lane has. Called by its agent alone.
-    fn next(&self, at: i64) -> (u64, i64) {
+    /// `times`: so many from that one on are of this record.
+    fn next(&self, at: i64, times: u32) -> (u64, i64) {
         let at = at.max(self.last_at.load(Ordering::Relaxed) + 1);
-        self.last_at.store(at, Ordering::Relaxed);
+        self.last_at.store(at + i64::from(times) - 1, Ordering::Relaxed);
         (self.count.fetch_add(1, Ordering::Relaxed) + 1, at)
     }
 }
@@ -54,6 +59,7 @@ pub fn number(output: &str) -> Option<u64> {
 pub fn interval(load: &LoadArgs, lane: Lane, rate: f64) -> Option<Duration> {
     let (has, usual) = match lane {
         Lane::Metrics => (load.profile.has_metrics(), load.metrics_interval),
+        Lane::Logs => (load.profile.has_logs(), load.logs_interval),
         _ => (load.profile.has_checks(), Duration::from_secs(60) / load.checks),
     };
     (has && rate > 0.0).then(|| usual.div_f64(rate))
@@ -61,8 +67,10 @@ pub fn interval(load: &LoadArgs, lane: Lane, rate: f64) -> Option<Duration> {
 
 /// The next record of a lane.
 pub fn record(load: &LoadArgs, run: &str, lane: Lane, made: &Made, at: i64) -> v1::Record {
-    let (number, at) = made.next(at);
+    let times = if lane == Lane::Logs { LINES } else { 1 };
+    let (number, at) = made.next(at, times);
     let body = match lane {
+        Lane::Logs => v1::record::Body::Logs(lines(number, at)),
         Lane::Metrics => v1::record::Body::Metrics(batch(load.series, number)),
         _ => v1::record::Body::CheckResult(result(run, u64::from(load.checks), number)),
     };
@@ -98,6 +106,27 @@ fn result(run: &str, checks: u64, number: u64) -> CheckResult {
             max: Some(100.0),
         }],
         ..CheckResult::default()
+    }
+}
+
+/// Lines of one program, each at a time of its own.
+fn lines(number: u64, at: i64) -> LogBatch {
+    let entry = |line: u32| LogEntry {
+        time_unix_micros: at + i64::from(line),
+        severity: match (number + u64::from(line)) % 20 {
+            0 => LogSeverity::Error.into(),
+            1..=4 => LogSeverity::Warning.into(),
+            _ => LogSeverity::Info.into(),
+        },
+        unit: "swarm.service".to_owned(),
+        message: format!("{MARK}{number} of this agent, line {line}: a request for /v1/things took longer than usual"),
+        fields: [("request", number.to_string()), ("took_ms", (number % 900).to_string())]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into(),
+    };
+    LogBatch {
+        source: "swarm".to_owned(),
+        entries: (0..LINES).map(entry).collect(),
     }
 }
 
@@ -152,7 +181,10 @@ mod tests {
     #[test]
     fn no_two_records_of_an_agent_have_one_time() {
         let made = Made::default();
-        assert_eq!((made.next(5), made.next(5), made.next(3)), ((1, 5), (2, 6), (3, 7)));
+        assert_eq!(
+            (made.next(5, 1), made.next(5, 3), made.next(3, 1)),
+            ((1, 5), (2, 6), (3, 9))
+        );
         assert_eq!(made.count(), 3);
     }
 }

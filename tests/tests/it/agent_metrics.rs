@@ -55,9 +55,10 @@ fn an_agent_that_could_not_renew_in_time_says_so_in_a_metric_and_in_its_status()
             false => Err(behind.to_string()),
         }
     });
-    poll::until("its status says why", 10 * SECOND, || {
+    // It is written when the next attempt has failed, and each quarter of a minute.
+    poll::until("its status says so", 20 * SECOND, || {
         let status = agent.status()?;
-        let is_told = |what| status["certificate"][what].is_string();
+        let is_told = |told: &str| status["certificate"][told].is_string();
         match is_told("behindSince") && is_told("lastError") {
             true => Ok(()),
             false => Err(status.to_string()),

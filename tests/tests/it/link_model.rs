@@ -39,7 +39,7 @@ use self::{
 };
 
 const AGENT: &str = "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
-const LANES: [Lane; 2] = [Lane::Results, Lane::Metrics];
+const LANES: [Lane; 3] = [Lane::Results, Lane::Metrics, Lane::Logs];
 /// Longer than a record may take that has not waited.
 const LONG: i64 = 600_000_000;
 /// Nothing is dropped for want of room here.
@@ -168,6 +168,7 @@ impl<'a> World<'a> {
             bytes: 300_000,
             agent_records_per_second: 10,
             agent_bytes_per_second: 20_000,
+            agent_new_series_per_minute: 0,
         });
         Self {
             agent: agent::Session::new(hello(&lanes), at(start, 0)),
@@ -208,7 +209,7 @@ impl<'a> World<'a> {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Record { is_metric, bytes } => self.record(is_metric, bytes),
+            Step::Record { lane, bytes } => self.record(LANES[lane], bytes),
             Step::AgentSends(frames) => self.agent_sends(frames),
             Step::ControllerHears(frames) => self.controller_hears(frames),
             Step::Commits(jobs) => self.commit(jobs),
@@ -231,7 +232,7 @@ impl<'a> World<'a> {
             Step::Restored => self.restore(),
             Step::DiskFills => self.disk_fills(),
             Step::DiskHasRoom => self.disk_has_room(),
-            Step::SyncFails { is_metric } => self.sync_fails(LANES[usize::from(is_metric)]),
+            Step::SyncFails { lane } => self.sync_fails(LANES[lane]),
             Step::DiskTried => self.lanes.settle(self.now().unix_micros),
             Step::FileDamaged { which, is_gone } => self.damage_file(which, is_gone),
             Step::CutUnnoticed => self.cut_unnoticed(),
@@ -241,7 +242,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn record(&mut self, is_metric: bool, bytes: usize) {
+    fn record(&mut self, lane: Lane, bytes: usize) {
         self.made += 1;
         let event = AgentEvent {
             message: "x".repeat(bytes),
@@ -253,7 +254,7 @@ impl<'a> World<'a> {
             body: Some(Body::Event(event)),
         };
         let now = self.now().unix_micros;
-        self.lanes.push(LANES[usize::from(is_metric)], &record, now);
+        self.lanes.push(lane, &record, now);
     }
 
     fn agent_sends(&mut self, frames: usize) {

@@ -16,6 +16,7 @@ fn depth(lane: v1::Lane, records: u64, dropped: u64, oldest_age_micros: i64) -> 
         bytes: 100 * records,
         dropped,
         oldest_age_micros,
+        acknowledged: 0,
     }
 }
 

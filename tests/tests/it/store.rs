@@ -427,7 +427,12 @@ async fn states_are_put_replaced_and_removed() {
 #[tokio::test]
 async fn marks_are_kept_by_spool_in_each_lane() {
     let fresh = fresh().await;
-    for (lane, seq) in [(Lane::Results, 5), (Lane::Results, 9), (Lane::Metrics, 2)] {
+    for (lane, seq) in [
+        (Lane::Results, 5),
+        (Lane::Results, 9),
+        (Lane::Metrics, 2),
+        (Lane::Logs, 7),
+    ] {
         let mark = MarkRow {
             agent_id: "a".into(),
             spool_id: "1-x".into(),
@@ -449,16 +454,18 @@ async fn marks_are_kept_by_spool_in_each_lane() {
     };
     assert_eq!(seqs(Lane::Results).await, [9].into());
     assert_eq!(seqs(Lane::Metrics).await, [2].into());
+    assert_eq!(seqs(Lane::Logs).await, [7].into());
     fresh.db.mark_trim(100).await.expect("trim");
     assert_eq!(seqs(Lane::Results).await.len(), 1, "used at 100, so not before it");
     fresh.db.mark_trim(101).await.expect("trim");
     assert!(seqs(Lane::Results).await.is_empty() && seqs(Lane::Metrics).await.is_empty());
+    assert!(seqs(Lane::Logs).await.is_empty());
 }
 
 #[tokio::test]
 async fn marks_are_listed_in_the_order_of_their_use() {
     let fresh = fresh().await;
-    for lane in [Lane::Results, Lane::Metrics] {
+    for lane in [Lane::Results, Lane::Metrics, Lane::Logs] {
         // The first is used again after the others.
         for (used_at, n) in [(1, 1), (2, 2), (3, 3), (4, 1)] {
             let mark = MarkRow {
@@ -479,7 +486,7 @@ async fn marks_are_listed_in_the_order_of_their_use() {
 #[tokio::test]
 async fn of_an_agent_that_claims_to_start_without_end_the_last_marks_are_kept() {
     let fresh = fresh().await;
-    for lane in [Lane::Results, Lane::Metrics] {
+    for lane in [Lane::Results, Lane::Metrics, Lane::Logs] {
         for (agent, spools) in [("busy", 100), ("calm", 2)] {
             for n in 1..=spools {
                 let mark = MarkRow {

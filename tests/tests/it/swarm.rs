@@ -22,7 +22,7 @@ fn swarm(arguments: &[&str]) -> Value {
 
 fn assert_all_is_accounted_for(document: &Value) {
     let account = &document["account"];
-    for kind in ["results", "metric_batches"] {
+    for kind in ["results", "metric_batches", "log_entries"] {
         let of_kind = &account[kind];
         assert!(of_kind["made"].as_u64() > Some(0), "nothing was reported: {document:#}");
         assert_eq!(of_kind["made"], of_kind["stored"], "{document:#}");
@@ -39,6 +39,10 @@ fn a_fleet_whose_links_are_cut_and_whose_controller_is_killed_loses_and_doubles_
     let document = swarm(&[
         "--agents",
         "120",
+        "--profile",
+        "all",
+        "--logs-interval",
+        "2s",
         "--duration",
         "12s",
         "--series",
@@ -63,7 +67,18 @@ fn a_fleet_whose_links_are_cut_and_whose_controller_is_killed_loses_and_doubles_
 
 #[test]
 fn what_a_fleet_recorded_alone_for_an_hour_arrives_once_beside_what_comes_meanwhile() {
-    let document = swarm(&["--agents", "20", "--duration", "5s", "--outage", "1h", "--series", "20"]);
+    let document = swarm(&[
+        "--agents",
+        "20",
+        "--profile",
+        "all",
+        "--duration",
+        "5s",
+        "--outage",
+        "1h",
+        "--series",
+        "20",
+    ]);
     assert_all_is_accounted_for(&document);
     let made = document["account"]["results"]["made"].as_u64();
     assert!(made >= Some(20 * 600), "{document:#}");
@@ -76,6 +91,10 @@ fn a_fleet_with_its_queues_on_disk_is_accounted_for_and_a_frame_to_all_comes_bac
     let document = swarm(&[
         "--agents",
         "30",
+        "--profile",
+        "all",
+        "--logs-interval",
+        "1s",
         "--duration",
         "4s",
         "--series",

@@ -57,6 +57,7 @@ impl Directory {
         Ok(Lanes {
             results: open(v1::Lane::Results)?,
             metrics: open(v1::Lane::Metrics)?,
+            logs: open(v1::Lane::Logs)?,
             spool_id,
         })
     }
@@ -79,6 +80,7 @@ impl Directory {
         Lanes {
             results: open(v1::Lane::Results),
             metrics: open(v1::Lane::Metrics),
+            logs: open(v1::Lane::Logs),
             spool_id: spool_id.clone(),
         }
     }

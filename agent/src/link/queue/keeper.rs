@@ -7,7 +7,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use muster_proto::v1;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -91,12 +90,11 @@ impl Keeper {
         let now = unix_micros(SystemTime::now());
         let mut lanes = self.queue.lock();
         if let Ok(space) = space {
-            let total = room(space, used(&lanes), self.limits.results + self.limits.metrics);
-            for (lane, limit) in [
-                (v1::Lane::Results, self.limits.results),
-                (v1::Lane::Metrics, self.limits.metrics),
-            ] {
-                let part = share(total, limit, self.limits.results + self.limits.metrics);
+            let wanted = Lanes::ALL.map(|lane| self.limits.of(lane)).iter().sum();
+            let total = room(space, used(&lanes), wanted);
+            for lane in Lanes::ALL {
+                let limit = self.limits.of(lane);
+                let part = share(total, limit, wanted);
                 let least = LEAST.min(limit).min(share(space.size / 20, 1, Lanes::ALL.len() as u64));
                 let part = part.clamp(least, limit.max(least));
                 lanes

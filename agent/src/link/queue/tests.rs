@@ -121,7 +121,7 @@ fn what_waits_keeps_its_numbers_when_a_new_spool_is_started_and_goes_behind_it()
 fn hello_names_the_spool_of_both_lanes_even_when_they_are_empty() {
     let spools = lanes().spools();
     let lanes: Vec<_> = spools.iter().map(|spool| spool.lane()).collect();
-    assert_eq!(lanes, [v1::Lane::Results, v1::Lane::Metrics]);
+    assert_eq!(lanes, Lanes::ALL);
     assert!(
         spools
             .iter()

@@ -8,6 +8,7 @@ use super::*;
 mod backlog;
 mod copies;
 mod leaving;
+mod logs;
 mod room;
 
 const INTERVAL: Duration = Duration::from_secs(30);

@@ -26,6 +26,7 @@ const QUEUES: &[Column] = &[
     Column::new("RECORDS"),
     Column::new("SIZE"),
     Column::new("OLDEST"),
+    Column::new("STORED"),
     Column::new("DROPPED"),
 ];
 const FACTS: &[Column] = &[Column::new("FACT"), Column::cut("VALUE")];
@@ -146,6 +147,7 @@ fn queue(lane: &v1::LaneDepth) -> Vec<Cell> {
         v1::Lane::Unspecified => "unknown",
         v1::Lane::Results => "results",
         v1::Lane::Metrics => "metrics",
+        v1::Lane::Logs => "logs",
     };
     let oldest = (lane.records > 0).then(|| age::precise(lane.oldest_age_micros));
     let grouped = |number: u64| count::grouped(i64::try_from(number).unwrap_or(i64::MAX));
@@ -154,6 +156,7 @@ fn queue(lane: &v1::LaneDepth) -> Vec<Cell> {
         Cell::new(grouped(lane.records)),
         Cell::new(count::bytes(lane.bytes)),
         oldest.into(),
+        Cell::new(grouped(lane.acknowledged)),
         Cell::toned(
             grouped(lane.dropped),
             if lane.dropped > 0 { Tone::Warning } else { Tone::Plain },

@@ -90,6 +90,12 @@ fn online() -> v1::Agent {
                     bytes: 4_200_000,
                     dropped: 12,
                     oldest_age_micros: 3_100_000,
+                    acknowledged: 88_123,
+                },
+                v1::LaneDepth {
+                    lane: v1::Lane::Logs.into(),
+                    acknowledged: 7,
+                    ..Default::default()
                 },
             ],
         }),

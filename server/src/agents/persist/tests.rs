@@ -81,6 +81,9 @@ const CHANGES: &[(&str, Change)] = &[
         agents.clone_refused(id, Some(&machine("b2")), &machine("b1"), OnClone::Refuse, now);
     }),
     ("slowed down", |agents, id, now| agents.throttled(id, "results", now)),
+    ("invents series", |agents, id, now| {
+        agents.new_series_refused(id, 7, now)
+    }),
     ("first use of a certificate", |agents, id, now| {
         let serial = agents.get(id).unwrap().certificate.serial;
         agents.certificate_used(id, &serial, now);
@@ -129,6 +132,7 @@ fn on_file(agents: &Agents, id: AgentId) -> String {
         leave_reason: blank.leave_reason,
         conflict: blank.conflict,
         throttled: blank.throttled,
+        refused_series: blank.refused_series,
         // Made of the facts.
         facts_digest: String::new(),
         // Written by the enrollment.

@@ -1,7 +1,7 @@
 use muster_proto::{ids::AgentId, v1::Lane};
 use proptest::prelude::*;
 
-use super::{IDLE, LEAST, Limits, MOST, PROMPT, Quotas, Share};
+use super::{IDLE, LANES, LEAST, Limits, MOST, PROMPT, Quotas, Share};
 use crate::clock::{MINUTE, SECOND};
 
 const MIB: u64 = 1 << 20;
@@ -48,7 +48,7 @@ fn a_large_fleet_divides_the_budget_and_whoever_comes_last_has_as_much() {
         .iter_mut()
         .map(|share| {
             let window = share.window(Lane::Results, 0, 0, 0);
-            all += window + share.window(Lane::Metrics, 0, 0, 0);
+            all += window + share.window(Lane::Metrics, 0, 0, 0) + share.window(Lane::Logs, 0, 0, 0);
             window
         })
         .collect();
@@ -78,7 +78,7 @@ fn a_lane_whose_store_is_slow_has_little_on_its_way_and_more_again_when_it_is_fa
 }
 
 #[test]
-fn metrics_are_shed_before_results() {
+fn logs_are_shed_before_metrics_and_metrics_before_results() {
     let quotas = quotas(16 * MIB);
     let other = share(&quotas, 1);
     let mut share = share(&quotas, 1);
@@ -86,14 +86,17 @@ fn metrics_are_shed_before_results() {
     let mut windows = Vec::new();
     while let Some(room) = other.hold(MIB, 1) {
         held.push(room);
-        windows.push((busy(&mut share, Lane::Results, 10), busy(&mut share, Lane::Metrics, 10)));
+        windows.push(LANES.map(|lane| busy(&mut share, lane, 10)));
     }
     assert!(
-        windows.iter().all(|(results, metrics)| metrics <= results),
+        windows.iter().all(|windows| windows.is_sorted_by(|a, b| a >= b)),
         "{windows:?}"
     );
-    assert!(windows.contains(&(MOST, LEAST)), "{windows:?}");
-    assert_eq!(windows.last(), Some(&(LEAST, LEAST)));
+    let least = [LEAST, LEAST, LEAST / 2];
+    for expected in [[MOST, MOST, IDLE], [MOST, IDLE, least[2]], [MOST, least[1], least[2]]] {
+        assert!(windows.contains(&expected), "{windows:?}");
+    }
+    assert_eq!(windows.last(), Some(&least));
     drop(held);
     assert_eq!(quotas.held(), 0);
     assert_eq!(busy(&mut share, Lane::Metrics, 10), MOST, "they grow again");
@@ -148,7 +151,7 @@ enum Step {
     Connect,
     Leave(usize),
     /// A lane of a link gets its next window, having used this part of the last.
-    Window(usize, bool, f64),
+    Window(usize, usize, f64),
     Hold(usize, u64, usize),
     Commit(usize),
 }
@@ -157,33 +160,32 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => Just(Step::Connect),
         1 => (0usize..64).prop_map(Step::Leave),
-        8 => (0usize..64, any::<bool>(), 0.0..1.0).prop_map(|(n, metrics, used)| Step::Window(n, metrics, used)),
+        8 => (0usize..64, 0usize..3, 0.0..1.0).prop_map(|(n, lane, used)| Step::Window(n, lane, used)),
         4 => (0usize..64, 0u64..2_000_000, 0usize..2_000).prop_map(|(n, bytes, records)| Step::Hold(n, bytes, records)),
         3 => (0usize..64).prop_map(Step::Commit),
     ]
 }
 
 proptest! {
-    /// Whatever agents do: no more is held than the budget, and no more granted as long as it has 16 KiB for each agent.
+    /// Whatever agents do: no more is held than the budget, and no more granted as long as it has 20 KiB for each agent.
     #[test]
-    fn the_budget_holds(steps in proptest::collection::vec(step(), 1..400), fleet in 64usize..1_024) {
+    fn the_budget_holds(steps in proptest::collection::vec(step(), 1..400), fleet in 64usize..800) {
         let total = 16 * MIB;
         let quotas = quotas(total);
-        let (mut links, mut held): (Vec<(Share, [u64; 2])>, Vec<_>) = (Vec::new(), Vec::new());
+        let (mut links, mut held): (Vec<(Share, [u64; 3])>, Vec<_>) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
                 Step::Connect if links.len() < 64 => {
                     let mut share = share(&quotas, fleet);
-                    let windows = [Lane::Results, Lane::Metrics].map(|lane| share.window(lane, 0, 0, 0));
+                    let windows = LANES.map(|lane| share.window(lane, 0, 0, 0));
                     links.push((share, windows));
                 }
                 Step::Leave(n) if n < links.len() => drop(links.swap_remove(n)),
-                Step::Window(n, metrics, used) if n < links.len() => {
+                Step::Window(n, lane, used) if n < links.len() => {
                     let (share, windows) = &mut links[n];
-                    let lane = if metrics { Lane::Metrics } else { Lane::Results };
-                    let window = &mut windows[usize::from(metrics)];
-                    *window = share.window(lane, *window, (*window as f64 * used) as u64, 0);
-                    prop_assert!((LEAST..=MOST).contains(window));
+                    let window = &mut windows[lane];
+                    *window = share.window(LANES[lane], *window, (*window as f64 * used) as u64, 0);
+                    prop_assert!((LEAST / 2..=MOST).contains(window));
                 }
                 Step::Hold(n, bytes, records) if n < links.len() => held.extend(links[n].0.hold(bytes, records)),
                 Step::Commit(n) if n < held.len() => drop(held.swap_remove(n)),

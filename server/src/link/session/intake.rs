@@ -11,7 +11,7 @@ use super::{Close, Effect, Frame, Received, send};
 use crate::{
     clock::{MINUTE, Micros, SECOND},
     disk::Level,
-    ingest::{Done, Share, SpoolId, lane_index},
+    ingest::{Done, LANES, Share, SpoolId, lane_index},
 };
 
 /// Records of one frame; an agent's frame of 64 KiB holds far fewer.
@@ -26,7 +26,6 @@ const TOGETHER: Micros = SECOND / 10;
 const WAITED: Micros = MINUTE;
 /// Spools of which that is remembered: an agent sends two at a time.
 const MAX_WAITED: usize = 4;
-const LANES: [Lane; 2] = [Lane::Results, Lane::Metrics];
 
 #[derive(Debug)]
 pub(super) struct Intake {
@@ -35,7 +34,7 @@ pub(super) struct Intake {
     room: Level,
     /// The agent has the capability "resend".
     resends: bool,
-    lanes: [OfLane; 2],
+    lanes: [OfLane; LANES.len()],
 }
 
 #[derive(Debug, Default)]

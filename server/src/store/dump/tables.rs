@@ -143,7 +143,7 @@ pub(super) const LEFT_OUT: [&str; 2] = ["changes", "idempotency"];
 pub(super) const SEEDED: [&str; 3] = ["meta", "revision", "control_usage"];
 
 /// Of the other part of the database, where both are one.
-pub(super) const HISTORY: [&str; 1] = ["metric_batches"];
+pub(super) const HISTORY: [&str; 2] = ["metric_batches", "logs"];
 
 /// The table of that name.
 pub fn table(name: &str) -> Option<&'static Table> {

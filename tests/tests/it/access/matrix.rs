@@ -49,6 +49,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("GrantService/DeleteGrant", "grants.write"),
     ("HistoryService/ListResults", "results.read"),
     ("HistoryService/ListHistoryUsage", "results.read"),
+    ("LogService/ListLogs", "logs.read"),
     // The kinds that are named take more, which `manifests` tests.
     ("ManifestService/PlanManifests", "any"),
     ("ManifestService/ApplyManifests", "any"),
@@ -84,6 +85,7 @@ const OPERATOR_SCOPED: &[&str] = &[
     "agents.read",
     "agents.revoke",
     "events.read",
+    "logs.read",
     "metrics.read",
     "policies.read",
     "policies.write",
@@ -99,6 +101,7 @@ const VIEWER: &[&str] = &[
     "ca.read",
     "controller.read",
     "events.read",
+    "logs.read",
     "metrics.read",
     "policies.read",
     "results.read",

@@ -15,7 +15,7 @@ use super::{AGENT, LANES, World, lanes_at, number};
 impl World<'_> {
     pub fn lose_power(&mut self, part: f64) {
         let before = self.held();
-        for lane in ["results", "metrics"] {
+        for lane in ["results", "metrics", "logs"] {
             let dir = self.disk.path().join("queue").join(AGENT).join(lane);
             let newest = fs::read_dir(dir)
                 .expect("the lane")
@@ -101,7 +101,7 @@ impl World<'_> {
     pub fn damage_file(&mut self, which: usize, is_gone: bool) {
         let growing = format!("{}.", self.lanes.spool_id());
         let lanes = self.disk.path().join("queue").join(AGENT);
-        let mut files: Vec<PathBuf> = ["results", "metrics"]
+        let mut files: Vec<PathBuf> = ["results", "metrics", "logs"]
             .into_iter()
             .flat_map(|lane| fs::read_dir(lanes.join(lane)).expect("the lane"))
             .map(|entry| entry.expect("a file").path())

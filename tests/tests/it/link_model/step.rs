@@ -5,8 +5,9 @@ use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 pub enum Step {
+    /// Lanes by their place.
     Record {
-        is_metric: bool,
+        lane: usize,
         bytes: usize,
     },
     /// Frames go on their way, arrive, are stored and acknowledged: so many of each.
@@ -35,7 +36,7 @@ pub enum Step {
     DiskHasRoom,
     /// The keeper of the queue finds that a disk does not sync, and tries one that has failed.
     SyncFails {
-        is_metric: bool,
+        lane: usize,
     },
     DiskTried,
     /// One of the files that are not written any longer is destroyed, or is something else.
@@ -55,8 +56,8 @@ pub enum Step {
 
 pub fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        30 => (any::<bool>(), prop_oneof![9 => 0usize..2_000, 1 => 20_000usize..60_000])
-            .prop_map(|(is_metric, bytes)| Step::Record { is_metric, bytes }),
+        30 => (0usize..3, prop_oneof![9 => 0usize..2_000, 1 => 20_000usize..60_000])
+            .prop_map(|(lane, bytes)| Step::Record { lane, bytes }),
         20 => (1usize..6).prop_map(Step::AgentSends),
         20 => (1usize..6).prop_map(Step::ControllerHears),
         20 => (1usize..6).prop_map(Step::Commits),
@@ -72,7 +73,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restored),
         2 => Just(Step::DiskFills),
         2 => Just(Step::DiskHasRoom),
-        1 => any::<bool>().prop_map(|is_metric| Step::SyncFails { is_metric }),
+        1 => (0usize..3).prop_map(|lane| Step::SyncFails { lane }),
         2 => Just(Step::DiskTried),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(which, is_gone)| Step::FileDamaged { which, is_gone }),
         3 => Just(Step::CutUnnoticed),

@@ -68,6 +68,7 @@ async fn what_is_too_much_goes_and_no_more_than_that() {
         results: keep(90_000),
         events: keep(1),
         metrics: keep(1),
+        logs: keep(1),
         audit: Duration::from_secs(60),
     };
     retention::round(&fresh.db, &retention, Level::Ample, 1_000, &CancellationToken::new())
