@@ -15,6 +15,7 @@ use crate::{
     context::{self, Context},
     count,
     exit::Exit,
+    habits,
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
     resources::{
@@ -62,22 +63,25 @@ impl Session {
 
 /// Runs the command that `arguments` say, the program's name first. `interrupt` ends it early.
 pub async fn run(arguments: Vec<OsString>, mut terminal: Terminal, interrupt: impl Future<Output = ()>) -> Exit {
-    let parsed = cli::command()
-        .try_get_matches_from(&arguments)
+    let mut command = cli::command();
+    let habits::Meant { arguments, note } = habits::meant(arguments, &command);
+    let parsed = command
+        .try_get_matches_from_mut(&arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return explain(&error, &arguments, &mut terminal),
+        Err(error) => return explain(&error, &arguments, note, &mut terminal),
     };
-    let as_json = cli.global.output == Format::Json;
-    let printer = Printer {
-        format: cli.global.output,
-        terminal,
-    };
+    let printer = Printer::new(cli.global.output, terminal);
+    let as_json = printer.format == Format::Json;
     let mut session = Session {
         printer,
         global: cli.global,
     };
+    if let Some(note) = note {
+        // When stderr cannot be written there is nobody to tell.
+        let _ = session.printer.note(&note);
+    }
     let ended = tokio::select! {
         // The command first: what it does before it first waits, such as reading manifests from a terminal, it does while
         // Ctrl-C still has its usual meaning.
@@ -121,7 +125,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
 }
 
 /// Help, the version, or what is wrong with the arguments.
-fn explain(error: &clap::Error, arguments: &[OsString], terminal: &mut Terminal) -> Exit {
+fn explain(error: &clap::Error, arguments: &[OsString], note: Option<String>, terminal: &mut Terminal) -> Exit {
     let stream = if error.use_stderr() {
         &mut terminal.err
     } else {
@@ -146,6 +150,10 @@ fn explain(error: &clap::Error, arguments: &[OsString], terminal: &mut Terminal)
         } else {
             message.to_string()
         };
+        if let Some(note) = note.filter(|_| error.use_stderr()) {
+            // As below.
+            let _ = stream.write(&(note + "\n"));
+        }
         hint.into_iter().fold(message, |message, hint| message + &hint + "\n")
     };
     // As above: the exit code is all that is left when nobody reads.
@@ -176,11 +184,13 @@ fn hint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
 
 /// Whether JSON was asked for on a command line that clap could not read.
 fn wants_json(arguments: &[OsString]) -> bool {
+    let is_json = |format: &str| matches!(format, "json" | "jsonl");
     let texts: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     texts
         .iter()
-        .any(|text| matches!(&**text, "-ojson" | "-o=json" | "--output=json"))
+        .filter_map(|text| text.strip_prefix("--output=").or(text.strip_prefix("-o")))
+        .any(|format| is_json(format.trim_start_matches('=')))
         || texts
             .windows(2)
-            .any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json")
+            .any(|pair| matches!(&*pair[0], "-o" | "--output") && is_json(&pair[1]))
 }

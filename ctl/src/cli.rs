@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, builder::Resettable};
 use muster_proto::duration;
 
 use crate::{
-    output::Format,
+    output::Output,
     resources::{
         agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
         user,
@@ -32,7 +32,7 @@ Exit codes:
   2 wrong input        6 deadline passed                 130 interrupted
   3 the controller cannot be reached, or not trusted
 
-Singular and plural are the same: `agents list` is `agent list`.";
+Singular and plural are the same, ls is list, show is get and rm is delete; `get agents` and `describe agent NAME` go, too.";
 
 /// The command line of Muster: agents, checks and what they found
 #[derive(Debug, Parser)]
@@ -56,7 +56,7 @@ pub struct Global {
     /// An API key to log in with; or MUSTER_API_KEY [default: as the context says]
     #[arg(long, global = true, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Show the result as table, wide, json, yaml or name
+    /// Show the result as table, wide, json, jsonl (an object a line), yaml or name
     #[arg(
         short,
         long,
@@ -66,7 +66,7 @@ pub struct Global {
         default_value_t,
         hide_possible_values = true
     )]
-    pub output: Format,
+    pub output: Output,
     /// How long each call to the controller may take
     #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub timeout: Duration,
@@ -109,7 +109,7 @@ pub enum Command {
     #[command(subcommand, visible_alias = "cas")]
     Ca(ca::Command),
     /// The certificates of the agents: list, revoke
-    #[command(subcommand, visible_alias = "certs")]
+    #[command(subcommand, visible_alias = "certs", aliases = ["certificate", "certificates"])]
     Cert(cert::Command),
     /// What happened to agents and to the controller
     #[command(subcommand, visible_alias = "events")]
@@ -133,7 +133,7 @@ pub enum Command {
     #[command(subcommand, visible_alias = "grants")]
     Grant(grant::Command),
     /// The keys of scripts and services: create, list, revoke
-    #[command(name = "apikey", subcommand, visible_alias = "apikeys")]
+    #[command(name = "apikey", subcommand, visible_alias = "apikeys", aliases = ["api-key", "api-keys", "key", "keys"])]
     ApiKey(api_key::Command),
     /// What was changed and who was refused: list, export, verify
     #[command(subcommand)]
@@ -161,7 +161,17 @@ fn compact(command: clap::Command) -> clap::Command {
     } else {
         command.before_help(details)
     };
-    command.mut_subcommands(compact)
+    habitual(command).mut_subcommands(compact)
+}
+
+/// Other names of the same, which help does not list.
+fn habitual(command: clap::Command) -> clap::Command {
+    match command.get_name() {
+        "list" => command.alias("ls"),
+        "get" => command.aliases(["show", "describe"]),
+        "delete" => command.aliases(["rm", "remove"]),
+        _ => command,
+    }
 }
 
 /// A duration that lets something happen.

@@ -8,6 +8,7 @@ pub mod client;
 pub mod context;
 pub mod count;
 pub mod exit;
+pub mod habits;
 pub mod output;
 pub mod paging;
 pub mod problem;

@@ -89,7 +89,7 @@ fn options_for_every_command_stand_anywhere() {
         ["agent", "list", "-o", "json"],
     ] {
         let cli = parse(["musterctl"].into_iter().chain(arguments)).unwrap();
-        assert_eq!(cli.global.output, Format::Json);
+        assert_eq!(cli.global.output, Output::Json);
     }
 }
 

@@ -336,3 +336,50 @@ async fn a_metric_is_shown_by_instance_and_series() {
         .expect(Exit::Success);
     assert_eq!(run.json()["items"][0]["value"], json!(0.52));
 }
+
+#[tokio::test]
+async fn the_order_of_words_of_other_tools_is_run_and_told_to_people() {
+    let fake = fleet(0).await;
+    let ours = fake.run(&["agent", "list"]).await.expect(Exit::Success);
+    let theirs = fake.run(&["get", "agents"]).await.expect(Exit::Success);
+    assert_eq!(theirs.out, ours.out);
+    let note = "musterctl: that is `musterctl agent list`\n";
+    assert_eq!(theirs.err, note.to_owned() + &ours.err);
+    let run = fake.run(&["list", "agents", "-o", "json"]).await.expect(Exit::Success);
+    assert_eq!(run.err, "", "scripts are not told");
+    let run = fake.run(&["describe", "agent"]).await.expect(Exit::Success);
+    assert_eq!(run.out, ours.out, "without a name it is the list");
+    // What it was taken for is told with what is missing there.
+    let run = fake.run(&["label", "agent"]).await.expect(Exit::Usage);
+    assert!(
+        run.err.starts_with("musterctl: that is `musterctl agent label`\n"),
+        "{run:?}"
+    );
+}
+
+#[tokio::test]
+async fn json_lines_are_an_object_a_line() {
+    let fake = fleet(2).await;
+    let run = fake.run(&["agent", "list", "-o", "jsonl"]).await.expect(Exit::Success);
+    let lines: Vec<Value> = run
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let names: Vec<&Value> = lines.iter().map(|line| &line["name"]).collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    assert_eq!(run.err, "");
+    let run = fake.run(&["version", "-o", "jsonl"]).await.expect(Exit::Success);
+    assert_eq!(run.out.lines().count(), 1, "{run:?}");
+
+    let fake = Fake::start(Script::default()).await;
+    fake.script
+        .lock()
+        .unwrap()
+        .failures
+        .push_back(tonic::Status::not_found("gone"));
+    let run = fake.run(&["agent", "list", "-o", "jsonl"]).await.expect(Exit::NotFound);
+    assert_eq!(run.out, "");
+    let error: Value = serde_json::from_str(&run.err).unwrap();
+    assert_eq!((run.err.lines().count(), &error["exitCode"]), (1, &json!(5)), "{run:?}");
+}
