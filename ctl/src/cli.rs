@@ -29,8 +29,8 @@ Examples:
 Exit codes:
   0 success            4 denied                            8 conflict
   1 failure            5 not found                         9 the audit log was changed
-  2 wrong input        6 deadline passed                 130 interrupted
-  3 the controller cannot be reached, or not trusted
+  2 wrong input        6 deadline passed                  10 some agents were not changed
+  3 the controller cannot be reached, or not trusted     130 interrupted
 
 Singular and plural are the same, ls is list, show is get and rm is delete; `get agents` and `describe agent NAME` go, too.";
 

@@ -16,3 +16,4 @@ pub mod resources;
 pub mod terminal;
 pub mod verbs;
 pub mod watching;
+pub mod when;

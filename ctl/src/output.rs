@@ -156,7 +156,7 @@ impl Printer {
 
     /// Something that is not the data: on stderr, and only where a person reads.
     pub fn note(&mut self, note: &str) -> io::Result<()> {
-        if !self.format.is_table() {
+        if !self.format.is_table() || note.is_empty() {
             return Ok(());
         }
         let line = Tone::Faint.paint(&text::line(note), self.terminal.err.colour);

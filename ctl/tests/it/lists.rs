@@ -383,3 +383,61 @@ async fn json_lines_are_an_object_a_line() {
     let error: Value = serde_json::from_str(&run.err).unwrap();
     assert_eq!((run.err.lines().count(), &error["exitCode"]), (1, &json!(5)), "{run:?}");
 }
+
+#[tokio::test]
+async fn several_agents_are_named_chosen_or_read_from_a_file() {
+    let fake = fleet(0).await;
+    let list = fake.folder().join("agents.txt");
+    std::fs::write(&list, "a # the first\n\nb\n").unwrap();
+    let list = list.display().to_string();
+    for (chosen, number) in [
+        (&["a", "b"][..], 2),
+        (&["-l", "env=prod"], 5),
+        (&["--all"], 5),
+        (&["--nodes-from", &list], 2),
+    ] {
+        fake.script.lock().unwrap().asked.clear();
+        let run = fake
+            .run(&[&["agent", "label"], chosen, &["rack=7", "-o", "json"]].concat())
+            .await;
+        let run = run.expect(Exit::Success);
+        assert_eq!(run.json()["items"].as_array().unwrap().len(), number, "{chosen:?}");
+        let changes = fake
+            .asked()
+            .iter()
+            .filter(|asked| asked.contains("UpdateAgentLabels"))
+            .count();
+        assert_eq!(changes, number, "{chosen:?}");
+    }
+    let run = fake
+        .run_with_input(&["agent", "label", "--nodes-from", "-", "rack=7", "-o", "name"], "b\n")
+        .await
+        .expect(Exit::Success);
+    assert_eq!(run.out, "b\n");
+    // One that is named is itself, as ever.
+    let run = fake
+        .run(&["agent", "label", "a", "rack=7", "-o", "json"])
+        .await
+        .expect(Exit::Success);
+    assert_eq!(run.json()["name"], "a");
+}
+
+#[tokio::test]
+async fn nothing_is_changed_when_one_of_several_is_not_there() {
+    let fake = fleet(0).await;
+    let run = fake.run(&["agent", "label", "a", "nobody", "rack=7"]).await;
+    run.expect(Exit::NotFound).explained();
+    assert!(
+        !fake.asked().iter().any(|asked| asked.contains("Update")),
+        "{:?}",
+        fake.asked()
+    );
+    for arguments in [
+        &["agent", "label", "rack=7", "zone"][..],
+        &["agent", "label", "a", "-l", "env=prod", "rack=7"],
+        &["agent", "label", "a", "b", "rack=7", "--revision", "3"],
+        &["agent", "label", "--nodes-from", "/nowhere", "rack=7"],
+    ] {
+        fake.run(arguments).await.expect(Exit::Usage).explained();
+    }
+}
