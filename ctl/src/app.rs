@@ -1,7 +1,10 @@
 //! One run of the program: arguments and a terminal in, an exit code out. Everything that happens to the process itself
 //! is in `main`.
 
-use std::{ffi::OsString, time::SystemTime};
+use std::{
+    ffi::OsString,
+    time::{Duration, SystemTime},
+};
 
 use clap::{
     FromArgMatches as _,
@@ -11,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     cli::{self, Cli, Command, Global},
-    client::Client,
+    client::{Client, Manner, door},
     context::{self, Context},
     count,
     exit::Exit,
@@ -19,12 +22,15 @@ use crate::{
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
     resources::{
-        agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
-        user,
+        agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, metric, policy, result, role,
+        state, token, user,
     },
     terminal::Terminal,
-    verbs::{apply, completion, version, whoami},
+    verbs::{apply, completion, version, wait, whoami},
 };
+
+/// How long a call may take when nothing is said.
+pub const USUAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a command works with.
 #[derive(Debug)]
@@ -43,7 +49,28 @@ impl Session {
 
     /// A connection to the controller of a context.
     pub async fn connect_as(&self, context: &Context, asked: &Asked) -> Result<Client, Problem> {
-        Client::connect(context, self.global.timeout, asked).await
+        let manner = Manner {
+            timeout: self.timeout(),
+            confirm: self.global.confirm(),
+            shows: self.global.show_rpc,
+            aside: self.printer.terminal.aside.clone(),
+        };
+        Client::connect(context, manner, asked).await
+    }
+
+    /// For each call.
+    pub fn timeout(&self) -> Duration {
+        self.global.timeout.unwrap_or(USUAL_TIMEOUT)
+    }
+
+    /// What was typed.
+    pub fn global(&self) -> &Global {
+        &self.global
+    }
+
+    /// That a change to a protected context is meant.
+    pub async fn confirm(&self, context: &str) -> Result<(), Problem> {
+        door::confirm(context, self.global.confirm(), self.printer.terminal.aside.clone()).await
     }
 
     /// A connection to the controller of the chosen context.
@@ -118,6 +145,8 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Grant(command) => grant::run(command, session).await,
         Command::ApiKey(command) => api_key::run(command, session).await,
         Command::Audit(command) => audit::run(command, session).await,
+        Command::Context(command) => contexts::run(command, session).await,
+        Command::Wait(command) => wait::run(command, session).await,
         Command::Whoami(_) => whoami::run(session).await,
         Command::Completion(args) => completion::run(&args, cli::command(), session),
         Command::Version => version::run(session),

@@ -12,10 +12,10 @@ use muster_proto::duration;
 use crate::{
     output::Output,
     resources::{
-        agent, api_key, audit, ca, cert, controller, event, grant, history, metric, policy, result, role, state, token,
-        user,
+        agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, metric, policy, result, role,
+        state, token, user,
     },
-    verbs::{apply, completion, whoami},
+    verbs::{apply, completion, wait, whoami},
 };
 
 const AFTER_HELP: &str = "\
@@ -67,9 +67,15 @@ pub struct Global {
         hide_possible_values = true
     )]
     pub output: Output,
-    /// How long each call to the controller may take
-    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    pub timeout: Duration,
+    /// How long each call to the controller may take [default: 30s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Change something in this context though it is protected
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    confirm: Option<String>,
+    /// Print each call as curl and grpcurl commands, on standard error
+    #[arg(long, global = true)]
+    pub show_rpc: bool,
 }
 
 impl Global {
@@ -80,6 +86,10 @@ impl Global {
 
     pub fn api_key_file(&self) -> Option<&Path> {
         self.api_key_file.as_deref()
+    }
+
+    pub fn confirm(&self) -> Option<&str> {
+        self.confirm.as_deref()
     }
 
     pub fn context(&self) -> Option<&str> {
@@ -138,6 +148,11 @@ pub enum Command {
     /// What was changed and who was refused: list, export, verify
     #[command(subcommand)]
     Audit(audit::Command),
+    /// The controllers you use, and whom to be there
+    #[command(subcommand, visible_alias = "contexts", alias = "ctx")]
+    Context(contexts::Command),
+    #[command(subcommand)]
+    Wait(wait::Command),
     Whoami(whoami::WhoamiArgs),
     Completion(completion::CompletionArgs),
     /// Print the version of musterctl

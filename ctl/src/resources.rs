@@ -10,6 +10,7 @@ pub mod api_key;
 pub mod audit;
 pub mod ca;
 pub mod cert;
+pub mod contexts;
 pub mod controller;
 pub mod event;
 pub mod grant;

@@ -3,7 +3,8 @@
 
 use std::{
     fmt,
-    io::{self, Read, Write},
+    io::{self, BufRead as _, IsTerminal as _, Read, Write},
+    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -15,6 +16,48 @@ pub struct Terminal {
     /// Columns of the terminal that `out` is; `None`: `out` is no terminal, and nothing is shortened.
     pub width: Option<usize>,
     pub clock: fn() -> Timestamp,
+    pub aside: Arc<dyn Aside>,
+}
+
+/// What is said to the user, and asked, in the middle of a call, where nobody holds the streams.
+pub trait Aside: fmt::Debug + Send + Sync {
+    /// On standard error.
+    fn tell(&self, text: &str) -> io::Result<()>;
+    /// The line that the user types. None: there is no terminal to ask on.
+    fn ask(&self, question: &str) -> io::Result<Option<String>>;
+}
+
+/// Where there is no user.
+#[derive(Debug)]
+pub struct Nobody;
+
+impl Aside for Nobody {
+    fn tell(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn ask(&self, _: &str) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+#[derive(Debug)]
+struct ProcessAside;
+
+impl Aside for ProcessAside {
+    fn tell(&self, text: &str) -> io::Result<()> {
+        io::stderr().write_all(text.as_bytes())
+    }
+
+    fn ask(&self, question: &str) -> io::Result<Option<String>> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Ok(None);
+        }
+        self.tell(question)?;
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line)?;
+        Ok((read > 0).then_some(line))
+    }
 }
 
 impl Terminal {
@@ -33,6 +76,7 @@ impl Terminal {
             input: Box::new(io::stdin()),
             width: terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0)),
             clock: Timestamp::now,
+            aside: Arc::new(ProcessAside),
         }
     }
 

@@ -3,4 +3,5 @@
 pub mod apply;
 pub mod completion;
 pub mod version;
+pub mod wait;
 pub mod whoami;

@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use musterctl::terminal::{Stream, Terminal};
+use musterctl::terminal::{Aside, Stream, Terminal};
 use tokio::sync::watch;
 
 /// Longer than anything here takes, so that a test that waits for nothing ends and says so.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Screen {
     text: Arc<Mutex<String>>,
     changed: watch::Sender<usize>,
@@ -55,6 +55,17 @@ impl Write for Screen {
     }
 }
 
+/// Nobody is there to be asked.
+impl Aside for Screen {
+    fn tell(&self, text: &str) -> io::Result<()> {
+        self.clone().write_all(text.as_bytes())
+    }
+
+    fn ask(&self, _: &str) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+}
+
 /// No terminal as far as the program knows: no colour, no width, and it is always the same moment.
 pub fn terminal(out: &Screen, err: &Screen, input: impl Read + Send + 'static) -> Terminal {
     Terminal {
@@ -69,5 +80,6 @@ pub fn terminal(out: &Screen, err: &Screen, input: impl Read + Send + 'static) -
         input: Box::new(input),
         width: None,
         clock: || "2026-11-20T23:00:00Z".parse().expect("a time"),
+        aside: Arc::new(err.clone()),
     }
 }
