@@ -26,7 +26,7 @@ use crate::{
         state, token, user,
     },
     terminal::Terminal,
-    verbs::{apply, completion, version, wait, whoami},
+    verbs::{apply, complete, completion, doctor, login, version, wait, whoami},
 };
 
 /// How long a call may take when nothing is said.
@@ -146,9 +146,12 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::ApiKey(command) => api_key::run(command, session).await,
         Command::Audit(command) => audit::run(command, session).await,
         Command::Context(command) => contexts::run(command, session).await,
+        Command::Login(args) => login::run(*args, session).await,
+        Command::Doctor(_) => doctor::run(session).await,
         Command::Wait(command) => wait::run(command, session).await,
         Command::Whoami(_) => whoami::run(session).await,
-        Command::Completion(args) => completion::run(&args, cli::command(), session),
+        Command::Completion(args) => completion::run(&args, session),
+        Command::Complete(args) => complete::run(args, cli::command(), session).await,
         Command::Version => version::run(session),
     }
 }

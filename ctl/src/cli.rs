@@ -15,7 +15,7 @@ use crate::{
         agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, metric, policy, result, role,
         state, token, user,
     },
-    verbs::{apply, completion, wait, whoami},
+    verbs::{apply, complete, completion, doctor, login, wait, whoami},
 };
 
 const AFTER_HELP: &str = "\
@@ -151,10 +151,14 @@ pub enum Command {
     /// The controllers you use, and whom to be there
     #[command(subcommand, visible_alias = "contexts", alias = "ctx")]
     Context(contexts::Command),
+    Login(Box<login::LoginArgs>),
+    Doctor(doctor::DoctorArgs),
     #[command(subcommand)]
     Wait(wait::Command),
     Whoami(whoami::WhoamiArgs),
     Completion(completion::CompletionArgs),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::CompleteArgs),
     /// Print the version of musterctl
     Version,
 }

@@ -2,6 +2,7 @@
 //! the transport of tonic knows neither our verifier nor why a handshake failed.
 
 pub mod door;
+pub mod introduction;
 mod method;
 pub mod show;
 mod wire;
@@ -11,7 +12,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use muster_certs::{
-    ServerName,
+    CertificateDer, ServerName,
     rustls::ClientConfig,
     tls,
     tokio_rustls::{TlsConnector, client::TlsStream},
@@ -189,6 +190,11 @@ impl Client {
         Request::new(message)
     }
 
+    /// The controller's own certificate, as it was shown in the handshake.
+    pub fn server_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.wire.server_certificate()
+    }
+
     pub fn problem(&self, asked: &Asked, status: &Status) -> Problem {
         if let Some(Refused(problem)) = find(status) {
             return problem.clone();
@@ -286,7 +292,7 @@ impl Interceptor for Bearer {
 }
 
 /// The host of "host:port"; both must be there.
-fn host(server: &str) -> Result<String, ConnectError> {
+pub(crate) fn host(server: &str) -> Result<String, ConnectError> {
     let wrong = || ConnectError::Address(server.to_owned());
     let authority: http::uri::Authority = server.parse().map_err(|_| wrong())?;
     if authority.port_u16().is_none() || authority.host().is_empty() || server.contains('@') {
@@ -295,7 +301,7 @@ fn host(server: &str) -> Result<String, ConnectError> {
     Ok(authority.host().to_owned())
 }
 
-async fn dial(
+pub(crate) async fn dial(
     server: &str,
     host: &str,
     name: ServerName<'static>,

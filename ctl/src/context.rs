@@ -22,7 +22,7 @@ use muster_certs::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-pub use api_key::explicit as explicit_api_key;
+pub use api_key::{explicit as explicit_api_key, read as read_api_key};
 pub use edit::{Stored, Summary};
 pub use write::{Issued, NewFile, new_file_of_key};
 
@@ -31,6 +31,7 @@ use crate::{exit::Exit, problem::Problem};
 /// Far more than a hundred contexts need.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 const DO_CREATE: &str = "on the controller's host, as its owner: muster-server admin create NAME writes one";
+const DO_LOGIN: &str = "or, with a certificate or an API key at hand: musterctl login HOST:PORT --ca-pin PIN";
 const DO_PASS: &str = "then name it: musterctl --config FILE, or set MUSTER_CONFIG";
 
 /// Whom to be.
@@ -161,7 +162,7 @@ fn secret<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Zeroizing
 }
 
 /// Where the file is: where it is said to be, else in its usual place.
-fn place(config: Option<&Path>) -> Result<PathBuf, Problem> {
+pub fn place(config: Option<&Path>) -> Result<PathBuf, Problem> {
     match config {
         Some(path) => Ok(path.to_owned()),
         None => default_path().ok_or_else(no_home),
@@ -224,6 +225,7 @@ fn unreadable(path: &Path, error: &FileError) -> Problem {
                 .why(format!("{shown} does not exist"))
                 .step(DO_CREATE)
                 .step(DO_PASS)
+                .step(DO_LOGIN)
         }
         FileError::FileTooOpen { mode, .. } => problem(format!("{shown} is open to other users"))
             .why(format!(
@@ -248,7 +250,7 @@ fn problem(headline: impl Into<String>) -> Problem {
 }
 
 /// An error with its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -22,7 +22,7 @@ fn helps() -> Vec<(String, String)> {
     command.build();
     let mut helps = Vec::new();
     walk(&mut command, "musterctl", &mut |path, help| {
-        if !path.contains(" help") {
+        if !path.contains(" help") && !path.contains(" __") {
             helps.push((path.to_owned(), help));
         }
     });

@@ -189,3 +189,44 @@ pub async fn confirm(name: &str, given: Option<&str>, aside: Arc<dyn Aside>) -> 
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, io, sync::Mutex};
+
+    use super::*;
+
+    /// Types these lines, and then is gone.
+    #[derive(Debug)]
+    struct Typing(Mutex<VecDeque<&'static str>>);
+
+    impl Aside for Typing {
+        fn tell(&self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn ask(&self, question: &str) -> io::Result<Option<String>> {
+            assert!(question.contains("prod"), "{question}");
+            Ok(self.0.lock().unwrap().pop_front().map(|line| format!("{line}\n")))
+        }
+    }
+
+    async fn confirmed(given: Option<&str>, typed: &[&'static str]) -> Result<(), Exit> {
+        let aside = Arc::new(Typing(Mutex::new(typed.iter().copied().collect())));
+        confirm("prod", given, aside).await.map_err(|problem| problem.exit)
+    }
+
+    #[tokio::test]
+    async fn a_change_is_confirmed_by_the_name_typed_or_given() {
+        assert_eq!(confirmed(None, &["prod"]).await, Ok(()));
+        assert_eq!(
+            confirmed(None, &["", "yes", "prod"]).await,
+            Ok(()),
+            "a name may be mistyped"
+        );
+        assert_eq!(confirmed(None, &["y", "yes", "no", "prod"]).await, Err(Exit::Usage));
+        assert_eq!(confirmed(None, &[]).await, Err(Exit::Usage), "nobody is there");
+        assert_eq!(confirmed(Some("prod"), &[]).await, Ok(()));
+        assert_eq!(confirmed(Some("dev"), &["prod"]).await, Err(Exit::Usage));
+    }
+}

@@ -19,6 +19,7 @@ use super::show::ServerKey;
 pub struct Wire {
     alert: Arc<Mutex<Option<String>>>,
     server_key: ServerKey,
+    server_certificate: Arc<Mutex<Option<CertificateDer<'static>>>>,
 }
 
 impl Wire {
@@ -31,6 +32,15 @@ impl Wire {
         let pin = certificates.and_then(|chain| pin::Pin::of_certificate(chain.first()?).ok());
         let key = pin.map(|pin| format!("sha256//{}", STANDARD.encode(pin.as_bytes())));
         *self.server_key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        let leaf = certificates
+            .and_then(<[_]>::first)
+            .map(|leaf| leaf.clone().into_owned());
+        *self.server_certificate.lock().unwrap_or_else(PoisonError::into_inner) = leaf;
+    }
+
+    pub fn server_certificate(&self) -> Option<CertificateDer<'static>> {
+        let certificate = self.server_certificate.lock();
+        certificate.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn server_key(&self) -> ServerKey {

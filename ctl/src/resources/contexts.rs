@@ -176,7 +176,7 @@ fn get(stored: &Stored, name: Option<String>, session: &mut Session) -> Result<(
     }
 }
 
-fn show(stored: &Stored, name: &str, session: &mut Session) -> Result<(), Problem> {
+pub fn show(stored: &Stored, name: &str, session: &mut Session) -> Result<(), Problem> {
     let summaries = stored.summaries();
     let summary = summaries.iter().find(|summary| summary.name == name);
     let summary = summary.ok_or_else(|| stored.missing(name))?;

@@ -314,6 +314,22 @@ async fn help_version_and_completion_need_no_controller() {
         ("fish", "complete -c musterctl"),
     ] {
         let run = run(&["completion", shell], "").await.expect(Exit::Success);
-        assert!(run.out.contains(sign) && run.out.contains("label"), "{shell}");
+        assert!(run.out.contains(sign) && run.out.contains("__complete"), "{shell}");
     }
+}
+
+#[tokio::test]
+async fn what_is_completed_is_silent_when_there_is_no_controller() {
+    let config = ["--config", "/nowhere/at/all.yaml"];
+    let complete = async |words: &[&str]| {
+        let arguments = [&config[..], &["__complete", "--"], words].concat();
+        let run = run(&arguments, "").await.expect(Exit::Success);
+        assert_eq!(run.err, "", "{words:?}");
+        run.out
+    };
+    assert_eq!(complete(&["agent", "get", ""]).await, "");
+    assert_eq!(complete(&["context", "use", ""]).await, "");
+    assert!(complete(&["ag"]).await.starts_with("agent\t"));
+    assert!(complete(&["get", "agents", "--sel"]).await.starts_with("--selector\t"));
+    assert_eq!(complete(&["apply", "-f", ""]).await, ":files\n");
 }

@@ -441,3 +441,40 @@ async fn nothing_is_changed_when_one_of_several_is_not_there() {
         fake.run(arguments).await.expect(Exit::Usage).explained();
     }
 }
+
+#[tokio::test]
+async fn names_and_labels_are_completed_as_they_are_now() {
+    let mut one = agent("db-01");
+    one.labels = vec![v1::Label {
+        key: "env".to_owned(),
+        value: "prod".to_owned(),
+        ..Default::default()
+    }];
+    let fake = Fake::start(Script {
+        agents: vec![one, agent("web-01")],
+        policies: vec![policy("disk-root")],
+        ..Default::default()
+    })
+    .await;
+    for (words, wanted) in [
+        (&["agent", "get", ""][..], "db-01\nweb-01\n"),
+        (&["describe", "agent", "w"], "web-01\n"),
+        (&["agent", "label", "db-01", "e"], "env=prod\n"),
+        (&["agent", "list", "-l", "role=db,e"], "role=db,env=prod\n"),
+        (&["policy", "delete", ""], "disk-root\n"),
+        (&["--context", ""], "test\n"),
+        (&["--context", "nowhere", "agent", "get", ""], ""),
+    ] {
+        let run = fake
+            .run(&[&["--timeout", "30s", "__complete", "--"], words].concat())
+            .await
+            .expect(Exit::Success);
+        assert_eq!((run.out.as_str(), run.err.as_str()), (wanted, ""), "{words:?}");
+    }
+    fake.script.lock().unwrap().silent = true;
+    let run = fake
+        .run(&["__complete", "--", "agent", "get", ""])
+        .await
+        .expect(Exit::Success);
+    assert_eq!((run.out, run.err), (String::new(), String::new()));
+}
