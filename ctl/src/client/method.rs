@@ -82,11 +82,11 @@ impl Method {
         let level = proto.options.as_ref().map(|options| options.idempotency_level());
         let is_safe = level == Some(prost_reflect::prost_types::method_options::IdempotencyLevel::NoSideEffects);
         let looks = |request: &DynamicMessage| {
-            let is_set = |field: &&str| {
+            let is_set = |field: &str| {
                 let value = request.get_field_by_name(field);
                 value.is_some_and(|value| *value == Reflected::Bool(true))
             };
-            LOOKS.iter().any(|field| is_set(&field))
+            LOOKS.iter().any(|field| is_set(field))
         };
         self.verb != Verb::GET && !is_safe && !request.is_some_and(looks)
     }

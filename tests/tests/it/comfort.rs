@@ -11,6 +11,8 @@ use muster_tests::{
 };
 use serde_json::Value;
 
+use crate::cas::openssl::Pki;
+
 /// `musterctl` with nothing but these arguments, at home in this folder.
 fn bare(home: &Path, arguments: &[&str]) -> Outcome {
     let mut command = process::clean_command(binaries::path("musterctl"), home);
@@ -42,6 +44,10 @@ fn words(line: &str) -> Vec<String> {
 /// Runs the `curl` that is shown for a command, and gives what it prints.
 fn shown_curl(ctl: &Ctl, controller: &Controller, arguments: &[&str]) -> Value {
     let shown = ctl.run(&[&["--show-rpc"], arguments].concat()).expect_code(0);
+    run_curl(&shown, controller)
+}
+
+fn run_curl(shown: &Outcome, controller: &Controller) -> Value {
     let line = shown.stderr.lines().find(|line| line.starts_with("curl "));
     let line = line.unwrap_or_else(|| panic!("no curl is shown:\n{shown}"));
     let words = words(line);
@@ -329,4 +335,108 @@ fn a_protected_context_is_changed_by_its_name_only() {
     // Its own certificate is renewed, and it stays what it was.
     ctl.ok(&["user", "renew", "--confirm", &name]);
     assert_eq!(ctl.json(&["context", "get"])["isProtected"], true);
+}
+
+const SERVER: &str = "basicConstraints = CA:FALSE\nkeyUsage = digitalSignature\nextendedKeyUsage = serverAuth\n\
+                      subjectAltName = DNS:localhost\n";
+
+#[test]
+fn a_controller_that_has_a_host_name_is_logged_into_by_it() {
+    let Some(pki) = Pki::create() else { return };
+    pki.below("root", "served", "localhost", SERVER);
+    let key = pki.path("served-key.pem");
+    let secret = fs::read(&key).expect("a key");
+    fs::remove_file(&key).expect("it is removed");
+    muster_certs::file::write_secret(&key, &secret).expect("for its owner alone");
+    let controller = Controller::start_with(&format!(
+        "api_certificate: {{ certificate: \"{}\", key: \"{}\" }}",
+        text(pki.path("served.pem")),
+        text(&key)
+    ));
+    let home = tempfile::tempdir().expect("a directory");
+    let secret = controller
+        .ctl()
+        .ok(&["apikey", "create", "--role", "admin", "-o", "name"])
+        .stdout;
+    let path = home.path().join("key");
+    muster_certs::file::write_secret(&path, secret.as_bytes()).expect("a key");
+    let api = format!("localhost:{}", controller.api_port);
+    let root = text(pki.path("root.pem"));
+    let by_name = [
+        "login",
+        &api,
+        "--ca",
+        &root,
+        "--server-name",
+        "localhost",
+        "--api-key-file",
+        &text(&path),
+    ];
+    bare(home.path(), &by_name).expect_code(0);
+    let context: Value =
+        serde_json::from_str(&bare(home.path(), &["context", "get", "-o", "json"]).stdout).expect("JSON");
+    assert_eq!(
+        [&context["name"], &context["trustDomain"], &context["serverName"]],
+        ["localhost", "example.muster", "localhost"]
+    );
+    bare(home.path(), &["doctor"]).expect_code(0);
+    if tools::find("curl").is_some() {
+        bare(home.path(), &["context", "export-pem"]).expect_code(0);
+        let shown = bare(home.path(), &["--show-rpc", "whoami"]).expect_code(0);
+        assert!(!shown.stderr.contains("--insecure"), "{shown}");
+        assert!(run_curl(&shown, &controller)["apiKey"].is_string(), "{shown}");
+    }
+}
+
+#[test]
+fn bash_completes_the_names_of_now() {
+    let Some(bash) = tools::find("bash") else {
+        return tools::skipped("completion in bash", "bash is not installed");
+    };
+    let controller = Controller::start();
+    let id = "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
+    let preregister = [
+        "agent",
+        "preregister",
+        "--id",
+        id,
+        "--name",
+        "web-01",
+        "--label",
+        "env=prod",
+    ];
+    controller.ctl().ok(&preregister);
+    let script = "source <(\"$MUSTERCTL\" completion bash)\n\
+                  COMP_LINE=$1; COMP_POINT=${#1}; shift\n\
+                  COMP_WORDS=(\"$@\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n\
+                  _musterctl; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let program = text(binaries::path("musterctl"));
+    let complete = |line: &str, words: &[&str]| {
+        let mut command = process::clean_command(&bash, &controller.path("."));
+        command
+            .env("MUSTERCTL", &program)
+            .env("MUSTER_CONFIG", controller.path("tester.yaml"))
+            .env("PATH", settings::path())
+            .args(["-c", script, "bash", &format!("{program} {line}"), &program])
+            .args(words);
+        Outcome::of(command).stdout
+    };
+    for (line, words, wanted) in [
+        ("agent get ", &["agent", "get", ""][..], "web-01\n"),
+        ("describe agent w", &["describe", "agent", "w"], "web-01\n"),
+        // bash takes words apart there, and wants what is behind.
+        (
+            "agent list -l env=p",
+            &["agent", "list", "-l", "env", "=", "p"],
+            "prod\n",
+        ),
+        ("agent list -l env=", &["agent", "list", "-l", "env", "="], "prod\n"),
+        ("agent lab", &["agent", "lab"], "label\n"),
+    ] {
+        // A machine that is busy takes longer than the moment that is waited.
+        poll::until("it is completed", 20 * SECOND, || match complete(line, words) {
+            found if found == wanted => Ok(()),
+            found => Err(format!("{line}: {found:?}")),
+        });
+    }
 }
