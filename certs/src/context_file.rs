@@ -40,6 +40,8 @@ pub struct Entry<'a> {
     /// PEM.
     pub roots: &'a str,
     pub credentials: Credentials<'a>,
+    /// Changes of anything there are to be confirmed.
+    pub is_protected: bool,
 }
 
 impl Credentials<'_> {
@@ -97,6 +99,9 @@ pub fn render(header: &str, current: Option<&str>, entries: &[Entry<'_>]) -> Zer
         field(&mut file, "    trust_domain: ", entry.trust_domain);
         if let Some(server_name) = entry.server_name {
             field(&mut file, "    server_name: ", server_name);
+        }
+        if entry.is_protected {
+            file.push_str("    protected: true\n");
         }
         block(&mut file, "    ca: ", entry.roots);
         match entry.credentials {
@@ -169,6 +174,7 @@ mod tests {
             certificates: "three",
             key: Some("four\n"),
         },
+        is_protected: false,
     };
 
     #[test]
@@ -194,6 +200,16 @@ mod tests {
         let file = render("", None, &[named]);
         assert!(file.ends_with("    certificate: |-\n      three\n"), "{}", *file);
         assert!(file.contains("    server_name: \"muster.example.com\"\n"), "{}", *file);
+    }
+
+    #[test]
+    fn what_is_protected_says_so() {
+        let entry = Entry {
+            is_protected: true,
+            ..ENTRY
+        };
+        let file = render("", None, &[entry]);
+        assert!(file.contains("muster\"\n    protected: true\n    ca: |\n"), "{}", *file);
     }
 
     #[test]

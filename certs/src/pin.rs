@@ -20,6 +20,10 @@ impl Pin {
         Ok(Pin::of(&Certificate::parse(der)?))
     }
 
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     pub(crate) fn of(certificate: &Certificate) -> Pin {
         Pin(fingerprint::sha256(&certificate.public_key_der))
     }

@@ -17,7 +17,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CipherSuite, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-pub use client::{Seen, ServerError, enrolling, link, operator};
+pub use client::{Seen, ServerError, enrolling, introduction, link, operator};
 pub use describe::{describe, is_refusal, seen};
 pub use named::{ApiCertificate, NamedCertificate, NamedError, operator_by_name};
 pub use peer::{PeerCertificate, PeerError, Standing, peer_certificate};

@@ -1,7 +1,10 @@
 //! One run of the program: arguments and a terminal in, an exit code out. Everything that happens to the process itself
 //! is in `main`.
 
-use std::{ffi::OsString, time::SystemTime};
+use std::{
+    ffi::OsString,
+    time::{Duration, SystemTime},
+};
 
 use clap::{
     FromArgMatches as _,
@@ -11,19 +14,23 @@ use serde_json::json;
 
 use crate::{
     cli::{self, Cli, Command, Global},
-    client::Client,
+    client::{Client, Manner, door},
     context::{self, Context},
     count,
     exit::Exit,
+    habits,
     output::{Format, Printer, document},
     problem::{Problem, status::Asked},
     resources::{
-        agent, api_key, audit, ca, cert, controller, event, grant, history, log, metric, policy, result, role, state,
-        token, user,
+        agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, log, metric, policy, result,
+        role, state, token, user,
     },
     terminal::Terminal,
-    verbs::{apply, completion, export, plan, rollback, validate, version, whoami},
+    verbs::{apply, complete, completion, doctor, export, login, plan, rollback, validate, version, wait, whoami},
 };
+
+/// How long a call may take when nothing is said.
+pub const USUAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a command works with.
 #[derive(Debug)]
@@ -42,7 +49,28 @@ impl Session {
 
     /// A connection to the controller of a context.
     pub async fn connect_as(&self, context: &Context, asked: &Asked) -> Result<Client, Problem> {
-        Client::connect(context, self.global.timeout, asked).await
+        let manner = Manner {
+            timeout: self.timeout(),
+            confirm: self.global.confirm(),
+            shows: self.global.show_rpc,
+            aside: self.printer.terminal.aside.clone(),
+        };
+        Client::connect(context, manner, asked).await
+    }
+
+    /// For each call.
+    pub fn timeout(&self) -> Duration {
+        self.global.timeout.unwrap_or(USUAL_TIMEOUT)
+    }
+
+    /// What was typed.
+    pub fn global(&self) -> &Global {
+        &self.global
+    }
+
+    /// That a change to a protected context is meant.
+    pub async fn confirm(&self, context: &str) -> Result<(), Problem> {
+        door::confirm(context, self.global.confirm(), self.printer.terminal.aside.clone()).await
     }
 
     /// A connection to the controller of the chosen context.
@@ -62,22 +90,25 @@ impl Session {
 
 /// Runs the command that `arguments` say, the program's name first. `interrupt` ends it early.
 pub async fn run(arguments: Vec<OsString>, mut terminal: Terminal, interrupt: impl Future<Output = ()>) -> Exit {
-    let parsed = cli::command()
-        .try_get_matches_from(&arguments)
+    let mut command = cli::command();
+    let habits::Meant { arguments, note } = habits::meant(arguments, &command);
+    let parsed = command
+        .try_get_matches_from_mut(&arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return explain(&error, &arguments, &mut terminal),
+        Err(error) => return explain(&error, &arguments, note, &mut terminal),
     };
-    let as_json = cli.global.output == Format::Json;
-    let printer = Printer {
-        format: cli.global.output,
-        terminal,
-    };
+    let printer = Printer::new(cli.global.output, terminal);
+    let as_json = printer.format == Format::Json;
     let mut session = Session {
         printer,
         global: cli.global,
     };
+    if let Some(note) = note {
+        // When stderr cannot be written there is nobody to tell.
+        let _ = session.printer.note(&note);
+    }
     let ended = tokio::select! {
         // The command first: what it does before it first waits, such as reading manifests from a terminal, it does while
         // Ctrl-C still has its usual meaning.
@@ -120,14 +151,19 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Grant(command) => grant::run(command, session).await,
         Command::ApiKey(command) => api_key::run(command, session).await,
         Command::Audit(command) => audit::run(command, session).await,
+        Command::Context(command) => contexts::run(command, session).await,
+        Command::Login(args) => login::run(*args, session).await,
+        Command::Doctor(_) => doctor::run(session).await,
+        Command::Wait(command) => wait::run(command, session).await,
         Command::Whoami(_) => whoami::run(session).await,
-        Command::Completion(args) => completion::run(&args, cli::command(), session),
+        Command::Completion(args) => completion::run(&args, session),
+        Command::Complete(args) => complete::run(args, cli::command(), session).await,
         Command::Version => version::run(session),
     }
 }
 
 /// Help, the version, or what is wrong with the arguments.
-fn explain(error: &clap::Error, arguments: &[OsString], terminal: &mut Terminal) -> Exit {
+fn explain(error: &clap::Error, arguments: &[OsString], note: Option<String>, terminal: &mut Terminal) -> Exit {
     let stream = if error.use_stderr() {
         &mut terminal.err
     } else {
@@ -152,6 +188,10 @@ fn explain(error: &clap::Error, arguments: &[OsString], terminal: &mut Terminal)
         } else {
             message.to_string()
         };
+        if let Some(note) = note.filter(|_| error.use_stderr()) {
+            // As below.
+            let _ = stream.write(&(note + "\n"));
+        }
         hint.into_iter().fold(message, |message, hint| message + &hint + "\n")
     };
     // As above: the exit code is all that is left when nobody reads.
@@ -182,11 +222,13 @@ fn hint(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
 
 /// Whether JSON was asked for on a command line that clap could not read.
 fn wants_json(arguments: &[OsString]) -> bool {
+    let is_json = |format: &str| matches!(format, "json" | "jsonl");
     let texts: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     texts
         .iter()
-        .any(|text| matches!(&**text, "-ojson" | "-o=json" | "--output=json"))
+        .filter_map(|text| text.strip_prefix("--output=").or(text.strip_prefix("-o")))
+        .any(|format| is_json(format.trim_start_matches('=')))
         || texts
             .windows(2)
-            .any(|pair| matches!(&*pair[0], "-o" | "--output") && pair[1] == "json")
+            .any(|pair| matches!(&*pair[0], "-o" | "--output") && is_json(&pair[1]))
 }

@@ -10,12 +10,12 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, builder::Resettable};
 use muster_proto::duration;
 
 use crate::{
-    output::Format,
+    output::Output,
     resources::{
-        agent, api_key, audit, ca, cert, controller, event, grant, history, log, metric, policy, result, role, state,
-        token, user,
+        agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, log, metric, policy, result,
+        role, state, token, user,
     },
-    verbs::{apply, completion, export, plan, rollback, validate, whoami},
+    verbs::{apply, complete, completion, doctor, export, login, plan, rollback, validate, wait, whoami},
 };
 
 const AFTER_HELP: &str = "\
@@ -27,12 +27,13 @@ Examples:
   musterctl whoami                                   what you may do
 
 Exit codes:
-  0 success            4 denied            8 conflict, or a plan that is out of date
-  1 failure            5 not found         9 the audit log was changed
-  2 wrong input        6 deadline passed   130 interrupted
-  3 not reached or     7 the plan has changes (plan --exit-code)
+  0 success            5 not found                          9 the audit log was changed
+  1 failure            6 deadline passed                   10 some agents were not changed
+  2 wrong input        7 changes (plan --exit-code)       130 interrupted
+  4 denied             8 conflict, or an outdated plan
+  3 the controller cannot be reached, or not trusted
 
-Singular and plural are the same: `agents list` is `agent list`.";
+Singular and plural are the same, ls is list, show is get and rm is delete; `get agents` and `describe agent NAME` go, too.";
 
 /// The command line of Muster: agents, checks and what they found
 #[derive(Debug, Parser)]
@@ -56,7 +57,7 @@ pub struct Global {
     /// An API key to log in with; or MUSTER_API_KEY [default: as the context says]
     #[arg(long, global = true, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Show the result as table, wide, json, yaml or name
+    /// Show the result as table, wide, json, jsonl (an object a line), yaml or name
     #[arg(
         short,
         long,
@@ -66,10 +67,16 @@ pub struct Global {
         default_value_t,
         hide_possible_values = true
     )]
-    pub output: Format,
-    /// How long each call to the controller may take
-    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    pub timeout: Duration,
+    pub output: Output,
+    /// How long each call to the controller may take [default: 30s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// Change something in this context though it is protected
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    confirm: Option<String>,
+    /// Print each call as curl and grpcurl commands, on standard error
+    #[arg(long, global = true)]
+    pub show_rpc: bool,
 }
 
 impl Global {
@@ -80,6 +87,10 @@ impl Global {
 
     pub fn api_key_file(&self) -> Option<&Path> {
         self.api_key_file.as_deref()
+    }
+
+    pub fn confirm(&self) -> Option<&str> {
+        self.confirm.as_deref()
     }
 
     pub fn context(&self) -> Option<&str> {
@@ -114,7 +125,7 @@ pub enum Command {
     #[command(subcommand, visible_alias = "cas")]
     Ca(ca::Command),
     /// The certificates of the agents: list, revoke
-    #[command(subcommand, visible_alias = "certs")]
+    #[command(subcommand, visible_alias = "certs", aliases = ["certificate", "certificates"])]
     Cert(cert::Command),
     /// What happened to agents and to the controller
     #[command(subcommand, visible_alias = "events")]
@@ -141,13 +152,22 @@ pub enum Command {
     #[command(subcommand, visible_alias = "grants")]
     Grant(grant::Command),
     /// The keys of scripts and services: create, list, revoke
-    #[command(name = "apikey", subcommand, visible_alias = "apikeys")]
+    #[command(name = "apikey", subcommand, visible_alias = "apikeys", aliases = ["api-key", "api-keys", "key", "keys"])]
     ApiKey(api_key::Command),
     /// What was changed and who was refused: list, export, verify
     #[command(subcommand)]
     Audit(audit::Command),
+    /// The controllers you use, and whom to be there
+    #[command(subcommand, visible_alias = "contexts", alias = "ctx")]
+    Context(contexts::Command),
+    Login(Box<login::LoginArgs>),
+    Doctor(doctor::DoctorArgs),
+    #[command(subcommand)]
+    Wait(wait::Command),
     Whoami(whoami::WhoamiArgs),
     Completion(completion::CompletionArgs),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::CompleteArgs),
     /// Print the version of musterctl
     Version,
 }
@@ -169,7 +189,17 @@ fn compact(command: clap::Command) -> clap::Command {
     } else {
         command.before_help(details)
     };
-    command.mut_subcommands(compact)
+    habitual(command).mut_subcommands(compact)
+}
+
+/// Other names of the same, which help does not list.
+fn habitual(command: clap::Command) -> clap::Command {
+    match command.get_name() {
+        "list" => command.alias("ls"),
+        "get" => command.aliases(["show", "describe"]),
+        "delete" => command.aliases(["rm", "remove"]),
+        _ => command,
+    }
 }
 
 /// A duration that lets something happen.

@@ -1,14 +1,18 @@
 //! A connection to the controller and one way to call it. TCP and TLS are made here, with the configuration of certs, for
 //! the transport of tonic knows neither our verifier nor why a handshake failed.
 
+pub mod door;
+pub mod introduction;
+mod method;
+pub mod show;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use muster_certs::{
-    ServerName,
+    CertificateDer, ServerName,
     rustls::ClientConfig,
     tls,
     tokio_rustls::{TlsConnector, client::TlsStream},
@@ -29,7 +33,7 @@ use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
 use zeroize::Zeroizing;
 
@@ -41,7 +45,10 @@ use crate::{
         connection::{self, ConnectError},
         status::{self, Asked},
     },
+    terminal::{Aside, Nobody},
 };
+use door::{Door, Gate, Refused};
+use show::Show;
 use wire::Wire;
 
 /// A controller that has not answered by then is away, however long calls may take.
@@ -50,7 +57,7 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// What calls go through.
-pub type Caller = InterceptedService<Channel, Bearer>;
+pub type Caller = Door;
 
 /// Shows an API key with every call, if there is one.
 #[derive(Clone, Debug)]
@@ -62,11 +69,36 @@ pub struct Client {
     server: Arc<str>,
     timeout: Duration,
     wire: Wire,
+    gate: Arc<Gate>,
+}
+
+/// What the user said of calls in general.
+#[derive(Clone, Debug)]
+pub struct Manner<'a> {
+    pub timeout: Duration,
+    /// `--confirm`.
+    pub confirm: Option<&'a str>,
+    /// `--show-rpc`.
+    pub shows: bool,
+    pub aside: Arc<dyn Aside>,
+}
+
+impl Manner<'_> {
+    /// Where no user is that could be told or asked something.
+    pub fn alone(timeout: Duration) -> Manner<'static> {
+        Manner {
+            timeout,
+            confirm: None,
+            shows: false,
+            aside: Arc::new(Nobody),
+        }
+    }
 }
 
 impl Client {
     /// Connects at once, so that a controller that is away is an error here and not in the first call.
-    pub async fn connect(context: &Context, timeout: Duration, asked: &Asked) -> Result<Client, Problem> {
+    pub async fn connect(context: &Context, manner: Manner<'_>, asked: &Asked) -> Result<Client, Problem> {
+        let timeout = manner.timeout;
         let unusable = |why: String| {
             Problem::new(Exit::Failure, format!("context {} cannot be used", context.name))
                 .what(asked.what())
@@ -106,9 +138,9 @@ impl Client {
                 let (wire, server, host) = (wire.clone(), server.clone(), host.clone());
                 let (name, config) = (name.clone(), config.clone());
                 async move {
-                    dial(&server, &host, name, config, limit)
-                        .await
-                        .map(|stream| TokioIo::new(wire.observe(stream)))
+                    let stream = dial(&server, &host, name, config, limit).await?;
+                    wire.meet(stream.get_ref().1.peer_certificates());
+                    Ok::<_, ConnectError>(TokioIo::new(wire.observe(stream)))
                 }
             })
         };
@@ -120,11 +152,14 @@ impl Client {
                     Some(error) => refused(error),
                     None => refused(&ConnectError::Connect(std::io::Error::other(deepest(&error)))),
                 })?;
+        let show = manner.shows.then(|| Show::new(context, wire.server_key()));
+        let gate = Arc::new(Gate::new(context, manner.confirm, show, manner.aside));
         Ok(Client {
-            channel: InterceptedService::new(channel, bearer),
+            channel: Door::new(InterceptedService::new(channel, bearer), gate.clone()),
             server: context.server.as_str().into(),
             timeout,
             wire,
+            gate,
         })
     }
 
@@ -139,10 +174,15 @@ impl Client {
         // The controller need not work on what nobody waits for. Its limit is a little later than ours, so that it is always
         // this one that ends the call.
         request.set_timeout(self.timeout + Duration::from_secs(1));
-        match timeout(self.timeout, call(request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.problem(asked, &status)),
-            Err(_) => Err(connection::deadline(&self.server, asked, self.timeout)),
+        let mut calling = pin!(call(request));
+        loop {
+            match timeout(self.timeout, &mut calling).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => return Err(self.problem(asked, &status)),
+                // It has not gone out yet.
+                Err(_) if self.gate.is_asking() => {}
+                Err(_) => return Err(connection::deadline(&self.server, asked, self.timeout)),
+            }
         }
     }
 
@@ -151,7 +191,15 @@ impl Client {
         Request::new(message)
     }
 
+    /// The controller's own certificate, as it was shown in the handshake.
+    pub fn server_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.wire.server_certificate()
+    }
+
     pub fn problem(&self, asked: &Asked, status: &Status) -> Problem {
+        if let Some(Refused(problem)) = find(status) {
+            return problem.clone();
+        }
         let alert = self.wire.alert();
         connection::lost(&self.server, asked, status, alert.as_deref())
             .unwrap_or_else(|| status::problem(&self.server, asked, status))
@@ -253,7 +301,7 @@ impl Interceptor for Bearer {
 }
 
 /// The host of "host:port"; both must be there.
-fn host(server: &str) -> Result<String, ConnectError> {
+pub(crate) fn host(server: &str) -> Result<String, ConnectError> {
     let wrong = || ConnectError::Address(server.to_owned());
     let authority: http::uri::Authority = server.parse().map_err(|_| wrong())?;
     if authority.port_u16().is_none() || authority.host().is_empty() || server.contains('@') {
@@ -262,7 +310,7 @@ fn host(server: &str) -> Result<String, ConnectError> {
     Ok(authority.host().to_owned())
 }
 
-async fn dial(
+pub(crate) async fn dial(
     server: &str,
     host: &str,
     name: ServerName<'static>,

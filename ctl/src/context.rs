@@ -2,6 +2,8 @@
 //! file that others could read is refused. Opens no connection; that is `client`.
 
 mod api_key;
+mod edit;
+pub mod pem_files;
 mod write;
 
 use std::{
@@ -20,7 +22,8 @@ use muster_certs::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-pub use api_key::explicit as explicit_api_key;
+pub use api_key::{explicit as explicit_api_key, read as read_api_key};
+pub use edit::{Stored, Summary};
 pub use write::{Issued, NewFile, new_file_of_key};
 
 use crate::{exit::Exit, problem::Problem};
@@ -28,6 +31,7 @@ use crate::{exit::Exit, problem::Problem};
 /// Far more than a hundred contexts need.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 const DO_CREATE: &str = "on the controller's host, as its owner: muster-server admin create NAME writes one";
+const DO_LOGIN: &str = "or, with a certificate or an API key at hand: musterctl login HOST:PORT --ca-pin PIN";
 const DO_PASS: &str = "then name it: musterctl --config FILE, or set MUSTER_CONFIG";
 
 /// Whom to be.
@@ -52,16 +56,15 @@ pub struct Context {
     /// The host name in the controller's certificate, for one of the web PKI; `roots` are those of that PKI then. None: the
     /// controller's own certificate, known by the identity in it and by no host name.
     pub server_name: Option<String>,
+    /// Changes of anything there are to be confirmed.
+    pub is_protected: bool,
 }
 
 impl Context {
     /// Reads the file and picks the context called `name`, else the one that the file calls current. A key that is given takes
     /// the place of whatever the context holds of that kind.
     pub fn load(config: Option<&Path>, name: Option<&str>, key: Option<ApiKey>) -> Result<Context, Problem> {
-        let path = match config {
-            Some(path) => path.to_owned(),
-            None => default_path().ok_or_else(no_home)?,
-        };
+        let path = place(config)?;
         let text = file::read_secret_text(&path, MAX_BYTES).map_err(|error| unreadable(&path, &error))?;
         let file = parse(&path, &text)?;
         Context::new(&path, pick(&path, file, name)?, key)
@@ -88,6 +91,7 @@ impl Context {
             name: entry.name,
             server: entry.server,
             server_name: entry.server_name,
+            is_protected: entry.protected,
         })
     }
 
@@ -116,7 +120,7 @@ struct File {
     contexts: Vec<Entry>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
@@ -129,6 +133,8 @@ struct Entry {
     #[serde(default, deserialize_with = "secret")]
     api_key: Option<Zeroizing<String>>,
     server_name: Option<String>,
+    #[serde(default)]
+    protected: bool,
 }
 
 impl Entry {
@@ -155,6 +161,14 @@ fn secret<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Zeroizing
     Ok(Option::<String>::deserialize(input)?.map(Zeroizing::new))
 }
 
+/// Where the file is: where it is said to be, else in its usual place.
+pub fn place(config: Option<&Path>) -> Result<PathBuf, Problem> {
+    match config {
+        Some(path) => Ok(path.to_owned()),
+        None => default_path().ok_or_else(no_home),
+    }
+}
+
 fn default_path() -> Option<PathBuf> {
     std::env::home_dir()
         .filter(|home| !home.as_os_str().is_empty())
@@ -167,7 +181,7 @@ fn parse(path: &Path, text: &str) -> Result<File, Problem> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         problem(format!("the context file {} cannot be read", path.display()))
             .why(error.to_string())
-            .step("correct it; its keys are current and contexts, and in each context name, server, trust_domain, ca, certificate and key or else api_key, and server_name for a controller that is known by its host name")
+            .step("correct it; its keys are current and contexts, and in each context name, server, trust_domain, ca, certificate and key or else api_key, server_name for a controller that is known by its host name, and protected")
             .step("or get a new one on the controller's host: muster-server admin create NAME")
     })
 }
@@ -211,6 +225,7 @@ fn unreadable(path: &Path, error: &FileError) -> Problem {
                 .why(format!("{shown} does not exist"))
                 .step(DO_CREATE)
                 .step(DO_PASS)
+                .step(DO_LOGIN)
         }
         FileError::FileTooOpen { mode, .. } => problem(format!("{shown} is open to other users"))
             .why(format!(
@@ -235,7 +250,7 @@ fn problem(headline: impl Into<String>) -> Problem {
 }
 
 /// An error with its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -18,6 +18,8 @@ pub enum Exit {
     Conflict = 8,
     /// The audit log is not the one that was written.
     Altered = 9,
+    /// Of several agents some were not changed.
+    SomeFailed = 10,
     Interrupted = 130,
 }
 

@@ -18,8 +18,9 @@ use page::Page;
 use style::Tone;
 use table::{Cell, Column};
 
+/// What `-o` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub enum Output {
     /// Columns for people.
     #[default]
     Table,
@@ -27,9 +28,34 @@ pub enum Format {
     Wide,
     /// The API's messages; lists are {"items": [...], "revision": "..."}.
     Json,
+    /// The same messages, one a line; of a list its items.
+    Jsonl,
     /// The same as json, as YAML.
     Yaml,
     /// Names alone, one a line.
+    Name,
+}
+
+impl Output {
+    pub fn format(self) -> Format {
+        match self {
+            Output::Table => Format::Table,
+            Output::Wide => Format::Wide,
+            Output::Json | Output::Jsonl => Format::Json,
+            Output::Yaml => Format::Yaml,
+            Output::Name => Format::Name,
+        }
+    }
+}
+
+/// What is written. Whether JSON is one object a line is the printer's affair, and nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    #[default]
+    Table,
+    Wide,
+    Json,
+    Yaml,
     Name,
 }
 
@@ -54,14 +80,28 @@ pub trait Row {
 #[derive(Debug)]
 pub struct Printer {
     pub format: Format,
+    /// Of JSON: one object a line.
+    pub lines: bool,
     pub terminal: Terminal,
 }
 
 impl Printer {
+    pub fn new(output: Output, terminal: Terminal) -> Printer {
+        Printer {
+            format: output.format(),
+            lines: output == Output::Jsonl,
+            terminal,
+        }
+    }
+
     pub fn list<R: Row>(&mut self, items: &[R], revision: i64) -> io::Result<()> {
         let document = || document::list(items.iter().map(Row::json).collect(), revision);
         match self.format {
             Format::Table | Format::Wide => self.table(items),
+            Format::Json if self.lines => {
+                let lines: String = items.iter().map(|item| document::json_line(&item.json())).collect();
+                self.terminal.out.write(&lines)
+            }
             Format::Json => self.terminal.out.write(&document::json(&document())),
             Format::Yaml => self.terminal.out.write(&document::yaml(&document())),
             Format::Name => self.names(items.iter().map(Row::name)),
@@ -97,10 +137,14 @@ impl Printer {
 
     /// A document that is no list.
     pub fn document(&mut self, value: &Value) -> io::Result<()> {
-        let text = if self.format == Format::Yaml {
-            document::yaml(value)
-        } else {
-            document::json(value)
+        let text = match self.format {
+            Format::Yaml => document::yaml(value),
+            // Of a list its items.
+            _ if self.lines => match value.get("items").and_then(Value::as_array) {
+                Some(items) => items.iter().map(document::json_line).collect(),
+                None => document::json_line(value),
+            },
+            _ => document::json(value),
         };
         self.terminal.out.write(&text)
     }
@@ -112,7 +156,7 @@ impl Printer {
 
     /// Something that is not the data: on stderr, and only where a person reads.
     pub fn note(&mut self, note: &str) -> io::Result<()> {
-        if !self.format.is_table() {
+        if !self.format.is_table() || note.is_empty() {
             return Ok(());
         }
         let line = Tone::Faint.paint(&text::line(note), self.terminal.err.colour);

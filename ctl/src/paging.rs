@@ -13,10 +13,11 @@ pub trait Page {
 
     fn items(&mut self) -> &mut Vec<Self::Item>;
     fn next_page_token(&self) -> &str;
+    fn set_next_page_token(&mut self, token: String);
 }
 
 /// All items, or the first `limit`, in the first page's response: so revision and counts are those of the moment before
-/// the first item was read, and a watch from there misses nothing.
+/// the first item was read, and a watch from there misses nothing. Its page token says whether there is more.
 pub async fn collect<P, F, Pending>(limit: Option<usize>, mut fetch: F) -> Result<P, Problem>
 where
     P: Page,
@@ -40,6 +41,7 @@ where
     if let Some(limit) = limit {
         joined.items().truncate(limit);
     }
+    joined.set_next_page_token(token);
     Ok(joined)
 }
 
@@ -54,6 +56,10 @@ macro_rules! page {
 
             fn next_page_token(&self) -> &str {
                 &self.next_page_token
+            }
+
+            fn set_next_page_token(&mut self, token: String) {
+                self.next_page_token = token;
             }
         }
     )+};

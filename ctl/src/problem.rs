@@ -98,6 +98,11 @@ impl Problem {
         Problem::new(Exit::Success, "")
     }
 
+    /// Nothing more to say than what has been printed; the exit code remains.
+    pub fn told(exit: Exit) -> Problem {
+        Problem::new(exit, "")
+    }
+
     /// Writes it to stderr: text, or one JSON object on one line for those who asked for JSON.
     pub fn print(&self, err: &mut Stream, as_json: bool) -> io::Result<()> {
         if self.headline.is_empty() {

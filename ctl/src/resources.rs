@@ -10,12 +10,14 @@ pub mod api_key;
 pub mod audit;
 pub mod ca;
 pub mod cert;
+pub mod contexts;
 pub mod controller;
 pub mod event;
 pub mod grant;
 pub mod history;
 pub mod log;
 pub mod metric;
+pub mod of_agents;
 pub mod policy;
 pub mod result;
 pub mod role;
@@ -64,6 +66,29 @@ pub struct LimitArgs {
 impl LimitArgs {
     pub fn count(&self) -> Option<usize> {
         self.limit.map(|limit| limit as usize)
+    }
+
+    /// What is said, else `usual`.
+    fn or(&self, usual: Option<usize>) -> Option<usize> {
+        self.count().or(usual)
+    }
+}
+
+/// Takes off what is beyond the limit; whether there was something.
+fn cut<T>(items: &mut Vec<T>, limit: Option<usize>) -> bool {
+    let has_more = limit.is_some_and(|limit| items.len() > limit);
+    items.truncate(limit.unwrap_or(usize::MAX));
+    has_more
+}
+
+/// Below what is not the whole list.
+fn more(has_more: bool, shown: usize) -> String {
+    match has_more {
+        true => format!(
+            "the newest {} are shown; --limit or --since shows more",
+            crate::count::grouped(shown as i64)
+        ),
+        false => String::new(),
     }
 }
 

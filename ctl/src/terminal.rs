@@ -27,6 +27,20 @@ pub trait Aside: fmt::Debug + Send + Sync {
     fn ask(&self, question: &str) -> io::Result<Option<String>>;
 }
 
+/// Where there is no user.
+#[derive(Debug)]
+pub struct Nobody;
+
+impl Aside for Nobody {
+    fn tell(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn ask(&self, _: &str) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+}
+
 #[derive(Debug)]
 struct ProcessAside;
 

@@ -92,6 +92,7 @@ impl AdminContext {
             trust_domain: &self.trust_domain,
             server_name: None,
             roots: &self.roots,
+            is_protected: false,
             credentials: context_file::Credentials::Certificate {
                 certificates: &self.certificates,
                 key: Some(&self.key),

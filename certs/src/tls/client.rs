@@ -103,6 +103,19 @@ pub fn enrolling(pins: &[Pin], ca_certs: &[CertificateDer<'_>]) -> Result<Arc<Cl
     )
 }
 
+/// For an operator who has a pin or a CA of the controller, and nothing else yet. As [`enrolling`], but that it says which roots it
+/// knows, as [`operator`] does.
+pub fn introduction(pins: &[Pin], ca_certs: &[CertificateDer<'_>]) -> Result<Arc<ClientConfig>, Error> {
+    let roots = anchors(ca_certs)?;
+    let known_roots = roots.subjects();
+    let trust = Trust {
+        roots,
+        pins: pins.to_vec(),
+        trust_domain: None,
+    };
+    config(trust, None, known_roots)
+}
+
 /// For an enrolled agent.
 pub fn link(
     roots: &[CertificateDer<'_>],

@@ -8,17 +8,43 @@ use std::{
     task::{Context, Poll},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use muster_certs::{CertificateDer, pin};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::show::ServerKey;
 
 /// What was said last, shared by the connections of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Wire {
     alert: Arc<Mutex<Option<String>>>,
+    server_key: ServerKey,
+    server_certificate: Arc<Mutex<Option<CertificateDer<'static>>>>,
 }
 
 impl Wire {
     pub fn alert(&self) -> Option<String> {
         self.alert.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the controller has shown in the handshake.
+    pub fn meet(&self, certificates: Option<&[CertificateDer<'_>]>) {
+        let pin = certificates.and_then(|chain| pin::Pin::of_certificate(chain.first()?).ok());
+        let key = pin.map(|pin| format!("sha256//{}", STANDARD.encode(pin.as_bytes())));
+        *self.server_key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        let leaf = certificates
+            .and_then(<[_]>::first)
+            .map(|leaf| leaf.clone().into_owned());
+        *self.server_certificate.lock().unwrap_or_else(PoisonError::into_inner) = leaf;
+    }
+
+    pub fn server_certificate(&self) -> Option<CertificateDer<'static>> {
+        let certificate = self.server_certificate.lock();
+        certificate.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn server_key(&self) -> ServerKey {
+        self.server_key.clone()
     }
 
     /// A new connection: what was said of the one before is over.

@@ -39,7 +39,7 @@ fn of_environment() -> Option<Zeroizing<String>> {
 }
 
 /// The secret is in no text that comes of this.
-fn read(place: &str, text: &str) -> Result<ApiKey, Problem> {
+pub fn read(place: &str, text: &str) -> Result<ApiKey, Problem> {
     ApiKey::parse(text).map_err(|error| {
         Problem::new(Exit::Usage, format!("{place} holds no API key"))
             .what("find out whom to be")

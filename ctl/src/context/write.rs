@@ -87,6 +87,7 @@ impl Issued {
                 certificates: &pem::encode_certificates(&self.certificates),
                 key: key.as_ref().map(|key| key.as_str()),
             },
+            is_protected: false,
         };
         context_file::render(HEADER, Some(&context.name), &[entry])
     }
@@ -101,6 +102,7 @@ pub fn new_file_of_key(context: &Context, key: &str) -> Zeroizing<String> {
         server_name: context.server_name.as_deref(),
         roots: &pem::encode_certificates(&context.roots),
         credentials: context_file::Credentials::ApiKey(key),
+        is_protected: false,
     };
     context_file::render(KEY_HEADER, Some(&context.name), &[entry])
 }
@@ -116,6 +118,7 @@ impl Context {
             roots: self.roots_after(issued).to_vec(),
             credentials: Credentials::Certificate(Box::new(identity)),
             server_name: self.server_name.clone(),
+            is_protected: self.is_protected,
         }
     }
 
@@ -160,8 +163,9 @@ impl Context {
 }
 
 impl super::Entry {
-    fn written(&self) -> context_file::Entry<'_> {
+    pub(super) fn written(&self) -> context_file::Entry<'_> {
         context_file::Entry {
+            is_protected: self.protected,
             name: &self.name,
             server: &self.server,
             trust_domain: &self.trust_domain,
@@ -222,7 +226,7 @@ impl Drop for NewFile {
 }
 
 /// The comments that a file begins with.
-fn header(text: &str) -> String {
+pub(super) fn header(text: &str) -> String {
     let comments = text.lines().take_while(|line| line.starts_with('#'));
     comments.map(|line| format!("{line}\n")).collect()
 }

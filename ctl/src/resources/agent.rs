@@ -2,20 +2,18 @@
 
 mod describe;
 mod fork;
+mod label;
 mod row;
+mod targets;
 mod trust;
 
-use std::collections::BTreeMap;
-
 use clap::{Args, Subcommand};
-use muster_proto::{label, v1};
+use muster_proto::v1;
 
 use super::{LimitArgs, SelectorArgs};
 use crate::{
     app::Session,
-    count,
-    output::Row as _,
-    paging,
+    count, paging,
     problem::{Problem, status::Asked},
     watching,
 };
@@ -47,14 +45,16 @@ pub enum Command {
         after_help = "Examples:\n  musterctl agent watch -l env=prod\n  musterctl agent watch -o json | jq -c '[.type, .agent.name, .agent.status]'"
     )]
     Watch(WatchArgs),
-    /// Set and remove labels of one agent
+    /// Set and remove labels of agents
     ///
-    /// These are an operator's labels: they win over those of the token and over those the agent claims for itself.
+    /// The first word is an agent, and further agents stand before the labels; with -l, --nodes-from or --all there are labels
+    /// only. These are an operator's labels: they win over those of the token and over those the agent claims for itself.
     /// Removing one brings back what it covered.
     #[command(
-        after_help = "Examples:\n  musterctl agent label db-01.fra role=db zone=eu\n  musterctl agent label db-01.fra zone-          # removes zone"
+        after_help = "Examples:\n  musterctl agent label db-01.fra role=db zone=eu\n  musterctl agent label db-01.fra zone-          # removes zone\n  \
+                            musterctl agent label -l role=db tier=1\n  musterctl agent label --nodes-from rack7.txt rack=7"
     )]
-    Label(LabelArgs),
+    Label(label::LabelArgs),
     /// Let copies of an agent become agents of their own
     ///
     /// A machine that was copied with its agent is refused as long as the original answers. Within this window a copy gets
@@ -69,13 +69,16 @@ pub enum Command {
         after_help = "Examples:\n  musterctl agent preregister --id 7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21 --name db-01.fra --label role=db"
     )]
     Preregister(trust::PreregisterArgs),
-    /// End the trust in an agent
+    /// End the trust in agents
     ///
-    /// Its link is cut at once, and none of its certificates is taken again. It stays in the inventory, and comes back only
-    /// with a token for its id.
-    #[command(after_help = "Examples:\n  musterctl agent revoke db-01.fra --reason 'the disk was stolen'")]
+    /// The link is cut at once, and none of the certificates is taken again. An agent stays in the inventory, and comes back
+    /// only with a token for its id.
+    #[command(
+        after_help = "Examples:\n  musterctl agent revoke db-01.fra --reason 'the disk was stolen'\n  \
+                            musterctl agent revoke --nodes-from stolen.txt"
+    )]
     Revoke(trust::RevokeArgs),
-    /// Let an agent in again whose certificate expired too long ago
+    /// Let agents in again whose certificates expired too long ago
     ///
     /// An agent renews by itself for some time after its certificate has expired; after that it needs this. Not for one that
     /// was revoked.
@@ -83,11 +86,14 @@ pub enum Command {
         after_help = "Examples:\n  musterctl agent readmit db-01.fra\n  musterctl agent readmit db-01.fra --window 7d"
     )]
     Readmit(trust::ReadmitArgs),
-    /// Revoke an agent and take it out of the inventory
+    /// Revoke agents and take them out of the inventory
     ///
-    /// With its states and its logs; what else it reported stays until its time has come. Its id stays taken: agent
-    /// preregister --revive gives it free.
-    #[command(after_help = "Examples:\n  musterctl agent delete db-01.fra")]
+    /// With their states and their logs; what else they reported stays until its time has come. Their ids stay taken: agent
+    /// preregister --revive gives one free.
+    #[command(
+        after_help = "Examples:\n  musterctl agent delete db-01.fra\n  musterctl agent delete -l env=test\n  \
+                            terraform output -json ids | jq -r '.[]' | musterctl agent delete --nodes-from -"
+    )]
     Delete(trust::DeleteArgs),
 }
 
@@ -112,31 +118,12 @@ pub struct WatchArgs {
     selector: SelectorArgs,
 }
 
-#[derive(Debug, Args)]
-pub struct LabelArgs {
-    /// Name or UUID of the agent
-    #[arg(value_name = "AGENT")]
-    agent: String,
-    /// KEY=VALUE sets a label, KEY- removes it
-    #[arg(value_name = "LABEL", required = true, value_parser = parse_label_change)]
-    labels: Vec<LabelChange>,
-    /// Only if this is still the revision of the agent
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
-    revision: Option<i64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum LabelChange {
-    Set(String, String),
-    Remove(String),
-}
-
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
     match command {
         Command::List(args) => list(args, session).await,
         Command::Get(args) => get(args, session).await,
         Command::Watch(args) => watch(args, session).await,
-        Command::Label(args) => set_labels(args, session).await,
+        Command::Label(args) => label::run(args, session).await,
         Command::Fork(args) => fork::fork(args, session).await,
         Command::Preregister(args) => trust::preregister(args, session).await,
         Command::Revoke(args) => trust::revoke(args, session).await,
@@ -271,54 +258,48 @@ async fn watch(args: WatchArgs, session: &mut Session) -> Result<(), Problem> {
     watching::run::<v1::WatchAgentsResponse, _, _>(session, &client, &asked, open).await
 }
 
-async fn set_labels(args: LabelArgs, session: &mut Session) -> Result<(), Problem> {
-    let mut set = BTreeMap::new();
-    let mut remove = Vec::new();
-    for change in args.labels {
-        match change {
-            LabelChange::Set(key, value) => drop(set.insert(key, value)),
-            LabelChange::Remove(key) => remove.push(key),
-        }
-    }
-    let asked = naming(&args.agent, "label");
-    let client = session.connect(&asked).await?;
-    let request = v1::UpdateAgentLabelsRequest {
-        agent: args.agent.clone(),
-        set,
-        remove,
-        revision: args.revision.unwrap_or(0),
-    };
-    let call = async |request| client.agents().update_agent_labels(request).await;
-    let agent = client.call(&asked, call, request).await?.agent.unwrap_or_default();
-    if session.printer.format.is_table() {
-        session.printer.table(std::slice::from_ref(&agent))?;
-    } else {
-        session.printer.item(&agent, |_, _| ())?;
-    }
-    session.printer.note(&format!(
-        "labels of {} are as shown; its policies follow within a second",
-        agent.name()
-    ))?;
-    Ok(())
-}
-
 fn naming(agent: &str, verb: &str) -> Asked {
     Asked::new(format!("{verb} agent {agent}"))
         .listed_by("musterctl agent list")
         .by_command(format!("musterctl agent {verb}"))
 }
 
-fn parse_label_change(text: &str) -> Result<LabelChange, String> {
-    if text.contains('=') {
-        return label::parse_pair(text)
-            .map(|(key, value)| LabelChange::Set(key, value))
-            .map_err(|error| error.to_string());
+/// What has become of agents that were changed: the agent itself when one was named, else a list; and then what went wrong.
+fn changed(
+    agents: &[v1::Agent],
+    is_one: bool,
+    failed: Option<Problem>,
+    note: impl Fn(&v1::Agent) -> String,
+    session: &mut Session,
+) -> Result<(), Problem> {
+    match agents {
+        [] if failed.is_some() => {}
+        [agent] if is_one && !session.printer.format.is_table() => session.printer.item(agent, |_, _| ())?,
+        agents if session.printer.format.is_table() => session.printer.table(agents)?,
+        agents => {
+            let revision = agents.iter().map(|agent| agent.revision).max().unwrap_or_default();
+            session.printer.list(agents, revision)?;
+        }
     }
-    let key = text
-        .strip_suffix('-')
-        .ok_or("write KEY=VALUE to set a label, KEY- to remove it")?;
-    label::check_key(key).map_err(|error| error.to_string())?;
-    Ok(LabelChange::Remove(key.to_owned()))
+    if let [agent] = agents {
+        session.printer.note(&note(agent))?;
+    } else if !agents.is_empty() {
+        let number = agents.len() as i64;
+        session
+            .printer
+            .note(&format!("{} changed", count::of(number, "agent", "agents")))?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// As [`naming`], for those that may be several.
+fn naming_all(names: &[String], verb: &str) -> Asked {
+    match names {
+        [agent] => naming(agent, verb),
+        _ => Asked::new(format!("{verb} agents"))
+            .listed_by("musterctl agent list")
+            .by_command(format!("musterctl agent {verb}")),
+    }
 }
 
 #[cfg(test)]

@@ -6,17 +6,17 @@ mod judge;
 mod row;
 mod verify;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
-use muster_proto::{document::suggest, duration, json::descriptor_pool, v1};
+use muster_proto::{document::suggest, json::descriptor_pool, v1};
 
 use super::LimitArgs;
 use crate::{
     app::Session,
     paging,
     problem::{Problem, status::Asked},
+    when::PeriodArgs,
 };
 
 /// Without a limit there may be millions.
@@ -26,7 +26,7 @@ const USUAL: usize = 100;
 pub enum Command {
     /// List what was changed and who was refused
     ///
-    /// Newest first, the last hundred unless --limit says otherwise. A change has two entries with one request id: it was begun,
+    /// Newest first: all since --since, else the last hundred, or as many as --limit says. A change has two entries with one request id: it was begun,
     /// and then done, failed or refused. Who has a scope sees what is about machines in it, and what they did themselves.
     #[command(
         after_help = "Examples:\n  musterctl audit list --since 1d\n  musterctl audit list --refused\n  \
@@ -73,12 +73,8 @@ pub struct ListArgs {
     /// Only calls of this method: RevokeAgent, AgentService/RevokeAgent
     #[arg(long, value_name = "METHOD", value_parser = parse_method)]
     method: Option<String>,
-    /// Not older than this: 15m, 1d, 2026-11-20T00:00:00Z
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
-    since: Option<When>,
-    /// Older than this, in the same forms
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
-    until: Option<When>,
+    #[command(flatten)]
+    period: PeriodArgs,
     /// Only what was refused
     #[arg(long)]
     refused: bool,
@@ -110,12 +106,6 @@ pub struct VerifyArgs {
     from: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    Ago(Duration),
-    At(Timestamp),
-}
-
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
     match command {
         Command::List(args) => list(args, session).await,
@@ -129,16 +119,16 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
     let asked = Asked::new("list the audit log");
     let now = session.printer.terminal.now();
     let client = session.connect(&asked).await?;
-    let limit = args.limit.count().unwrap_or(USUAL);
-    let list = paging::collect(Some(limit), |page_size, page_token| {
+    let limit = args.limit.or(args.period.usual(USUAL));
+    let list = paging::collect(limit, |page_size, page_token| {
         let request = v1::ListAuditEntriesRequest {
             page_size,
             page_token,
             caller: args.caller.clone(),
             resource: args.resource.clone(),
             method: args.method.clone().unwrap_or_default(),
-            since: args.since.and_then(|when| when.before(now)),
-            until: args.until.and_then(|when| when.before(now)),
+            since: args.period.since(now),
+            until: args.period.until(now),
             refused: args.refused,
         };
         client.call(
@@ -149,29 +139,10 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
     })
     .await?;
     session.printer.list(&list.items, 0)?;
+    session
+        .printer
+        .note(&super::more(!list.next_page_token.is_empty(), list.items.len()))?;
     Ok(())
-}
-
-impl When {
-    fn before(self, now: Timestamp) -> Option<prost_types::Timestamp> {
-        let at = match self {
-            When::Ago(age) => now.checked_sub(age).ok()?,
-            When::At(at) => at,
-        };
-        Some(prost_types::Timestamp {
-            seconds: at.as_second(),
-            nanos: 0,
-        })
-    }
-}
-
-fn parse_when(text: &str) -> Result<When, String> {
-    if let Ok(age) = duration::parse(text) {
-        return Ok(When::Ago(age));
-    }
-    text.parse()
-        .map(When::At)
-        .map_err(|_| "write how long ago, such as 15m or 1d, or a moment, such as 2026-11-20T00:00:00Z".to_owned())
 }
 
 /// A method by its name, with its service or with its whole path.
@@ -232,17 +203,5 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), all);
-    }
-
-    #[test]
-    fn a_time_is_an_age_or_a_moment() {
-        let now = Timestamp::from_second(1_795_000_000).unwrap();
-        let seconds = |text: &str| parse_when(text).map(|when| when.before(now).unwrap().seconds);
-        assert_eq!(seconds("1h"), Ok(1_794_996_400));
-        assert_eq!(seconds("2026-11-18T11:06:40Z"), Ok(1_795_000_000));
-        assert_eq!(seconds("2026-11-18T12:06:40+01:00"), Ok(1_795_000_000));
-        for wrong in ["", "yesterday", "5", "2026-11-18"] {
-            assert!(parse_when(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use muster_proto::{json, v1};
 use serde_json::Value;
 
-use super::LimitArgs;
+use super::{LimitArgs, of_agents::AgentsArgs};
 use crate::{
     age,
     app::Session,
@@ -14,7 +14,6 @@ use crate::{
         style::Tone,
         table::{Cell, Column},
     },
-    paging,
     problem::{Problem, status::Asked},
 };
 
@@ -40,9 +39,8 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Those of one agent, by name or UUID
-    #[arg(long, value_name = "AGENT", default_value = "", hide_default_value = true)]
-    agent: String,
+    #[command(flatten)]
+    agents: AgentsArgs,
     /// Also those that are superseded, expired or revoked
     #[arg(long)]
     all: bool,
@@ -68,11 +66,14 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new("list certificates").listed_by("musterctl agent list");
+    let asked = Asked::new("list certificates")
+        .with_selector(args.agents.selector.text())
+        .listed_by("musterctl agent list")
+        .by_command("musterctl cert list --agent");
     let client = session.connect(&asked).await?;
-    let list = paging::collect(args.limit.count(), |page_size, page_token| {
+    let fetch = |agent, page_size, page_token| {
         let request = v1::ListCertificatesRequest {
-            agent: args.agent.clone(),
+            agent,
             show_ended: args.all,
             page_size,
             page_token,
@@ -82,8 +83,10 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             async |request| client.certificates().list_certificates(request).await,
             request,
         )
-    })
-    .await?;
+    };
+    let limit = args.limit.count();
+    let mut list: v1::ListCertificatesResponse = args.agents.collect(&client, &asked, limit, fetch).await?;
+    super::cut(&mut list.items, limit);
     session.printer.list(&list.items, list.revision)?;
     Ok(())
 }

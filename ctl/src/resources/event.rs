@@ -1,13 +1,13 @@
 //! `musterctl event`: what happened to agents and to the controller.
 
-use std::time::Duration;
+use std::cmp::Reverse;
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use muster_proto::{json, v1};
 use serde_json::Value;
 
-use super::LimitArgs;
+use super::{LimitArgs, of_agents::AgentsArgs};
 use crate::{
     age,
     app::Session,
@@ -16,8 +16,8 @@ use crate::{
         style::Tone,
         table::{Cell, Column},
     },
-    paging,
     problem::{Problem, status::Asked},
+    when::PeriodArgs,
 };
 
 /// Without a limit there may be millions.
@@ -27,9 +27,9 @@ const USUAL: usize = 100;
 pub enum Command {
     /// List events
     ///
-    /// Newest first, the last hundred unless --limit says otherwise.
+    /// Newest first: all since --since, else the last hundred, or as many as --limit says.
     #[command(
-        after_help = "Examples:\n  musterctl event list\n  musterctl event list --agent db-01.fra --since 1d\n  \
+        after_help = "Examples:\n  musterctl event list\n  musterctl event list --agent db-01.fra --since 1d\n  musterctl event list -l env=prod --since yesterday --until today\n  \
                             musterctl event list --severity warning --reason AGENT_CLONE_REFUSED -o json"
     )]
     List(ListArgs),
@@ -44,18 +44,16 @@ enum Severity {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Those of one agent, by name or UUID
-    #[arg(long, value_name = "AGENT", default_value = "", hide_default_value = true)]
-    agent: String,
+    #[command(flatten)]
+    agents: AgentsArgs,
     /// Only these, such as AGENT_REVOKED; may be repeated
     #[arg(long = "reason", value_name = "REASON")]
     reasons: Vec<String>,
     /// At least this severe
     #[arg(long, value_name = "SEVERITY", value_enum)]
     severity: Option<Severity>,
-    /// Not older than this: 15m, 1d
-    #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
-    since: Option<Duration>,
+    #[command(flatten)]
+    period: PeriodArgs,
     #[command(flatten)]
     limit: LimitArgs,
 }
@@ -67,28 +65,25 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new("list events").listed_by("musterctl agent list");
-    let since = args.since.and_then(|since| {
-        let since = session.printer.terminal.now().checked_sub(since).ok()?;
-        Some(prost_types::Timestamp {
-            seconds: since.as_second(),
-            nanos: 0,
-        })
-    });
+    let asked = Asked::new("list events")
+        .with_selector(args.agents.selector.text())
+        .listed_by("musterctl agent list")
+        .by_command("musterctl event list --agent");
+    let now = session.printer.terminal.now();
     let severity = match args.severity {
         None | Some(Severity::Info) => v1::EventSeverity::Unspecified,
         Some(Severity::Warning) => v1::EventSeverity::Warning,
         Some(Severity::Error) => v1::EventSeverity::Error,
     };
     let client = session.connect(&asked).await?;
-    let limit = args.limit.count().unwrap_or(USUAL);
-    let list = paging::collect(Some(limit), |page_size, page_token| {
+    let limit = args.limit.or(args.period.usual(USUAL));
+    let fetch = |agent, page_size, page_token| {
         let request = v1::ListEventsRequest {
-            agent: args.agent.clone(),
+            agent,
             reasons: args.reasons.clone(),
             min_severity: severity as i32,
-            since,
-            until: None,
+            since: args.period.since(now),
+            until: args.period.until(now),
             page_size,
             page_token,
             read_mask: None,
@@ -98,9 +93,13 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             async |request| client.events().list_events(request).await,
             request,
         )
-    })
-    .await?;
+    };
+    let mut list: v1::ListEventsResponse = args.agents.collect(&client, &asked, limit, fetch).await?;
+    list.items
+        .sort_by_key(|event| Reverse(event.receive_time.or(event.time).map(|time| (time.seconds, time.nanos))));
+    let has_more = super::cut(&mut list.items, limit) || !list.next_page_token.is_empty();
     session.printer.list(&list.items, 0)?;
+    session.printer.note(&super::more(has_more, list.items.len()))?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use muster_proto::{json, v1};
 use serde_json::Value;
 
-use super::{LimitArgs, SelectorArgs};
+use super::{LimitArgs, of_agents::AgentsArgs};
 use crate::{
     age,
     app::Session,
@@ -36,7 +36,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct UsageArgs {
     #[command(flatten)]
-    selector: SelectorArgs,
+    agents: AgentsArgs,
     #[command(flatten)]
     limit: LimitArgs,
 }
@@ -48,12 +48,12 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn usage(args: UsageArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new("show what is kept of the agents").with_selector(args.selector.text());
+    let asked = Asked::new("show what is kept of the agents").with_selector(args.agents.selector.text());
     let client = session.connect(&asked).await?;
     // All of them, since the largest may be on the last page.
     let mut list = paging::collect(None, |page_size, page_token| {
         let request = v1::ListHistoryUsageRequest {
-            selector: args.selector.text(),
+            selector: args.agents.selector.text(),
             page_size,
             page_token,
         };
@@ -64,6 +64,9 @@ async fn usage(args: UsageArgs, session: &mut Session) -> Result<(), Problem> {
         )
     })
     .await?;
+    if let Some(ids) = args.agents.ids(&client).await? {
+        list.items.retain(|item| ids.contains(&item.agent_id));
+    }
     list.items
         .sort_by_key(|item| Reverse(kinds(item).map(|kind| kind.bytes).sum::<i64>()));
     let note = footer(&list.items);

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use muster_proto::{json, v1};
 use serde_json::Value;
 
-use super::{LimitArgs, SelectorArgs};
+use super::{LimitArgs, of_agents::AgentsArgs};
 use crate::{
     age,
     app::Session,
@@ -37,7 +37,7 @@ pub struct QueryArgs {
     #[arg(value_name = "EXPR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     expression: String,
     #[command(flatten)]
-    selector: SelectorArgs,
+    agents: AgentsArgs,
     #[command(flatten)]
     limit: LimitArgs,
 }
@@ -51,10 +51,14 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 async fn query(args: QueryArgs, session: &mut Session) -> Result<(), Problem> {
     let asked = Asked::new(format!("query {}", args.expression))
         .with_text("query", &args.expression)
-        .with_selector(args.selector.text());
+        .with_selector(args.agents.selector.text());
     let client = session.connect(&asked).await?;
-    let list = paging::collect(args.limit.count(), |page_size, page_token| {
-        let (query, selector) = (args.expression.clone(), args.selector.text());
+    let ids = args.agents.ids(&client).await?;
+    let limit = args.limit.count();
+    // What is left out here is no part of what is wanted.
+    let asked_for = limit.filter(|_| ids.is_none());
+    let mut list = paging::collect(asked_for, |page_size, page_token| {
+        let (query, selector) = (args.expression.clone(), args.agents.selector.text());
         let request = v1::QueryMetricsRequest {
             query,
             selector,
@@ -68,6 +72,11 @@ async fn query(args: QueryArgs, session: &mut Session) -> Result<(), Problem> {
         )
     })
     .await?;
+    if let Some(ids) = ids {
+        let is_wanted = |value: &v1::MetricValue| value.labels.get("agent_id").is_some_and(|id| ids.contains(id));
+        list.items.retain(is_wanted);
+        super::cut(&mut list.items, limit);
+    }
     session.printer.list(&list.items, list.revision)?;
     session.printer.note(&match list.items.len() {
         0 => "no series with a value of the last five minutes matches".to_owned(),

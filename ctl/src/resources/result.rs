@@ -1,23 +1,24 @@
 //! `musterctl result`: what the checks have found, run by run.
 
-use std::time::Duration;
+use std::cmp::Reverse;
 
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use jiff::Timestamp;
 use muster_proto::{json, v1};
 use serde_json::Value;
 
-use super::LimitArgs;
+use super::{LimitArgs, of_agents::AgentsArgs};
 use crate::{
     age,
     app::Session,
+    exit::Exit,
     output::{
         Row,
         style::Tone,
         table::{Cell, Column},
     },
-    paging,
     problem::{Problem, status::Asked},
+    when::PeriodArgs,
 };
 
 /// Without a limit there may be hundreds of thousands.
@@ -25,9 +26,9 @@ const USUAL: usize = 100;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the results of an agent's checks
+    /// List the results of agents' checks
     ///
-    /// Newest first by the agent's own time, the last hundred unless --limit says otherwise. What they make of the state of a
+    /// Newest first by the agents' own time: all since --since, else the last hundred, or as many as --limit says. What they make of the state of a
     /// check shows `musterctl state list`.
     #[command(
         after_help = "Examples:\n  musterctl result list --agent db-01.fra\n  musterctl result list --agent db-01.fra --check disk-root --since 1d\n  \
@@ -38,15 +39,13 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// The agent, by name or UUID
-    #[arg(long, value_name = "AGENT", value_parser = NonEmptyStringValueParser::new())]
-    agent: String,
+    #[command(flatten)]
+    agents: AgentsArgs,
     /// Of this check only
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     check: Option<String>,
-    /// Runs not longer ago than this: 15m, 1d
-    #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
-    since: Option<Duration>,
+    #[command(flatten)]
+    period: PeriodArgs,
     #[command(flatten)]
     limit: LimitArgs,
 }
@@ -58,24 +57,25 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new(format!("list results of agent {}", args.agent))
+    let asked = Asked::new("list results")
+        .with_selector(args.agents.selector.text())
         .listed_by("musterctl agent list, musterctl policy list")
         .by_command("musterctl result list --agent");
-    let since = args.since.and_then(|since| {
-        let since = session.printer.terminal.now().checked_sub(since).ok()?;
-        Some(prost_types::Timestamp {
-            seconds: since.as_second(),
-            nanos: 0,
-        })
-    });
+    if args.agents.is_everything() {
+        return Err(Problem::new(Exit::Usage, "it is not said whose results are wanted")
+            .what(asked.what())
+            .why("results are kept for each agent, and those of all would be millions")
+            .step("name agents: --agent NAME, or -l SELECTOR"));
+    }
+    let now = session.printer.terminal.now();
     let client = session.connect(&asked).await?;
-    let limit = args.limit.count().unwrap_or(USUAL);
-    let list = paging::collect(Some(limit), |page_size, page_token| {
+    let limit = args.limit.or(args.period.usual(USUAL));
+    let fetch = |agent, page_size, page_token| {
         let request = v1::ListResultsRequest {
-            agent: args.agent.clone(),
+            agent,
             check: args.check.clone().unwrap_or_default(),
-            since,
-            until: None,
+            since: args.period.since(now),
+            until: args.period.until(now),
             page_size,
             page_token,
         };
@@ -84,9 +84,13 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             async |request| client.history().list_results(request).await,
             request,
         )
-    })
-    .await?;
+    };
+    let mut list: v1::ListResultsResponse = args.agents.collect(&client, &asked, limit, fetch).await?;
+    list.items
+        .sort_by_key(|result| Reverse(result.time.map(|time| (time.seconds, time.nanos))));
+    let has_more = super::cut(&mut list.items, limit) || !list.next_page_token.is_empty();
     session.printer.list(&list.items, 0)?;
+    session.printer.note(&super::more(has_more, list.items.len()))?;
     if list.items.is_empty() {
         session.printer.note("no results are kept of that")?;
     }
@@ -105,6 +109,7 @@ impl Row for v1::StoredResult {
         Column::wide("RECEIVED"),
         Column::wide("ARRIVAL"),
         Column::wide("VERSION"),
+        Column::wide("AGENT"),
         Column::wide("AGENT ID"),
     ];
 
@@ -129,6 +134,7 @@ impl Row for v1::StoredResult {
             age::moment(self.receive_time.as_ref()).into(),
             Cell::new(arrival(self.arrival())),
             Cell::new(result.version.to_string()),
+            Cell::new(&self.agent_name),
             Cell::new(&self.agent_id),
         ]
     }

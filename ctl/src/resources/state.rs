@@ -5,7 +5,7 @@ mod row;
 use clap::{Args, Subcommand};
 use muster_proto::v1;
 
-use super::{LimitArgs, SelectorArgs};
+use super::{LimitArgs, SelectorArgs, of_agents::AgentsArgs};
 use crate::{
     app::Session,
     count, paging,
@@ -39,6 +39,8 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ListArgs {
     #[command(flatten)]
+    agents: AgentsArgs,
+    #[command(flatten)]
     which: WhichArgs,
     #[command(flatten)]
     limit: LimitArgs,
@@ -47,16 +49,16 @@ pub struct ListArgs {
 #[derive(Debug, Args)]
 pub struct WatchArgs {
     #[command(flatten)]
+    selector: SelectorArgs,
+    /// Of this agent only: its name or UUID
+    #[arg(long, value_name = "AGENT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    agent: Option<String>,
+    #[command(flatten)]
     which: WhichArgs,
 }
 
 #[derive(Debug, Clone, Args)]
 struct WhichArgs {
-    #[command(flatten)]
-    selector: SelectorArgs,
-    /// Of this agent only: its name or UUID
-    #[arg(long, value_name = "AGENT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    agent: Option<String>,
     /// Of this check only
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     check: Option<String>,
@@ -65,17 +67,15 @@ struct WhichArgs {
     problems: bool,
 }
 
-impl WhichArgs {
-    fn asked(&self, verb: &str) -> Asked {
-        let mut what = format!("{verb} states");
-        if let Some(agent) = &self.agent {
-            what.push_str(&format!(" of agent {agent}"));
-        }
-        Asked::new(what)
-            .with_selector(self.selector.text())
-            .listed_by("musterctl agent list, musterctl policy list")
-            .by_command(format!("musterctl state {verb} --agent"))
+fn asked(verb: &str, agents: &[String], selector: &SelectorArgs) -> Asked {
+    let mut what = format!("{verb} states");
+    if let [agent] = agents {
+        what.push_str(&format!(" of agent {agent}"));
     }
+    Asked::new(what)
+        .with_selector(selector.text())
+        .listed_by("musterctl agent list, musterctl policy list")
+        .by_command(format!("musterctl state {verb} --agent"))
 }
 
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
@@ -86,29 +86,58 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
-    let ListArgs { which, limit } = args;
-    let asked = which.asked("list");
+    let ListArgs { agents, which, limit } = args;
+    let asked = asked("list", &agents.agents, &agents.selector);
     let client = session.connect(&asked).await?;
-    let list = paging::collect(limit.count(), |page_size, page_token| {
-        let request = v1::ListStatesRequest {
-            selector: which.selector.text(),
-            agent: which.agent.clone().unwrap_or_default(),
-            check: which.check.clone().unwrap_or_default(),
-            problems: which.problems,
-            page_size,
-            page_token,
-            read_mask: None,
-        };
-        client.call(
-            &asked,
-            async |request| client.states().list_states(request).await,
-            request,
-        )
-    })
-    .await?;
+    // The API takes one agent beside the selector.
+    let names = match agents.agents.as_slice() {
+        [] => vec![String::new()],
+        names => names.to_vec(),
+    };
+    let limit = limit.count();
+    let mut joined: Option<v1::ListStatesResponse> = None;
+    for agent in names {
+        let list = paging::collect(limit, |page_size, page_token| {
+            let request = v1::ListStatesRequest {
+                selector: agents.selector.text(),
+                agent: agent.clone(),
+                check: which.check.clone().unwrap_or_default(),
+                problems: which.problems,
+                page_size,
+                page_token,
+                read_mask: None,
+            };
+            let call = async |request| client.states().list_states(request).await;
+            client.call(&asked, call, request)
+        })
+        .await?;
+        joined = Some(match joined {
+            Some(joined) => together(joined, list),
+            None => list,
+        });
+    }
+    let mut list = joined.unwrap_or_default();
+    super::cut(&mut list.items, limit);
     session.printer.list(&list.items, list.revision)?;
     session.printer.note(&footer(&list))?;
     Ok(())
+}
+
+/// The states of several agents, with what they add up to.
+fn together(mut list: v1::ListStatesResponse, more: v1::ListStatesResponse) -> v1::ListStatesResponse {
+    let (a, b) = (list.counts.unwrap_or_default(), more.counts.unwrap_or_default());
+    list.counts = Some(v1::StateCounts {
+        ok: a.ok + b.ok,
+        warning: a.warning + b.warning,
+        critical: a.critical + b.critical,
+        unknown: a.unknown + b.unknown,
+        pending: a.pending + b.pending,
+        stale: a.stale + b.stale,
+        unreachable: a.unreachable + b.unreachable,
+    });
+    list.total_size += more.total_size;
+    list.items.extend(more.items);
+    list
 }
 
 /// "3 problems in 41,820 states: 1 critical, 1 stale, 1 unreachable"
@@ -145,14 +174,14 @@ fn footer(list: &v1::ListStatesResponse) -> String {
 }
 
 async fn watch(args: WatchArgs, session: &mut Session) -> Result<(), Problem> {
-    let WatchArgs { which } = args;
-    let asked = which.asked("watch");
+    let WatchArgs { selector, agent, which } = args;
+    let asked = asked("watch", agent.as_slice(), &selector);
     let client = session.connect(&asked).await?;
     let open = |revision| {
         let client = client.clone();
         let request = v1::WatchStatesRequest {
-            selector: which.selector.text(),
-            agent: which.agent.clone().unwrap_or_default(),
+            selector: selector.text(),
+            agent: agent.clone().unwrap_or_default(),
             check: which.check.clone().unwrap_or_default(),
             problems: which.problems,
             revision,

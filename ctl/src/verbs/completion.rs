@@ -1,11 +1,14 @@
-//! `musterctl completion`: a script for the user's shell, made from the same definition as the help texts.
+//! `musterctl completion`: a script for the user's shell. It asks `musterctl __complete` at every Tab, so that names of agents and
+//! labels are those of now, and a newer musterctl needs no newer script.
 
 use clap::{Args, ValueEnum};
-use clap_complete::aot;
 
 use crate::{app::Session, problem::Problem};
 
-/// Print a script that completes commands in your shell
+/// Print a script that completes commands, names and labels in your shell
+///
+/// What is completed is what is there: agents, labels, policies, users, roles, tokens, contexts. The controller is asked for it, and
+/// when it does not answer within 0.3 s there is nothing to complete.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  musterctl completion bash > ~/.local/share/bash-completion/completions/musterctl\n  \
@@ -25,13 +28,11 @@ enum Shell {
     Fish,
 }
 
-pub fn run(args: &CompletionArgs, mut command: clap::Command, session: &mut Session) -> Result<(), Problem> {
-    let shell = match args.shell {
-        Shell::Bash => aot::Shell::Bash,
-        Shell::Zsh => aot::Shell::Zsh,
-        Shell::Fish => aot::Shell::Fish,
+pub fn run(args: &CompletionArgs, session: &mut Session) -> Result<(), Problem> {
+    let script = match args.shell {
+        Shell::Bash => include_str!("completion/musterctl.bash"),
+        Shell::Zsh => include_str!("completion/musterctl.zsh"),
+        Shell::Fish => include_str!("completion/musterctl.fish"),
     };
-    let mut script = Vec::new();
-    aot::generate(shell, &mut command, "musterctl", &mut script);
-    Ok(session.printer.terminal.out.write(&String::from_utf8_lossy(&script))?)
+    Ok(session.printer.terminal.out.write(script)?)
 }

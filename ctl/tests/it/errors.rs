@@ -269,7 +269,7 @@ async fn a_command_line_that_cannot_be_read_exits_with_2() {
 #[tokio::test]
 async fn the_ways_of_other_tools_are_answered_with_those_of_this_one() {
     for (arguments, hint) in [
-        (&["get", "agents"][..], Some("musterctl agent list")),
+        (&["get", "nothing"][..], Some("musterctl agent list")),
         (&["apply", "policies/"], Some("musterctl apply -f policies/")),
         (&["agent", "show"], None),
         (&["apply", "--force"], None),
@@ -280,7 +280,11 @@ async fn the_ways_of_other_tools_are_answered_with_those_of_this_one() {
             None => assert!(run.err.ends_with("try '--help'.\n"), "{run:?}"),
         }
     }
-    let run = run(&["get", "agents", "-o", "json"], "").await.expect(Exit::Usage);
+    for format in ["json", "jsonl"] {
+        let run = run(&["get", "nothing", "-o", format], "").await.expect(Exit::Usage);
+        assert_eq!(run.err.lines().count(), 1, "{run:?}");
+    }
+    let run = run(&["get", "nothing", "-o", "json"], "").await.expect(Exit::Usage);
     assert!(
         object(&run)["do"][0]
             .as_str()
@@ -310,6 +314,22 @@ async fn help_version_and_completion_need_no_controller() {
         ("fish", "complete -c musterctl"),
     ] {
         let run = run(&["completion", shell], "").await.expect(Exit::Success);
-        assert!(run.out.contains(sign) && run.out.contains("label"), "{shell}");
+        assert!(run.out.contains(sign) && run.out.contains("__complete"), "{shell}");
     }
+}
+
+#[tokio::test]
+async fn what_is_completed_is_silent_when_there_is_no_controller() {
+    let config = ["--config", "/nowhere/at/all.yaml"];
+    let complete = async |words: &[&str]| {
+        let arguments = [&config[..], &["__complete", "--"], words].concat();
+        let run = run(&arguments, "").await.expect(Exit::Success);
+        assert_eq!(run.err, "", "{words:?}");
+        run.out
+    };
+    assert_eq!(complete(&["agent", "get", ""]).await, "");
+    assert_eq!(complete(&["context", "use", ""]).await, "");
+    assert!(complete(&["ag"]).await.starts_with("agent\t"));
+    assert!(complete(&["get", "agents", "--sel"]).await.starts_with("--selector\t"));
+    assert_eq!(complete(&["apply", "-f", ""]).await, ":files\n");
 }

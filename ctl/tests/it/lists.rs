@@ -337,3 +337,145 @@ async fn a_metric_is_shown_by_instance_and_series() {
         .expect(Exit::Success);
     assert_eq!(run.json()["items"][0]["value"], json!(0.52));
 }
+
+#[tokio::test]
+async fn the_order_of_words_of_other_tools_is_run_and_told_to_people() {
+    let fake = fleet(0).await;
+    let ours = fake.run(&["agent", "list"]).await.expect(Exit::Success);
+    let theirs = fake.run(&["get", "agents"]).await.expect(Exit::Success);
+    assert_eq!(theirs.out, ours.out);
+    let note = "musterctl: that is `musterctl agent list`\n";
+    assert_eq!(theirs.err, note.to_owned() + &ours.err);
+    let run = fake.run(&["list", "agents", "-o", "json"]).await.expect(Exit::Success);
+    assert_eq!(run.err, "", "scripts are not told");
+    let run = fake.run(&["describe", "agent"]).await.expect(Exit::Success);
+    assert_eq!(run.out, ours.out, "without a name it is the list");
+    // What it was taken for is told with what is missing there.
+    let run = fake.run(&["label", "agent"]).await.expect(Exit::Usage);
+    assert!(
+        run.err.starts_with("musterctl: that is `musterctl agent label`\n"),
+        "{run:?}"
+    );
+}
+
+#[tokio::test]
+async fn json_lines_are_an_object_a_line() {
+    let fake = fleet(2).await;
+    let run = fake.run(&["agent", "list", "-o", "jsonl"]).await.expect(Exit::Success);
+    let lines: Vec<Value> = run
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let names: Vec<&Value> = lines.iter().map(|line| &line["name"]).collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    assert_eq!(run.err, "");
+    let run = fake.run(&["version", "-o", "jsonl"]).await.expect(Exit::Success);
+    assert_eq!(run.out.lines().count(), 1, "{run:?}");
+
+    let fake = Fake::start(Script::default()).await;
+    fake.script
+        .lock()
+        .unwrap()
+        .failures
+        .push_back(tonic::Status::not_found("gone"));
+    let run = fake.run(&["agent", "list", "-o", "jsonl"]).await.expect(Exit::NotFound);
+    assert_eq!(run.out, "");
+    let error: Value = serde_json::from_str(&run.err).unwrap();
+    assert_eq!((run.err.lines().count(), &error["exitCode"]), (1, &json!(5)), "{run:?}");
+}
+
+#[tokio::test]
+async fn several_agents_are_named_chosen_or_read_from_a_file() {
+    let fake = fleet(0).await;
+    let list = fake.folder().join("agents.txt");
+    std::fs::write(&list, "a # the first\n\nb\n").unwrap();
+    let list = list.display().to_string();
+    for (chosen, number) in [
+        (&["a", "b"][..], 2),
+        (&["-l", "env=prod"], 5),
+        (&["--all"], 5),
+        (&["--nodes-from", &list], 2),
+    ] {
+        fake.script.lock().unwrap().asked.clear();
+        let run = fake
+            .run(&[&["agent", "label"], chosen, &["rack=7", "-o", "json"]].concat())
+            .await;
+        let run = run.expect(Exit::Success);
+        assert_eq!(run.json()["items"].as_array().unwrap().len(), number, "{chosen:?}");
+        let changes = fake
+            .asked()
+            .iter()
+            .filter(|asked| asked.contains("UpdateAgentLabels"))
+            .count();
+        assert_eq!(changes, number, "{chosen:?}");
+    }
+    let run = fake
+        .run_with_input(&["agent", "label", "--nodes-from", "-", "rack=7", "-o", "name"], "b\n")
+        .await
+        .expect(Exit::Success);
+    assert_eq!(run.out, "b\n");
+    // One that is named is itself, as ever.
+    let run = fake
+        .run(&["agent", "label", "a", "rack=7", "-o", "json"])
+        .await
+        .expect(Exit::Success);
+    assert_eq!(run.json()["name"], "a");
+}
+
+#[tokio::test]
+async fn nothing_is_changed_when_one_of_several_is_not_there() {
+    let fake = fleet(0).await;
+    let run = fake.run(&["agent", "label", "a", "nobody", "rack=7"]).await;
+    run.expect(Exit::NotFound).explained();
+    assert!(
+        !fake.asked().iter().any(|asked| asked.contains("Update")),
+        "{:?}",
+        fake.asked()
+    );
+    for arguments in [
+        &["agent", "label", "rack=7", "zone"][..],
+        &["agent", "label", "a", "-l", "env=prod", "rack=7"],
+        &["agent", "label", "a", "b", "rack=7", "--revision", "3"],
+        &["agent", "label", "--nodes-from", "/nowhere", "rack=7"],
+    ] {
+        fake.run(arguments).await.expect(Exit::Usage).explained();
+    }
+}
+
+#[tokio::test]
+async fn names_and_labels_are_completed_as_they_are_now() {
+    let mut one = agent("db-01");
+    one.labels = vec![v1::Label {
+        key: "env".to_owned(),
+        value: "prod".to_owned(),
+        ..Default::default()
+    }];
+    let fake = Fake::start(Script {
+        agents: vec![one, agent("web-01")],
+        policies: vec![policy("disk-root")],
+        ..Default::default()
+    })
+    .await;
+    for (words, wanted) in [
+        (&["agent", "get", ""][..], "db-01\nweb-01\n"),
+        (&["describe", "agent", "w"], "web-01\n"),
+        (&["agent", "label", "db-01", "e"], "env=prod\n"),
+        (&["agent", "list", "-l", "role=db,e"], "role=db,env=prod\n"),
+        (&["policy", "delete", ""], "disk-root\n"),
+        (&["--context", ""], "test\n"),
+        (&["--context", "nowhere", "agent", "get", ""], ""),
+    ] {
+        let run = fake
+            .run(&[&["--timeout", "30s", "__complete", "--"], words].concat())
+            .await
+            .expect(Exit::Success);
+        assert_eq!((run.out.as_str(), run.err.as_str()), (wanted, ""), "{words:?}");
+    }
+    fake.script.lock().unwrap().silent = true;
+    let run = fake
+        .run(&["__complete", "--", "agent", "get", ""])
+        .await
+        .expect(Exit::Success);
+    assert_eq!((run.out, run.err), (String::new(), String::new()));
+}

@@ -2,6 +2,7 @@
 //! in, streams and an exit code out. The real controller is met in the tests of the workspace.
 
 mod apply;
+mod contexts;
 mod errors;
 mod fake;
 mod lists;

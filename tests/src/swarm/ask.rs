@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::anyhow;
 use muster_proto::v1;
-use musterctl::{client::Client, context::Context, problem::Problem, problem::status::Asked};
+use musterctl::{
+    client::{Client, Manner},
+    context::Context,
+    problem::Problem,
+    problem::status::Asked,
+};
 use tonic::{Response, Status};
 
 use super::traffic;
@@ -48,7 +53,7 @@ impl Api {
     pub async fn connect(context: &Path) -> anyhow::Result<Self> {
         let context = Context::load(Some(context), None, None).map_err(|problem| said(&problem))?;
         let asked = Asked::new("ask the controller what has arrived");
-        let client = Client::connect(&context, PATIENCE, &asked)
+        let client = Client::connect(&context, Manner::alone(PATIENCE), &asked)
             .await
             .map_err(|problem| said(&problem))?;
         Ok(Self {

@@ -16,6 +16,7 @@ mod cas;
 mod certificates;
 mod clocks;
 mod clones;
+mod comfort;
 mod counting;
 mod crash_points;
 mod deploy;

@@ -47,6 +47,7 @@ impl Authority {
         let (chain, _) = self.answer("admin", &key.public_key());
         let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
         let entry = context_file::Entry {
+            is_protected: false,
             name,
             server: "127.0.0.1:9443",
             trust_domain: "example.muster",
@@ -239,6 +240,7 @@ proptest! {
     fn whatever_is_written_is_read_again(texts in prop::collection::vec(text(), 7), current in text()) {
         let [name, server, trust_domain, server_name, roots, certificates, key] = &texts[..] else { unreachable!() };
         let entry = context_file::Entry {
+            is_protected: false,
             name,
             server,
             trust_domain,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use muster_proto::{duration, v1};
 
-use super::naming;
+use super::{changed, naming};
 use crate::{age, app::Session, problem::Problem};
 
 #[derive(Debug, Args)]
@@ -27,15 +27,12 @@ pub async fn fork(args: ForkArgs, session: &mut Session) -> Result<(), Problem> 
     };
     let call = async |request| client.agents().fork_agent(request).await;
     let agent = client.call(&asked, call, request).await?.agent.unwrap_or_default();
-    if session.printer.format.is_table() {
-        session.printer.table(std::slice::from_ref(&agent))?;
-    } else {
-        session.printer.item(&agent, |_, _| ())?;
-    }
-    session.printer.note(&format!(
-        "copies of {} become agents of their own until {}; one that was refused comes back within five minutes",
-        agent.name,
-        age::moment(agent.fork_until.as_ref()).unwrap_or_default()
-    ))?;
-    Ok(())
+    let note = |agent: &v1::Agent| {
+        format!(
+            "copies of {} become agents of their own until {}; one that was refused comes back within five minutes",
+            agent.name,
+            age::moment(agent.fork_until.as_ref()).unwrap_or_default()
+        )
+    };
+    changed(&[agent], true, None, note, session)
 }

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 
+use super::label::{LabelChange, parse_label_change};
 use super::*;
-use crate::output::{page::Page, table};
+use crate::output::{Row as _, page::Page, table};
 
 fn now() -> Timestamp {
     "2026-11-20T23:00:00Z".parse().unwrap()

@@ -5,14 +5,21 @@ use std::time::Duration;
 use clap::Args;
 use muster_proto::{duration, v1};
 
-use super::naming;
-use crate::{age, app::Session, problem::Problem, resources::token};
+use super::{
+    changed, naming, naming_all,
+    targets::{Target, TargetArgs, Targets},
+};
+use crate::{
+    age,
+    app::Session,
+    problem::Problem,
+    resources::{self, token},
+};
 
 #[derive(Debug, Args)]
 pub struct RevokeArgs {
-    /// Name or UUID of the agent
-    #[arg(value_name = "AGENT")]
-    agent: String,
+    #[command(flatten)]
+    targets: TargetArgs,
     /// Why, for those who ask later
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
@@ -20,16 +27,14 @@ pub struct RevokeArgs {
 
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
-    /// Name or UUID of the agent
-    #[arg(value_name = "AGENT")]
-    agent: String,
+    #[command(flatten)]
+    targets: TargetArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct ReadmitArgs {
-    /// Name or UUID of the agent
-    #[arg(value_name = "AGENT")]
-    agent: String,
+    #[command(flatten)]
+    targets: TargetArgs,
     /// How long it may take to come back: 1m to 30d [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
     window: Option<Duration>,
@@ -55,51 +60,79 @@ pub struct PreregisterArgs {
 }
 
 pub async fn revoke(args: RevokeArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = naming(&args.agent, "revoke");
+    let TargetArgs { agents, chosen } = args.targets;
+    let asked = naming_all(&agents, "revoke");
     let client = session.connect(&asked).await?;
-    let request = v1::RevokeAgentRequest {
-        agent: args.agent.clone(),
-        reason: args.reason,
+    let targets = Targets::of(&agents, &chosen, &client, &asked, session).await?;
+    let change = async |target: &Target| {
+        let request = v1::RevokeAgentRequest {
+            agent: target.agent.clone(),
+            reason: args.reason.clone(),
+        };
+        let call = async |request| client.agents().revoke_agent(request).await;
+        Ok(client.call(&asked, call, request).await?.agent.unwrap_or_default())
     };
-    let call = async |request| client.agents().revoke_agent(request).await;
-    let agent = client.call(&asked, call, request).await?.agent.unwrap_or_default();
-    show(&agent, session)?;
-    session.printer.note(&format!(
-        "to let it in again: musterctl token create --agent-id {} --allow-reenroll",
-        agent.id
-    ))?;
-    Ok(())
+    let (agents, failed) = targets.each(&asked, change).await;
+    let note = |agent: &v1::Agent| {
+        let id = &agent.id;
+        format!("to let it in again: musterctl token create --agent-id {id} --allow-reenroll")
+    };
+    changed(&agents, targets.is_one, failed, note, session)
 }
 
 pub async fn delete(args: DeleteArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = naming(&args.agent, "delete");
+    let TargetArgs { agents, chosen } = args.targets;
+    let asked = naming_all(&agents, "delete");
     let client = session.connect(&asked).await?;
-    let request = v1::DeleteAgentRequest {
-        agent: args.agent.clone(),
-        revision: 0,
+    let targets = Targets::of(&agents, &chosen, &client, &asked, session).await?;
+    let change = async |target: &Target| {
+        let request = v1::DeleteAgentRequest {
+            agent: target.agent.clone(),
+            revision: 0,
+        };
+        let call = async |request| client.agents().delete_agent(request).await;
+        client.call(&asked, call, request).await?;
+        Ok(v1::Agent {
+            id: target.agent.clone(),
+            name: target.name.clone(),
+            ..Default::default()
+        })
     };
-    let call = async |request| client.agents().delete_agent(request).await;
-    client.call(&asked, call, request).await?;
-    session.printer.note(&format!("agent {} is deleted", args.agent))?;
-    Ok(())
+    let (deleted, failed) = targets.each(&asked, change).await;
+    if targets.is_one && !deleted.is_empty() {
+        resources::deleted("agent", "agent", &targets.items[0].name, session)?;
+    } else if session.printer.format.is_table() {
+        for agent in &deleted {
+            resources::deleted("agent", "agent", &agent.name, session)?;
+        }
+    } else if !deleted.is_empty() {
+        session.printer.list(&deleted, 0)?;
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 pub async fn readmit(args: ReadmitArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = naming(&args.agent, "readmit");
+    let TargetArgs { agents, chosen } = args.targets;
+    let asked = naming_all(&agents, "readmit");
     let client = session.connect(&asked).await?;
-    let request = v1::ReadmitAgentRequest {
-        agent: args.agent.clone(),
-        window: args.window.map(duration::to_proto),
+    let targets = Targets::of(&agents, &chosen, &client, &asked, session).await?;
+    let change = async |target: &Target| {
+        let request = v1::ReadmitAgentRequest {
+            agent: target.agent.clone(),
+            window: args.window.map(duration::to_proto),
+        };
+        let call = async |request| client.agents().readmit_agent(request).await;
+        Ok(client.call(&asked, call, request).await?.agent.unwrap_or_default())
     };
-    let call = async |request| client.agents().readmit_agent(request).await;
-    let agent = client.call(&asked, call, request).await?.agent.unwrap_or_default();
-    show(&agent, session)?;
-    session.printer.note(&format!(
-        "{} may renew its certificate until {}; it asks by itself within five minutes",
-        agent.name,
-        age::moment(agent.readmit_until.as_ref()).unwrap_or_default()
-    ))?;
-    Ok(())
+    let (agents, failed) = targets.each(&asked, change).await;
+    let note = |agent: &v1::Agent| {
+        format!(
+            "{} may renew its certificate until {}; it asks by itself within five minutes",
+            agent.name,
+            age::moment(agent.readmit_until.as_ref()).unwrap_or_default()
+        )
+    };
+    changed(&agents, targets.is_one, failed, note, session)
 }
 
 pub async fn preregister(args: PreregisterArgs, session: &mut Session) -> Result<(), Problem> {
@@ -114,14 +147,5 @@ pub async fn preregister(args: PreregisterArgs, session: &mut Session) -> Result
     };
     let call = async |request| client.agents().preregister_agent(request).await;
     let agent = client.call(&asked, call, request).await?.agent.unwrap_or_default();
-    show(&agent, session)
-}
-
-fn show(agent: &v1::Agent, session: &mut Session) -> Result<(), Problem> {
-    if session.printer.format.is_table() {
-        session.printer.table(std::slice::from_ref(agent))?;
-    } else {
-        session.printer.item(agent, |_, _| ())?;
-    }
-    Ok(())
+    changed(&[agent], true, None, |_| String::new(), session)
 }

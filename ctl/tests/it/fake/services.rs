@@ -10,10 +10,16 @@ use muster_proto::v1::{
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use super::{Controller, page};
+use super::{Controller, Script, page};
 
 type Answer<T> = Result<Response<T>, Status>;
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The one of this name or id, or else the first: most tests have one.
+fn named(script: &Script, agent: &str) -> Option<v1::Agent> {
+    let is = |it: &&v1::Agent| it.name == agent || it.id == agent;
+    script.agents.iter().find(is).or(script.agents.first()).cloned()
+}
 
 #[tonic::async_trait]
 impl AgentService for Controller {
@@ -37,8 +43,11 @@ impl AgentService for Controller {
     }
 
     async fn get_agent(&self, request: Request<v1::GetAgentRequest>) -> Answer<v1::GetAgentResponse> {
-        self.answer(request, |script, _| v1::GetAgentResponse {
-            agent: script.agents.first().cloned(),
+        if request.get_ref().agent == "nobody" {
+            return Err(Status::not_found("there is no agent nobody"));
+        }
+        self.answer(request, |script, request| v1::GetAgentResponse {
+            agent: named(script, &request.agent),
         })
         .await
     }
@@ -59,8 +68,8 @@ impl AgentService for Controller {
         &self,
         request: Request<v1::UpdateAgentLabelsRequest>,
     ) -> Answer<v1::UpdateAgentLabelsResponse> {
-        self.answer(request, |script, _| v1::UpdateAgentLabelsResponse {
-            agent: script.agents.first().cloned(),
+        self.answer(request, |script, request| v1::UpdateAgentLabelsResponse {
+            agent: named(script, &request.agent),
         })
         .await
     }
