@@ -6,17 +6,22 @@ pub mod draft;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use muster_proto::{check, error::FieldViolation, v1};
+use muster_proto::{
+    check,
+    error::FieldViolation,
+    v1::{self, EventSeverity},
+};
 use prost::Message as _;
 use tokio::sync::watch;
 
-pub use compiled::{Compiled, Key, Labelled, Policy, PolicySet};
+pub use compiled::{Compiled, Freeze, Key, Labelled, Policy, PolicySet};
 pub use draft::{Action, Draft};
 
 use crate::{
     access::scope::{Scopes, Unclear},
     changes::Changes,
     clock::Micros,
+    events::Event,
     manifests::{
         document,
         versions::{self, Step},
@@ -24,6 +29,9 @@ use crate::{
     pki::Pki,
     store::{self, ChangeKind, Db, Op, PolicyRow, Tx},
 };
+
+/// Of a stop of all delivery.
+const MAX_REASON: usize = 1_024;
 
 /// Policies in one request.
 pub const MAX_POLICIES: usize = 1_000;
@@ -63,7 +71,15 @@ impl Policies {
             let policy = Policy::from_row(row)?;
             policies.insert(policy.key.clone(), Arc::new(policy));
         }
-        let compiled = watch::Sender::new(Arc::new(Compiled::new(policies)));
+        let freeze = match db.policy_freeze().await? {
+            None => None,
+            Some(text) => Some(serde_json::from_str(&text).map_err(|error| store::Error::Corrupt {
+                table: "meta",
+                id: "policies_frozen".into(),
+                problem: error.to_string(),
+            })?),
+        };
+        let compiled = watch::Sender::new(Arc::new(Compiled::new(policies).frozen(freeze.map(Arc::new))));
         Ok(Self {
             db,
             changes,
@@ -208,7 +224,49 @@ impl Policies {
 
     /// After the commit, before it is told.
     pub fn publish(&self, policies: BTreeMap<Key, Arc<Policy>>) {
-        self.compiled.send_replace(Arc::new(Compiled::new(policies)));
+        let freeze = self.current().freeze.clone();
+        self.compiled
+            .send_replace(Arc::new(Compiled::new(policies).frozen(freeze)));
+    }
+
+    /// Stops all delivery, or ends that.
+    pub async fn freeze(&self, freeze: Option<Freeze>, by: &str, now: Micros) -> Result<Option<Arc<Freeze>>, Error> {
+        if let Some(freeze) = &freeze
+            && (freeze.reason.len() > MAX_REASON || freeze.reason.contains('\0'))
+        {
+            let text = format!("is longer than {MAX_REASON} bytes, or contains a NUL");
+            return Err(Error::Invalid(vec![FieldViolation::new("reason", text)]));
+        }
+        let _writing = self.begin().await;
+        let current = self.current();
+        // The stop began when it began, whatever is said of it later.
+        let freeze = freeze.map(|freeze| match &current.freeze {
+            Some(before) => Freeze {
+                at: before.at,
+                ..freeze
+            },
+            None => freeze,
+        });
+        let (reason, text) = match (&current.freeze, &freeze) {
+            (None, None) => return Ok(None),
+            (_, Some(freeze)) => (
+                "POLICIES_FROZEN",
+                format!("{by} has stopped the delivery of policies: {}", freeze.reason),
+            ),
+            (Some(_), None) => ("POLICIES_UNFROZEN", format!("{by} has let policies be delivered again")),
+        };
+        let event = Event::new(reason, None, text, now)
+            .severity(EventSeverity::Warning)
+            .with("by", by);
+        let mut tx = self.db.begin().await?;
+        let kept = freeze.as_ref().map(|freeze| serde_json::json!(freeze).to_string());
+        tx.policy_freeze_set(kept.as_deref()).await?;
+        tx.event_insert_all(&[event.into_row()]).await?;
+        tx.commit().await?;
+        let freeze = freeze.map(Arc::new);
+        let compiled = Compiled::new(current.policies.clone()).frozen(freeze.clone());
+        self.compiled.send_replace(Arc::new(compiled));
+        Ok(freeze)
     }
 
     fn row(&self, draft: &Draft, version: i64, revision: i64, now: Micros) -> PolicyRow {

@@ -7,6 +7,7 @@ use muster_proto::v1;
 
 use super::LimitArgs;
 use crate::{
+    age,
     app::Session,
     count, paging,
     problem::{Problem, status::Asked},
@@ -38,6 +39,26 @@ pub enum Command {
         after_help = "Examples:\n  musterctl policy delete disk-root\n  musterctl policy delete Check/load Check/memory"
     )]
     Delete(DeleteArgs),
+    /// Stop the delivery of all policies
+    ///
+    /// Agents keep what they have and run it; new ones get nothing. What is applied or deleted meanwhile reaches nobody until
+    /// musterctl policy unfreeze.
+    #[command(
+        after_help = "Examples:\n  musterctl policy freeze --reason 'the checks of today overload the databases'"
+    )]
+    Freeze(FreezeArgs),
+    /// Let policies be delivered again
+    ///
+    /// Agents get at once what they shall have by then: see it before with musterctl policy list.
+    #[command(after_help = "Examples:\n  musterctl policy unfreeze")]
+    Unfreeze,
+}
+
+#[derive(Debug, Args)]
+pub struct FreezeArgs {
+    /// Why, for whoever wonders
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +98,8 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
         Command::List(args) => list(args, session).await,
         Command::Get(args) => get(args, session).await,
         Command::Delete(args) => delete(args, session).await,
+        Command::Freeze(args) => freeze(args, session).await,
+        Command::Unfreeze => unfreeze(session).await,
     }
 }
 
@@ -99,6 +122,50 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
     .await?;
     session.printer.list(&list.items, list.revision)?;
     session.printer.note(&footer(&list))?;
+    if let Some(freeze) = &list.freeze {
+        session.printer.note(&frozen(freeze, session.printer.terminal.now()))?;
+    }
+    Ok(())
+}
+
+/// "Nothing is delivered to agents for 4m now, stopped by user/mira: too much. To go on: musterctl policy unfreeze"
+fn frozen(freeze: &v1::PolicyFreeze, now: jiff::Timestamp) -> String {
+    let since = age::since(now, freeze.time.as_ref()).unwrap_or_default();
+    let reason = match freeze.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    format!(
+        "Nothing is delivered to agents for {since} now, stopped by {}{reason}. To go on: musterctl policy unfreeze",
+        freeze.caller
+    )
+}
+
+async fn freeze(args: FreezeArgs, session: &mut Session) -> Result<(), Problem> {
+    let asked = Asked::new("stop the delivery of policies");
+    let client = session.connect(&asked).await?;
+    let request = v1::FreezePoliciesRequest { reason: args.reason };
+    let call = async |request| client.policies().freeze_policies(request).await;
+    let freeze = client.call(&asked, call, request).await?.freeze.unwrap_or_default();
+    match session.printer.format.is_table() {
+        true => session.printer.terminal.out.write("policies frozen\n")?,
+        false => session.printer.document(&muster_proto::json::to_json(&freeze))?,
+    }
+    session
+        .printer
+        .note("agents keep what they have; to go on: musterctl policy unfreeze")?;
+    Ok(())
+}
+
+async fn unfreeze(session: &mut Session) -> Result<(), Problem> {
+    let asked = Asked::new("let policies be delivered again");
+    let client = session.connect(&asked).await?;
+    let call = async |request| client.policies().unfreeze_policies(request).await;
+    client.call(&asked, call, v1::UnfreezePoliciesRequest {}).await?;
+    match session.printer.format.is_table() {
+        true => session.printer.terminal.out.write("policies unfrozen\n")?,
+        false => session.printer.document(&serde_json::json!({}))?,
+    }
     Ok(())
 }
 

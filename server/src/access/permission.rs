@@ -48,6 +48,7 @@ permissions! {
     GRANTS_WRITE = "grants.write", Whole, "give and take roles, of permissions that one has";
     LOGS_READ = "logs.read", Scoped, "read logs of agents";
     METRICS_READ = "metrics.read", Scoped, "query metrics of agents";
+    POLICIES_FREEZE = "policies.freeze", Whole, "stop the delivery of policies to all agents, and let it go on";
     POLICIES_READ = "policies.read", Scoped, "see policies";
     POLICIES_WRITE = "policies.write", Scoped, "apply and delete policies";
     RESULTS_READ = "results.read", Scoped, "see results one by one, and how much history agents have";

@@ -225,6 +225,8 @@ pub const METHODS: &[Method] = &[
     read("/muster.v1.PolicyService/GetPolicy", permission::POLICIES_READ),
     read("/muster.v1.PolicyService/ListPolicies", permission::POLICIES_READ),
     change("/muster.v1.PolicyService/DeletePolicy", permission::POLICIES_WRITE),
+    change("/muster.v1.PolicyService/FreezePolicies", permission::POLICIES_FREEZE),
+    change("/muster.v1.PolicyService/UnfreezePolicies", permission::POLICIES_FREEZE),
     change("/muster.v1.RoleService/CreateRole", permission::ROLES_WRITE),
     read("/muster.v1.RoleService/ListRoles", permission::ROLES_READ),
     read("/muster.v1.RoleService/GetRole", permission::ROLES_READ),

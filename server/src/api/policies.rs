@@ -20,7 +20,7 @@ use crate::{
     access::OpCtx,
     clock,
     manifests::document,
-    policies::{Action, Compiled, Error, Key, Policy},
+    policies::{Action, Compiled, Error, Freeze, Key, Policy},
 };
 
 #[tonic::async_trait]
@@ -120,7 +120,33 @@ impl PolicyService for Api {
             revision,
             next_page_token,
             total_size,
+            freeze: compiled.freeze.as_deref().map(to_freeze),
         }))
+    }
+
+    async fn freeze_policies(
+        &self,
+        request: Request<v1::FreezePoliciesRequest>,
+    ) -> Result<Response<v1::FreezePoliciesResponse>, Status> {
+        let ctx = context(&request)?;
+        let freeze = Freeze {
+            at: clock::now(),
+            caller: ctx.who(),
+            reason: request.into_inner().reason,
+        };
+        ctx.note.resource("policies", "freeze");
+        let freeze = self.freeze(&ctx, Some(freeze)).await?;
+        Ok(Response::new(v1::FreezePoliciesResponse { freeze }))
+    }
+
+    async fn unfreeze_policies(
+        &self,
+        request: Request<v1::UnfreezePoliciesRequest>,
+    ) -> Result<Response<v1::UnfreezePoliciesResponse>, Status> {
+        let ctx = context(&request)?;
+        ctx.note.resource("policies", "freeze");
+        self.freeze(&ctx, None).await?;
+        Ok(Response::new(v1::UnfreezePoliciesResponse {}))
     }
 
     async fn delete_policy(
@@ -146,6 +172,20 @@ impl PolicyService for Api {
 }
 
 impl Api {
+    async fn freeze(&self, ctx: &OpCtx, freeze: Option<Freeze>) -> Result<Option<v1::PolicyFreeze>, Status> {
+        let (policies, by) = (self.policies.clone(), ctx.user());
+        let is_frozen = freeze.is_some();
+        let change = async move { policies.freeze(freeze, &by, clock::now()).await };
+        let freeze = self.whole(change).await.map_err(|problem| status(ctx, problem))?;
+        info!(
+            is_frozen,
+            user = ctx.user(),
+            request.id = ctx.request_id,
+            "the delivery of policies"
+        );
+        Ok(freeze.as_deref().map(to_freeze))
+    }
+
     /// What the audit log keeps of policies as they are before a change.
     fn note_policies(&self, ctx: &OpCtx, wanted: &[v1::Policy]) {
         let key = |policy: &v1::Policy| Key {
@@ -215,6 +255,14 @@ fn audited<'a>(policies: impl IntoIterator<Item = &'a Arc<Policy>>) -> ListPolic
     ListPoliciesResponse {
         items: policies.into_iter().map(|policy| to_policy(policy, None)).collect(),
         ..ListPoliciesResponse::default()
+    }
+}
+
+fn to_freeze(freeze: &Freeze) -> v1::PolicyFreeze {
+    v1::PolicyFreeze {
+        time: Some(clock::to_timestamp(freeze.at)),
+        caller: freeze.caller.clone(),
+        reason: freeze.reason.clone(),
     }
 }
 

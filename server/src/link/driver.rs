@@ -194,7 +194,10 @@ impl Link {
                 }
                 Ok(()) = self.policies.changed() => self.assigned().map(Event::Policies).into_iter().collect(),
                 () = notified(changed) => match self.current() {
-                    Some((config, policies)) => vec![Event::Inventory(config), Event::Policies(policies)],
+                    Some((config, policies)) => {
+                        let policies = policies.map(Event::Policies);
+                        [Event::Inventory(config)].into_iter().chain(policies).collect()
+                    }
                     None => Vec::new(),
                 },
                 frame = inbound.next() => vec![match frame {
@@ -339,17 +342,19 @@ impl Link {
     }
 
     /// What the inventory and the policies say of the agent now.
-    fn current(&mut self) -> Option<(AgentConfig, Arc<PolicySet>)> {
-        let policies = self.assigned()?;
+    fn current(&mut self) -> Option<(AgentConfig, Option<Arc<PolicySet>>)> {
+        let policies = self.assigned();
         let Deps { pki, advertise, .. } = &self.deps;
         let config = |entry: &Entry| agent_config::of(entry, pki, advertise);
         Some((self.deps.agents.with(self.agent, config)?, policies))
     }
 
-    /// The policies that it shall have now.
+    /// The policies that it shall be told now.
     fn assigned(&mut self) -> Option<Arc<PolicySet>> {
         let compiled = self.policies.borrow_and_update().clone();
-        self.deps.agents.with(self.agent, |entry| compiled.set_for(entry))
+        self.deps
+            .agents
+            .with(self.agent, |entry| compiled.delivered_to(entry))?
     }
 
     /// Within two heartbeats in any case, since the clock may be set meanwhile.

@@ -287,16 +287,21 @@ impl Session {
             send(Frame::Welcome(welcome)),
             send(Frame::AgentConfig(admitted.config.clone())),
         ];
-        let is_held = held_digest == admitted.policies.digest;
+        let held = admitted
+            .policies
+            .clone()
+            .filter(|policies| held_digest == policies.digest);
         self.state = State::Active(Active {
-            policies: is_held.then(|| admitted.policies.clone()),
+            policies: held,
             config: admitted.config,
             heartbeat_due: now + self.config.heartbeat,
             probe: None,
         });
         effects.extend(self.bundle.map(Effect::TrustBundleHeld));
         effects.extend(self.trust_bundle(admitted.trust_bundle));
-        effects.extend(self.policies(admitted.policies));
+        if let Some(policies) = admitted.policies {
+            effects.extend(self.policies(policies));
+        }
         for frame in early {
             effects.extend(self.frame(frame, now));
         }

@@ -72,7 +72,7 @@ fn admitted(policies: &Arc<PolicySet>) -> Event {
             name: "db-01".into(),
             ..AgentConfig::default()
         },
-        policies: policies.clone(),
+        policies: Some(policies.clone()),
         highest_generation: 0,
     }))
 }

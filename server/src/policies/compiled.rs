@@ -14,6 +14,7 @@ use muster_proto::{
     v1,
 };
 use prost::Message as _;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     access::scope::Scope,
@@ -136,10 +137,21 @@ pub trait Labelled {
 /// The values of an agent that selectors look at, then those that scopes look at, in the order of the keys.
 type Values = Vec<Option<String>>;
 
+/// Delivery is stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    pub at: Micros,
+    /// As in the audit log.
+    pub caller: String,
+    pub reason: String,
+}
+
 /// All policies of a moment.
 #[derive(Debug, Default)]
 pub struct Compiled {
     pub policies: BTreeMap<Key, Arc<Policy>>,
+    /// Set while agents are told nothing of any of them.
+    pub freeze: Option<Arc<Freeze>>,
     /// Label keys and facts that any selector looks at.
     keys: BTreeSet<String>,
     /// Label keys that any scope looks at.
@@ -161,9 +173,19 @@ impl Compiled {
         Self {
             scope_keys: scope_keys.map(str::to_owned).collect(),
             policies,
+            freeze: None,
             keys,
             sets: Mutex::default(),
         }
+    }
+
+    pub fn frozen(self, freeze: Option<Arc<Freeze>>) -> Self {
+        Self { freeze, ..self }
+    }
+
+    /// What an agent is told now, which is nothing while delivery is stopped.
+    pub fn delivered_to(&self, agent: &impl Labelled) -> Option<Arc<PolicySet>> {
+        self.freeze.is_none().then(|| self.set_for(agent))
     }
 
     pub fn set_for(&self, agent: &impl Labelled) -> Arc<PolicySet> {

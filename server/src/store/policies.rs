@@ -74,7 +74,35 @@ impl Tx {
     }
 }
 
+#[derive(FromRow)]
+struct TextRow {
+    value: String,
+}
+
+/// In `meta`.
+const FREEZE: &str = "policies_frozen";
+
+impl Tx {
+    /// What is said of a stop of all delivery; None: it is over.
+    pub async fn policy_freeze_set(&mut self, freeze: Option<&str>) -> Result<(), Error> {
+        let (sql, args) = match freeze {
+            Some(text) => (
+                "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2",
+                args![FREEZE, text],
+            ),
+            None => ("DELETE FROM meta WHERE key = $1", args![FREEZE]),
+        };
+        self.execute(sql, args).await.map(|_| ())
+    }
+}
+
 impl Db {
+    pub async fn policy_freeze(&self) -> Result<Option<String>, Error> {
+        let sql = "SELECT value FROM meta WHERE key = $1";
+        let row: Option<TextRow> = self.control.fetch_optional(sql, args![FREEZE]).await?;
+        Ok(row.map(|row| row.value))
+    }
+
     pub async fn policy_list(&self) -> Result<Vec<PolicyRow>, Error> {
         self.control_all("SELECT * FROM policies ORDER BY kind, name").await
     }

@@ -366,7 +366,7 @@ impl<'a> World<'a> {
                         facts_digest: String::new(),
                         policy_status_digest: String::new(),
                         config: v1::AgentConfig::default(),
-                        policies: Arc::new(PolicySet::default()),
+                        policies: Some(Arc::new(PolicySet::default())),
                         highest_generation,
                         trust_bundle: 0,
                     };

@@ -176,3 +176,45 @@ fn who_may_see_policies_plans_them_and_does_not_apply() {
     );
     vera.run(&["plan", "-f", &path]).expect_code(4);
 }
+
+#[test]
+fn while_policies_are_frozen_nobody_gets_any_and_afterwards_everybody_gets_the_latest() {
+    let controller = Controller::start();
+    let ctl = controller.ctl();
+    let mut agent = controller.agent("web-01").start();
+    controller.wait_for_agent("web-01", "ONLINE");
+    controller.apply(&check("first", "*", "30s")).expect_code(0);
+    poll::until("the agent runs it", 20 * SECOND, || match applied(&controller) {
+        names if names == ["first"] => Ok(()),
+        names => Err(names.join(",")),
+    });
+    ctl.ok(&["policy", "freeze", "--reason", "wait for me"]);
+    controller.apply(&check("second", "*", "30s")).expect_code(0);
+    ctl.ok(&["policy", "delete", "first"]);
+    // Neither now, nor to one that comes back, nor to one that is new, nor from a controller that starts.
+    agent.stop();
+    agent.run();
+    let newcomer = controller.agent("web-02").start();
+    controller.wait_for_agent("web-02", "ONLINE");
+    let held = |agent: &muster_tests::Agent| -> Result<u64, String> {
+        agent.status()?["policies"]["applied"]
+            .as_u64()
+            .ok_or("no number".to_owned())
+    };
+    poll::all_through("they hold what they had", 4 * SECOND, || {
+        match (held(&agent)?, held(&newcomer)?) {
+            (1, 0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let note = ctl.ok(&["policy", "list"]).stderr;
+    assert!(note.contains("by user/tester: wait for me"), "{note}");
+    ctl.ok(&["policy", "unfreeze"]);
+    poll::until("both run the second", 20 * SECOND, || {
+        let items = ctl.items(&["policy", "list"])?;
+        match items.len() == 1 && items[0]["status"]["applied"] == 2 {
+            true => Ok(()),
+            false => Err(format!("{items:?}")),
+        }
+    });
+}

@@ -169,9 +169,22 @@ impl PolicyService for Controller {
                 revision: 100,
                 next_page_token,
                 total_size,
+                freeze: None,
             }
         });
         answer.await
+    }
+
+    async fn freeze_policies(&self, request: Request<v1::FreezePoliciesRequest>) -> Answer<v1::FreezePoliciesResponse> {
+        self.answer(request, |_, _| v1::FreezePoliciesResponse::default()).await
+    }
+
+    async fn unfreeze_policies(
+        &self,
+        request: Request<v1::UnfreezePoliciesRequest>,
+    ) -> Answer<v1::UnfreezePoliciesResponse> {
+        self.answer(request, |_, _| v1::UnfreezePoliciesResponse::default())
+            .await
     }
 
     async fn delete_policy(&self, request: Request<v1::DeletePolicyRequest>) -> Answer<v1::DeletePolicyResponse> {

@@ -71,7 +71,8 @@ pub struct Admitted {
     pub facts_digest: String,
     pub policy_status_digest: String,
     pub config: AgentConfig,
-    pub policies: Arc<PolicySet>,
+    /// None: it is told of none now.
+    pub policies: Option<Arc<PolicySet>>,
     /// Of the agent's other spools; 0: there are none.
     pub highest_generation: i64,
     /// Version of the trust bundle there is.

@@ -55,6 +55,8 @@ const NEEDS: &[(&str, &str)] = &[
     ("ManifestService/ApplyManifests", "any"),
     ("ManifestService/ListManifestVersions", "any"),
     ("MetricService/QueryMetrics", "metrics.read"),
+    ("PolicyService/FreezePolicies", "policies.freeze"),
+    ("PolicyService/UnfreezePolicies", "policies.freeze"),
     ("PolicyService/ApplyPolicies", "policies.write"),
     ("PolicyService/GetPolicy", "policies.read"),
     ("PolicyService/ListPolicies", "policies.read"),
