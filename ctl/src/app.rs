@@ -26,7 +26,9 @@ use crate::{
         role, state, token, user,
     },
     terminal::Terminal,
-    verbs::{apply, complete, completion, doctor, export, login, plan, rollback, validate, version, wait, whoami},
+    verbs::{
+        apply, complete, completion, doctor, explain, export, login, plan, rollback, validate, version, wait, whoami,
+    },
 };
 
 /// How long a call may take when nothing is said.
@@ -137,6 +139,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Export(args) => export::run(args, session).await,
         Command::Versions(args) => rollback::list(args, session).await,
         Command::Rollback(args) => rollback::run(args, session).await,
+        Command::Explain(command) => explain::run(command, session).await,
         Command::Metric(command) => metric::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Ca(command) => ca::run(command, session).await,

@@ -15,7 +15,7 @@ use crate::{
         agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, log, metric, policy, result,
         role, state, token, user,
     },
-    verbs::{apply, complete, completion, doctor, export, login, plan, rollback, validate, wait, whoami},
+    verbs::{apply, complete, completion, doctor, explain, export, login, plan, rollback, validate, wait, whoami},
 };
 
 const AFTER_HELP: &str = "\
@@ -115,6 +115,9 @@ pub enum Command {
     Export(export::ExportArgs),
     Versions(rollback::VersionsArgs),
     Rollback(rollback::RollbackArgs),
+    /// Show why something is as it is: a check on a machine, what somebody may do
+    #[command(subcommand)]
+    Explain(explain::Command),
     /// The latest metrics of the machines
     #[command(subcommand, visible_alias = "metrics")]
     Metric(metric::Command),

@@ -22,11 +22,12 @@ use muster_proto::v1::{
     api_key_service_client::ApiKeyServiceClient, audit_service_client::AuditServiceClient,
     ca_service_client::CaServiceClient, certificate_service_client::CertificateServiceClient,
     controller_service_client::ControllerServiceClient, event_service_client::EventServiceClient,
-    grant_service_client::GrantServiceClient, history_service_client::HistoryServiceClient,
-    log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
-    metric_service_client::MetricServiceClient, policy_service_client::PolicyServiceClient,
-    role_service_client::RoleServiceClient, state_service_client::StateServiceClient,
-    token_service_client::TokenServiceClient, user_service_client::UserServiceClient,
+    explain_service_client::ExplainServiceClient, grant_service_client::GrantServiceClient,
+    history_service_client::HistoryServiceClient, log_service_client::LogServiceClient,
+    manifest_service_client::ManifestServiceClient, metric_service_client::MetricServiceClient,
+    policy_service_client::PolicyServiceClient, role_service_client::RoleServiceClient,
+    state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
+    user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{
@@ -231,6 +232,10 @@ impl Client {
 
     pub fn controllers(&self) -> ControllerServiceClient<Caller> {
         ControllerServiceClient::new(self.channel.clone())
+    }
+
+    pub fn explain(&self) -> ExplainServiceClient<Caller> {
+        ExplainServiceClient::new(self.channel.clone())
     }
 
     pub fn events(&self) -> EventServiceClient<Caller> {

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod complete;
 pub mod completion;
 pub mod doctor;
+pub mod explain;
 pub mod export;
 pub mod login;
 pub mod plan;

@@ -80,6 +80,20 @@ impl Selector {
         self.terms.iter().all(|term| term.condition.holds(label(&term.key)))
     }
 
+    /// What each term finds, in their order: as it is written, the key that it looks at, and whether it holds. `matches` is whether all do.
+    pub fn explain<'a, 's>(
+        &'s self,
+        label: impl Fn(&str) -> Option<&'a str> + 's,
+    ) -> impl Iterator<Item = (String, &'s str, bool)> + 's {
+        self.terms.iter().map(move |term| {
+            (
+                term.to_string(),
+                term.key.as_str(),
+                term.condition.holds(label(&term.key)),
+            )
+        })
+    }
+
     /// Whether it wants exactly this value for the key, whatever else it wants.
     pub fn pins(&self, key: &str, value: &str) -> bool {
         let is_only = |values: &BTreeSet<String>| values.len() == 1 && values.contains(value);

@@ -8,6 +8,7 @@ mod certificates;
 mod controllers;
 mod enrollment;
 mod events;
+mod explain;
 mod forks;
 mod grants;
 mod history;
@@ -51,12 +52,13 @@ use muster_proto::{
         api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
         ca_service_server::CaServiceServer, certificate_service_server::CertificateServiceServer,
         controller_service_server::ControllerServiceServer, enrollment_service_server::EnrollmentServiceServer,
-        event_service_server::EventServiceServer, grant_service_server::GrantServiceServer,
-        history_service_server::HistoryServiceServer, link_service_server::LinkServiceServer,
-        log_service_server::LogServiceServer, manifest_service_server::ManifestServiceServer,
-        metric_service_server::MetricServiceServer, policy_service_server::PolicyServiceServer,
-        role_service_server::RoleServiceServer, state_service_server::StateServiceServer,
-        token_service_server::TokenServiceServer, user_service_server::UserServiceServer,
+        event_service_server::EventServiceServer, explain_service_server::ExplainServiceServer,
+        grant_service_server::GrantServiceServer, history_service_server::HistoryServiceServer,
+        link_service_server::LinkServiceServer, log_service_server::LogServiceServer,
+        manifest_service_server::ManifestServiceServer, metric_service_server::MetricServiceServer,
+        policy_service_server::PolicyServiceServer, role_service_server::RoleServiceServer,
+        state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
+        user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -148,6 +150,7 @@ impl Api {
         health.set_serving::<CertificateServiceServer<Self>>().await;
         health.set_serving::<ControllerServiceServer<Self>>().await;
         health.set_serving::<EventServiceServer<Self>>().await;
+        health.set_serving::<ExplainServiceServer<Self>>().await;
         health.set_serving::<GrantServiceServer<Self>>().await;
         health.set_serving::<HistoryServiceServer<Self>>().await;
         health.set_serving::<LogServiceServer<Self>>().await;
@@ -185,6 +188,7 @@ impl Api {
             .add_service(CertificateServiceServer::from_arc(self.clone()))
             .add_service(ControllerServiceServer::from_arc(self.clone()))
             .add_service(EventServiceServer::from_arc(self.clone()))
+            .add_service(ExplainServiceServer::from_arc(self.clone()))
             .add_service(GrantServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(HistoryServiceServer::from_arc(self.clone()))
             .add_service(LogServiceServer::from_arc(self.clone()))

@@ -22,6 +22,7 @@ pub mod disk;
 pub mod doctor;
 pub mod enroll;
 pub mod events;
+pub mod explain;
 pub mod fleet;
 pub mod forks;
 pub mod grants;

@@ -88,6 +88,14 @@ impl Permissions {
         Self(names.into_iter().collect())
     }
 
+    /// The name by which it is allowed, such as "agents.*".
+    pub fn allowing(&self, permission: &Permission) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|name| covers(name, permission.name))
+            .map(String::as_str)
+    }
+
     pub fn allow(&self, permission: &Permission) -> bool {
         self.0.iter().any(|name| covers(name, permission.name))
     }

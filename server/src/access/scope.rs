@@ -46,6 +46,11 @@ impl Scope {
         self.0.as_ref().is_none_or(|selector| selector.matches(label))
     }
 
+    /// What selects the agents in it. None: all are.
+    pub fn selector(&self) -> Option<&Selector> {
+        self.0.as_ref()
+    }
+
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().flat_map(Selector::keys)
     }

@@ -191,6 +191,15 @@ pub const METHODS: &[Method] = &[
         permission::CONTROLLER_DRAIN,
     ),
     read("/muster.v1.EventService/ListEvents", permission::EVENTS_READ),
+    read("/muster.v1.ExplainService/ExplainCheck", permission::POLICIES_READ),
+    // Everybody for themselves; for others the call itself wants more.
+    api(
+        "/muster.v1.ExplainService/ExplainAccess",
+        Who::AnyOperator,
+        Audit::Refusals,
+        Rate::Read,
+        Rest::Annotated,
+    ),
     change("/muster.v1.GrantService/CreateGrant", permission::GRANTS_WRITE),
     read("/muster.v1.GrantService/ListGrants", permission::GRANTS_READ),
     read("/muster.v1.GrantService/GetGrant", permission::GRANTS_READ),

@@ -218,3 +218,75 @@ fn while_policies_are_frozen_nobody_gets_any_and_afterwards_everybody_gets_the_l
         }
     });
 }
+
+#[test]
+fn what_is_decided_is_explained_step_by_step() {
+    let controller = Controller::start();
+    let ctl = controller.ctl();
+    let _agent = controller.agent("web-01").label("team", "web").start();
+    controller.wait_for_agent("web-01", "ONLINE");
+    ctl.ok(&["agent", "label", "web-01", "env=dev"]);
+    let texts = [
+        check("here", "env=dev", "30s"),
+        check("elsewhere", "env=prod,team=web,!spot", "30s"),
+    ]
+    .join("---\n");
+    controller.apply(&texts).expect_code(0);
+    poll::until("the agent runs it", 20 * SECOND, || match applied(&controller) {
+        names if names == ["here"] => Ok(()),
+        names => Err(names.join(",")),
+    });
+    let told = ctl.ok(&["explain", "check", "here", "--agent", "web-01"]).stdout;
+    assert!(told.starts_with("yes Check/here runs on web-01\n"), "{told}");
+    assert!(told.contains("yes env=dev: env is dev, by an operator\n"), "{told}");
+    assert!(told.contains("yes the agent has applied version "), "{told}");
+    let told = ctl.ok(&["explain", "check", "elsewhere", "--agent", "web-01"]).stdout;
+    assert!(told.starts_with("no  Check/elsewhere is not for web-01\n"), "{told}");
+    for term in [
+        "no  env=prod: env is dev, by an operator\n",
+        "yes team=web: team is web, as the machine says\n",
+        "yes !spot: there is no spot\n",
+    ] {
+        assert!(told.contains(term), "{term}: {told}");
+    }
+    ctl.ok(&["policy", "freeze", "--reason", "wait"]);
+    controller.apply(&check("later", "*", "30s")).expect_code(0);
+    let told = ctl.ok(&["explain", "check", "later", "--agent", "web-01"]).stdout;
+    assert!(told.contains("and does not run there as it is now\n"), "{told}");
+    assert!(told.contains("stopped by user/tester: wait\n"), "{told}");
+    ctl.run(&["explain", "check", "none", "--agent", "web-01"])
+        .expect_code(5);
+
+    let path = controller.path("dora.yaml").display().to_string();
+    ctl.ok(&[
+        "user", "create", "dora", "--role", "operator", "--scope", "env=dev", "--out", &path,
+    ]);
+    let told = ctl
+        .ok(&[
+            "explain",
+            "access",
+            "dora",
+            "PolicyService/DeletePolicy",
+            "--agent",
+            "web-01",
+        ])
+        .stdout;
+    assert!(
+        told.starts_with("yes user/dora may PolicyService/DeletePolicy for web-01\n"),
+        "{told}"
+    );
+    assert!(
+        told.contains("yes role operator has policies.*, which includes policies.write\n"),
+        "{told}"
+    );
+    assert!(told.contains("yes its scope env=dev matches\n"), "{told}");
+    let told = ctl.ok(&["explain", "access", "dora", "policies.freeze"]).stdout;
+    assert!(told.starts_with("no  user/dora may not policies.freeze\n"), "{told}");
+    // What it says is what happens.
+    let dora = controller.ctl_as("dora.yaml");
+    dora.run(&["policy", "unfreeze"]).expect_code(4);
+    let own = dora.ok(&["explain", "access", "dora", "agents.read"]).stdout;
+    assert!(own.starts_with("yes user/dora may agents.read\n"), "{own}");
+    dora.run(&["explain", "access", "tester", "agents.read"]).expect_code(4);
+    ctl.run(&["explain", "access", "dora", "agents.raed"]).expect_code(2);
+}

@@ -43,6 +43,8 @@ const NEEDS: &[(&str, &str)] = &[
     ("ControllerService/GetController", "controller.read"),
     ("ControllerService/DrainController", "controller.drain"),
     ("EventService/ListEvents", "events.read"),
+    ("ExplainService/ExplainCheck", "policies.read"),
+    ("ExplainService/ExplainAccess", "any"),
     ("GrantService/CreateGrant", "grants.write"),
     ("GrantService/ListGrants", "grants.read"),
     ("GrantService/GetGrant", "grants.read"),
@@ -97,7 +99,7 @@ const OPERATOR_SCOPED: &[&str] = &[
     "tokens.write",
 ];
 /// Given by the same role for everything, in addition.
-const OPERATOR_WHOLE: &[&str] = &["ca.read", "controller.read"];
+const OPERATOR_WHOLE: &[&str] = &["ca.read", "controller.read", "policies.freeze"];
 const VIEWER: &[&str] = &[
     "agents.read",
     "ca.read",
