@@ -53,7 +53,7 @@ pub struct Pair<T> {
 /// What is on file after a step, and not yet in memory.
 #[derive(Debug)]
 pub enum Stored {
-    Policy(Key, Option<Policy>),
+    Policy(Key, Option<Box<Policy>>),
     Role(String, Option<Role>),
     Grant(Grant, Op),
 }
@@ -183,7 +183,7 @@ impl Draft {
         Ok(match self {
             Self::Policy(PolicyDraft::Put(draft)) => {
                 let policy = policies.put(tx, draft, revision, &caller, now).await?;
-                Stored::Policy(policy.key.clone(), Some(policy))
+                Stored::Policy(policy.key.clone(), Some(Box::new(policy)))
             }
             Self::Policy(PolicyDraft::Remove(policy)) => {
                 policies.remove(tx, policy, revision, &caller, now).await?;
@@ -237,7 +237,7 @@ impl Stored {
     pub fn publish(self, rights: &RightsOfAll, policies: &mut BTreeMap<Key, Arc<Policy>>) -> bool {
         match self {
             Self::Policy(key, Some(policy)) => {
-                policies.insert(key, Arc::new(policy));
+                policies.insert(key, Arc::from(policy));
                 return true;
             }
             Self::Policy(key, None) => {

@@ -90,7 +90,7 @@ impl Rig {
     }
 }
 
-fn agent(number: usize) -> Entry {
+fn agent(number: u32) -> Entry {
     let name = format!("host-{number:02}");
     let mut entry = Entry::from(&NewAgent {
         id: AgentId::random(),
@@ -103,10 +103,10 @@ fn agent(number: usize) -> Entry {
     });
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     entry.operator_labels = BTreeMap::from([
-        label("env", if number % 2 == 0 { "dev" } else { "prod" }),
-        label("role", if number % 3 == 0 { "db" } else { "web" }),
+        label("env", if number.is_multiple_of(2) { "dev" } else { "prod" }),
+        label("role", if number.is_multiple_of(3) { "db" } else { "web" }),
     ]);
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         entry.facts.insert("agent.features".into(), "check,run.memory".into());
     }
     entry
