@@ -44,7 +44,7 @@ step_house() { cargo test --workspace --locked --test it -- --show-output house:
 step_sqlite() { MUSTER_TEST_POSTGRES_URL="" cargo test --workspace --locked --no-fail-fast -- --show-output; }
 
 # What is about machines, networks, files and `dev`, and asks nothing of the database, is tested on SQLite alone.
-no_database="house link_model plugins bad_input deploy network agent_metrics main_job readme bootstrap clocks"
+no_database="house link_model plugins bad_input deploy terraform network agent_metrics main_job readme bootstrap clocks"
 
 step_postgres() {
   if ! postgres_bin >/dev/null; then
