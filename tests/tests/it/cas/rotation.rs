@@ -6,6 +6,7 @@ use muster_tests::{
     peer::{self, Link, Peer},
     poll::{self, SECOND},
 };
+use rustix::process::Signal;
 
 use super::{agents, ca, refused, status, step};
 
@@ -120,7 +121,7 @@ fn agents_that_cannot_follow_a_rotation_are_named_and_can_be_left_behind() {
 #[test]
 fn a_ca_whose_key_is_in_other_hands_is_out_at_once_and_its_agents_need_a_token() {
     let controller = controller();
-    let victim = controller.agent("victim").start();
+    let mut victim = controller.agent("victim").start();
     controller.wait_for_agent("victim", "ONLINE");
     let mut absent = controller.agent("absent").start();
     controller.wait_for_agent("absent", "ONLINE");
@@ -128,8 +129,18 @@ fn a_ca_whose_key_is_in_other_hands_is_out_at_once_and_its_agents_need_a_token()
     let first = ca(&status(&controller), "ACTIVE").expect("a CA");
 
     step(&controller, &["prepare"]);
+    poll::until("the victim knows the next CA", 30 * SECOND, || {
+        let status = status(&controller);
+        match status["agentsAcknowledged"] == 1 {
+            true => Ok(()),
+            false => Err(status.to_string()),
+        }
+    });
+    // Who has renewed in between has a certificate of the new CA, and stays.
+    victim.process().signal(Signal::STOP);
     step(&controller, &["activate"]);
     let after = step(&controller, &["retire", "--compromised"]);
+    victim.process().signal(Signal::CONT);
     assert_eq!(ca(&after, "RETIRED").as_ref(), Some(&first));
     assert_eq!(
         after["items"]
