@@ -196,7 +196,7 @@ async fn of_body(mut body: Body) -> Result<Map<String, Value>, Problem> {
     if length > MAX_BODY {
         return Err(invalid("the body", format!("is larger than {} MiB", MAX_BODY >> 20)));
     }
-    if bytes.trim_ascii().is_empty() {
+    if bytes.is_empty() {
         return Ok(Map::new());
     }
     match serde_json::from_slice(&bytes) {
