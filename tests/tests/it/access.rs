@@ -3,3 +3,4 @@
 mod auditor;
 mod escalation;
 mod matrix;
+mod reports;
