@@ -20,6 +20,8 @@
 #   tests/prove.sh access              every method for every kind of caller, over gRPC and REST, with counts; ways out of a scope
 #   tests/prove.sh api-latency [AGENTS]
 #                                      how soon operators are answered with that many (10000) agents, beside a bare server
+#   tests/prove.sh plan-scale [AGENTS [POLICIES]]
+#                                      what a plan of that many policies (200) costs with that many agents (10000)
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -51,6 +53,11 @@ enroll_throughput() {
 api_latency() {
   release
   MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/api-latency "$@"
+}
+
+plan_scale() {
+  release
+  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/plan-scale "$@"
 }
 
 link() {
@@ -85,6 +92,7 @@ case "${1-}" in
   enroll-throughput) enroll_throughput "${@:2}" ;;
   access) system_tests access ;;
   api-latency) api_latency "${@:2}" ;;
+  plan-scale) plan_scale "${@:2}" ;;
   spool) release && ./target/release/spool-kills "${@:2}" ;;
   link) link "${2-}" ;;
   footprint) footprint "${2-}" ;;

@@ -49,7 +49,8 @@ const CHANGES: usize = 200;
 const PARALLEL: usize = 32;
 const WARM_UP: usize = 50;
 /// The limits of one caller are not what is measured.
-const LIMITS: &str = "limits: { reads_per_second: 1000000, changes_per_second: 1000000, watches_per_second: 1000000 }";
+pub(crate) const LIMITS: &str =
+    "limits: { reads_per_second: 1000000, changes_per_second: 1000000, watches_per_second: 1000000 }";
 
 /// # Errors
 /// When a call fails.
@@ -161,7 +162,7 @@ async fn measured(
 }
 
 /// Agents with labels, as they are before their machines.
-async fn fill(admin: &Operator, agents: usize) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn fill(admin: &Operator, agents: usize) -> anyhow::Result<Vec<String>> {
     let ids: Arc<Vec<String>> = Arc::new((0..agents).map(|_| AgentId::random().to_string()).collect());
     let mut workers = JoinSet::new();
     for worker in 0..PARALLEL {
@@ -252,13 +253,13 @@ async fn watched(controller: &Controller, admin: &Operator, ids: &[String], pid:
 }
 
 /// The bare server.
-struct Floor {
+pub(crate) struct Floor {
     child: Child,
     door: Door,
 }
 
 impl Floor {
-    fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start() -> anyhow::Result<Self> {
         let mut command = process::command(std::env::current_exe()?);
         command.arg(FLOOR).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("the floor does not start")?;
@@ -268,7 +269,7 @@ impl Floor {
         Ok(Self { child, door })
     }
 
-    async fn channel(&self) -> anyhow::Result<Channel> {
+    pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
         let tcp = TcpStream::connect(self.door.address).await?;
         tcp.set_nodelay(true)?;
         let tls = TlsConnector::from(self.door.tls.clone());

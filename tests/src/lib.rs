@@ -28,6 +28,7 @@ pub mod link;
 pub mod name_server;
 pub mod operators;
 pub mod peer;
+pub mod plan_scale;
 pub mod poll;
 mod ports;
 pub mod postgres;
@@ -40,6 +41,7 @@ pub mod strace;
 pub mod swarm;
 pub mod throughput;
 pub mod tools;
+pub mod turn;
 
 pub use agent::Agent;
 pub use connect_proxy::ConnectProxy;

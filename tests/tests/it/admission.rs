@@ -23,12 +23,14 @@ use muster_tests::{
     link::Link,
     peer::{self, Peer},
     poll::{self, SECOND},
+    turn,
 };
 use prost::Message as _;
 use tonic::Code;
 
 #[test]
 fn a_crowd_is_told_when_to_come_and_comes_in_by_turns() {
+    let _turn = turn::of_heavy_tests();
     let controller = Controller::start_with("limits: { links_per_second: 1 }");
     let crowd = 10;
     let token = controller.token(&["--uses", &crowd.to_string()]).secret;
@@ -83,6 +85,7 @@ fn a_crowd_is_told_when_to_come_and_comes_in_by_turns() {
 
 #[test]
 fn real_agents_come_in_by_turns_and_a_small_fleet_at_once() {
+    let _turn = turn::of_heavy_tests();
     let controller = Controller::start_with("limits: { links_per_second: 1 }");
     let agents: Vec<_> = controller.fleet("web", 5).into_iter().map(Setup::start).collect();
     let all_online = || match controller.ctl().items(&["agent", "list"])? {

@@ -15,7 +15,7 @@ use std::{
 use muster_tests::{
     Agent, Controller, ServerYaml,
     poll::{self, SECOND},
-    settings,
+    settings, turn,
 };
 use serde_json::{Value, json};
 
@@ -50,6 +50,7 @@ impl Plan {
 
 #[test]
 fn a_fleet_lives_through_renewals_a_rotation_of_the_ca_and_restarts_in_each_phase() {
+    let _turn = turn::of_heavy_tests();
     let plan = Plan::of_environment();
     let settings = ServerYaml::new().agent_certificates(&format!("{}s", plan.life.as_secs()));
     let mut fleet = Fleet::start(&plan, &settings);

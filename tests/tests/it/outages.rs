@@ -8,6 +8,7 @@ use muster_tests::{
     poll::{self, SECOND},
     process,
     proxy::Fault,
+    turn,
 };
 use serde_json::Value;
 
@@ -93,6 +94,7 @@ fn what_waits_is_sent_by_an_agent_that_starts_where_nothing_can_be_written() {
 
 #[test]
 fn a_record_survives_whatever_kills_its_process_right_after_it() {
+    let _turn = turn::of_heavy_tests();
     let mut command = process::clean_command(binaries::path("spool-kills"), std::path::Path::new("/"));
     command.arg("60");
     let outcome = Outcome::of(command).expect_code(0);

@@ -7,7 +7,7 @@ use muster_tests::{
     ctl::Outcome,
     dial,
     poll::{self, SECOND},
-    process, tools,
+    process, tools, turn,
 };
 use serde_json::{Value, json};
 
@@ -83,6 +83,7 @@ impl<'a> Client<'a> {
 
 #[test]
 fn schemathesis_finds_no_failure_and_nothing_but_what_is_described() {
+    let _turn = turn::of_heavy_tests();
     let Some(schemathesis) = tools::python("st") else {
         tools::skipped("REST by schemathesis", "it is not installed (tests/run.sh tools)");
         return;

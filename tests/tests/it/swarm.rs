@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use muster_tests::{binaries, ctl::Outcome, process};
+use muster_tests::{binaries, ctl::Outcome, process, turn};
 use serde_json::Value;
 
 /// The program with a controller of its own.
@@ -36,6 +36,7 @@ fn assert_all_is_accounted_for(document: &Value) {
 
 #[test]
 fn a_fleet_whose_links_are_cut_and_whose_controller_is_killed_loses_and_doubles_nothing() {
+    let _turn = turn::of_heavy_tests();
     let document = swarm(&[
         "--agents",
         "120",
@@ -67,6 +68,7 @@ fn a_fleet_whose_links_are_cut_and_whose_controller_is_killed_loses_and_doubles_
 
 #[test]
 fn what_a_fleet_recorded_alone_for_an_hour_arrives_once_beside_what_comes_meanwhile() {
+    let _turn = turn::of_heavy_tests();
     let document = swarm(&[
         "--agents",
         "20",
@@ -86,6 +88,7 @@ fn what_a_fleet_recorded_alone_for_an_hour_arrives_once_beside_what_comes_meanwh
 
 #[test]
 fn a_fleet_with_its_queues_on_disk_is_accounted_for_and_a_frame_to_all_comes_back_from_all() {
+    let _turn = turn::of_heavy_tests();
     let dir = tempfile::tempdir().expect("a directory");
     let spool = dir.path().to_str().expect("a path in UTF-8");
     let document = swarm(&[

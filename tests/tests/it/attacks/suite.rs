@@ -1,10 +1,14 @@
 //! The suite of `attack`, in its small form: what `tests/prove.sh attacks` makes by the thousand.
 
 use muster_server::access;
-use muster_tests::attacks::{self, CATEGORIES, Form, Listener, Who};
+use muster_tests::{
+    attacks::{self, CATEGORIES, Form, Listener, Who},
+    turn,
+};
 
 #[test]
 fn every_attack_gets_its_refusal_and_harms_nobody() {
+    let _turn = turn::of_heavy_tests();
     let report = attacks::run(Form::Small, &CATEGORIES, |category| println!("{category}"));
     assert!(report.held(), "{report}");
     println!("{}", report.verdict());

@@ -11,6 +11,7 @@ use muster_tests::{
     agent::Setup,
     dial,
     poll::{self, SECOND},
+    turn,
 };
 use rustix::process::Signal;
 use tokio_stream::wrappers::ReceiverStream;
@@ -82,6 +83,7 @@ async fn connect(controller: &Controller, identity: Arc<IdentityFile>, hello: He
 
 #[test]
 fn a_hundred_copies_with_one_machine_id_are_refused_and_the_original_never_notices() {
+    let _turn = turn::of_heavy_tests();
     let controller = Controller::start_with(&ServerYaml::new().heartbeat("5s").to_string());
     let original = original(&controller, "web-01");
     let before = session(&controller, "web-01");
