@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(request.agent, "web-01");
         assert_eq!(json!(request.set), json!({"env": "prod"}));
         assert_eq!(request.remove, ["spot"]);
-        let none: UpdateAgentLabelsRequest = ask(true, &[("agent", "a")], None, " ").await.expect("a request");
+        let none: UpdateAgentLabelsRequest = ask(true, &[("agent", "a")], None, "").await.expect("a request");
         assert_eq!(none.agent, "a");
     }
 
@@ -388,6 +388,7 @@ mod tests {
         for (body, what) in [
             ("[]", "no object"),
             ("{", "no JSON"),
+            ("\r", "no JSON"),
             (r#"{"sets": {}}"#, "sets: is no field"),
             (r#"{"agent": "other"}"#, "something else in the path"),
             (r#"{"set": {"env": 7}}"#, "set: "),

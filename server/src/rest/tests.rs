@@ -126,23 +126,16 @@ async fn what_a_call_fails_with_is_a_problem() {
 
 #[tokio::test]
 async fn a_request_that_cannot_be_read_ends_the_call_with_what_is_wrong() {
-    for (body, field) in [
-        (r#"{"uses": "many"}"#, "uses"),
-        ("\r", "the body"),
-        ("{", "the body"),
-        ("[]", "the body"),
-    ] {
-        let service = inner(async |request: Request| {
-            let error = request.into_body().collect().await.expect_err("it is not to be read");
-            // As tonic does with what a body breaks off by.
-            Status::from_error(Box::new(error)).into_http::<Body>()
-        });
-        let (parts, text) = called(post("/v1/tokens"), body, service).await;
-        assert_eq!(parts.status, StatusCode::BAD_REQUEST);
-        let problem = problem(&parts, &text);
-        assert_eq!(problem["reason"], "INVALID_FIELD");
-        assert_eq!(problem["fieldViolations"][0]["field"], field, "{body:?}");
-    }
+    let service = inner(async |request: Request| {
+        let error = request.into_body().collect().await.expect_err("it is not to be read");
+        // As tonic does with what a body breaks off by.
+        Status::from_error(Box::new(error)).into_http::<Body>()
+    });
+    let (parts, text) = called(post("/v1/tokens"), r#"{"uses": "many"}"#, service).await;
+    assert_eq!(parts.status, StatusCode::BAD_REQUEST);
+    let problem = problem(&parts, &text);
+    assert_eq!(problem["reason"], "INVALID_FIELD");
+    assert_eq!(problem["fieldViolations"][0]["field"], "uses");
 }
 
 #[tokio::test]
