@@ -22,6 +22,7 @@
 #                                      how soon operators are answered with that many (10000) agents, beside a bare server
 #   tests/prove.sh plan-scale [AGENTS [POLICIES]]
 #                                      what a plan of that many policies (200) costs with that many agents (10000)
+#   tests/prove.sh postgresql          all tests on PostgreSQL, those too that tests/run.sh has on SQLite alone
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -75,6 +76,14 @@ link() {
   MUSTER_TEST_POSTGRES_URL="$POSTGRES_URL" "${swarm[@]}" --only 6 --json target/test-logs/link-postgresql.json
 }
 
+postgresql() {
+  . tests/run/postgres.sh
+  trap postgres_stop EXIT
+  postgres_start
+  cargo build --workspace --bins --locked
+  MUSTER_TEST_POSTGRES_URL="$POSTGRES_URL" cargo test --workspace --locked --no-fail-fast
+}
+
 build_time() {
   rm -rf target/release
   time cargo build --release --locked -p muster-server
@@ -95,6 +104,7 @@ case "${1-}" in
   plan-scale) plan_scale "${@:2}" ;;
   spool) release && ./target/release/spool-kills "${@:2}" ;;
   link) link "${2-}" ;;
+  postgresql) postgresql ;;
   footprint) footprint "${2-}" ;;
   build-time) build_time ;;
   *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; [ $# = 0 ] || exit 2 ;;

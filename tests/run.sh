@@ -46,8 +46,11 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 # An empty URL says that PostgreSQL has its own step: a test that needs it says nothing then.
 step_sqlite() { MUSTER_TEST_POSTGRES_URL="" cargo test --workspace --locked --no-fail-fast -- --show-output; }
 
-# What is about machines, networks, files and `dev`, and asks nothing of the database, is tested on SQLite alone.
-no_database="house link_model plugins bad_input deploy terraform network agent_metrics main_job readme bootstrap clocks"
+# What is about machines, networks, files, TLS, the command line and `dev`, and asks nothing of one database that it does not ask of
+# the other, is tested on SQLite alone; tests/prove.sh postgresql has all of it on PostgreSQL.
+no_database="house link_model plugins bad_input deploy terraform network agent_metrics main_job readme bootstrap clocks
+  access_cli api_page attacks::callers attacks::enrollment attacks::output attacks::suite attacks::transport clones::admission comfort
+  listeners newcomer operator throughput trust"
 
 step_postgres() {
   if ! postgres_bin >/dev/null; then
