@@ -19,7 +19,7 @@ use muster_proto::{
 
 use crate::{
     access::{permission::Permission, scope::Scopes},
-    agents::{Agents, Entry},
+    agents::Agents,
     api_keys::{self, ApiKeys},
     changes::Changes,
     clock::Micros,
@@ -29,7 +29,7 @@ use crate::{
     users::{self, By, Users},
 };
 pub use drafts::{Draft, Wanted};
-use impact::{Impact, Member};
+use impact::Impact;
 
 /// In one request.
 pub const MAX_MANIFESTS: usize = 1_000;
@@ -226,7 +226,7 @@ impl Manifests {
             }
         }
         let after = Compiled::new(next);
-        let impact = Impact::of(current, &after, &keys, |look: &mut dyn FnMut(&Entry, bool)| {
+        let impact = Impact::of(current, &after, &keys, |look| {
             self.agents.each(|agent| look(agent, agent.is_in(&reach.agents)));
         });
         let mut touched = BTreeSet::new();
@@ -301,14 +301,4 @@ fn digest_of(changes: &[Change], drafts: &[Draft], impact: &Impact) -> String {
         }
     }
     digest::of_bytes((text + &impact.fingerprint()).as_bytes())
-}
-
-impl Member for Entry {
-    fn id(&self) -> AgentId {
-        self.id
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
 }

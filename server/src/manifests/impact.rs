@@ -8,7 +8,10 @@ use std::{
 
 use muster_proto::{check, ids::AgentId, v1::PlannedEffect};
 
-use crate::policies::{Compiled, Key, Labelled, PolicySet};
+use crate::{
+    agents::Entry,
+    policies::{Compiled, Key, PolicySet},
+};
 
 /// The fact by which an agent says what it supports.
 const FEATURES: &str = "fact.agent.features";
@@ -22,12 +25,6 @@ pub struct Touched {
     pub is_visible: bool,
     /// As it has said; empty: it has not.
     features: Arc<str>,
-}
-
-/// What one agent has to be asked.
-pub trait Member: Labelled {
-    fn id(&self) -> AgentId;
-    fn name(&self) -> &str;
 }
 
 #[derive(Debug)]
@@ -55,11 +52,11 @@ pub struct Effect<'a> {
 
 impl Impact {
     /// `keys`: those that differ. `each`: gives every agent, and whether the caller sees it.
-    pub fn of<M: Member>(
+    pub fn of(
         before: &Compiled,
         after: &Compiled,
         keys: &[Key],
-        each: impl FnOnce(&mut dyn FnMut(&M, bool)),
+        each: impl FnOnce(&mut dyn FnMut(&Entry, bool)),
     ) -> Self {
         type Sets = (Arc<PolicySet>, Arc<PolicySet>);
         let mut impact = Self::default();
@@ -93,8 +90,8 @@ impl Impact {
                 }
             };
             impact.agents.push(Touched {
-                id: agent.id(),
-                name: agent.name().to_owned(),
+                id: agent.id,
+                name: agent.name.clone(),
                 is_visible,
                 features,
             });

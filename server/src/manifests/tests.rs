@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     access::rights::Subject,
     admin,
-    agents::Agents,
+    agents::{Agents, Entry},
     clock::{self, DAY},
     pki::Pki,
     policies::Key,
