@@ -11,7 +11,7 @@ pub mod versions;
 use std::{collections::BTreeSet, sync::Arc};
 
 use muster_proto::{
-    digest,
+    check, digest,
     error::FieldViolation,
     ids::AgentId,
     v1::{self, PlannedAction, PlannedEffect},
@@ -258,12 +258,12 @@ fn change(draft: &Draft, impact: &Impact, max_agents: usize, touched: &mut BTree
         agents: Vec::new(),
     };
     let Draft::Policy(policy) = draft else { return change };
-    let key = policy.key();
+    let (key, needed) = (policy.key(), policy.check().map(check::features).unwrap_or_default());
     for found in impact.on(key).into_iter().filter(|found| found.agent.is_visible) {
         touched.insert(found.agent.id);
-        let missing_features = match (found.effect, policy.check()) {
-            (PlannedEffect::Start | PlannedEffect::Update, Some(check)) => found.agent.missing(check),
-            _ => Vec::new(),
+        let missing_features = match found.effect {
+            PlannedEffect::Start | PlannedEffect::Update => found.agent.missing(&needed),
+            PlannedEffect::Stop | PlannedEffect::Unspecified => Vec::new(),
         };
         match found.effect {
             PlannedEffect::Start => change.starts += 1,

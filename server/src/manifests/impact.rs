@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use muster_proto::{check, ids::AgentId, v1::PlannedEffect};
+use muster_proto::{ids::AgentId, v1::PlannedEffect};
 
 use crate::{
     agents::Entry,
@@ -159,16 +159,13 @@ impl Impact {
 }
 
 impl Touched {
-    /// What it lacks for a check; nothing when it has not said what it supports.
-    pub fn missing(&self, wanted: &muster_proto::v1::Check) -> Vec<String> {
+    /// What it lacks of what a check needs; nothing when it has not said what it supports.
+    pub fn missing(&self, needed: &[String]) -> Vec<String> {
         if self.features.is_empty() {
             return Vec::new();
         }
-        let has = |feature: &String| self.features.split(',').any(|known| known == feature);
-        check::features(wanted)
-            .into_iter()
-            .filter(|feature| !has(feature))
-            .collect()
+        let has = |feature: &&String| self.features.split(',').any(|known| known == *feature);
+        needed.iter().filter(|feature| !has(feature)).cloned().collect()
     }
 }
 
