@@ -47,6 +47,8 @@ pub enum Error {
     Outdated,
     #[error("nothing is on file of {kind}/{name}")]
     NotFound { kind: String, name: String },
+    #[error("the work on a plan was not finished")]
+    Unfinished(#[from] tokio::task::JoinError),
     #[error(transparent)]
     Policies(#[from] policies::Error),
     #[error(transparent)]
@@ -148,21 +150,36 @@ impl Manifests {
     }
 
     /// What `apply` would do now, with up to so many agents of each change by name.
-    pub async fn plan(&self, wanted: Wanted, reach: &Reach, max_agents: usize, now: Micros) -> Result<Plan, Error> {
+    pub async fn plan(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        reach: &Reach,
+        max_agents: usize,
+        now: Micros,
+    ) -> Result<Plan, Error> {
         let revision = self.changes.revision();
         let current = self.policies.current();
         let drafts = self.drafts(&current, wanted, reach).await?;
-        self.look(&current, &drafts, reach, max_agents, revision, now)
+        let (plan, _) = self.looked(current, drafts, reach, max_agents, revision, now).await?;
+        Ok(plan)
     }
 
     /// All of it, or nothing. `meant`: the digest of the plan that is meant; empty: whatever it is now.
-    pub async fn apply(&self, wanted: Wanted, reach: &Reach, meant: &str, by: &By, now: Micros) -> Result<Plan, Error> {
+    pub async fn apply(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        reach: &Reach,
+        meant: &str,
+        by: &By,
+        now: Micros,
+    ) -> Result<Plan, Error> {
         let _users = self.users.begin(by).await?;
         let _policies = self.policies.begin().await;
         let current = self.policies.current();
         let drafts = self.drafts(&current, wanted, reach).await?;
         self.check(&drafts, by, now).await?;
-        let mut plan = self.look(&current, &drafts, reach, 0, self.changes.revision(), now)?;
+        let revision = self.changes.revision();
+        let (mut plan, drafts) = self.looked(current.clone(), drafts, reach, 0, revision, now).await?;
         if !meant.is_empty() && plan.digest != meant {
             return Err(Error::Outdated);
         }
@@ -203,6 +220,24 @@ impl Manifests {
     ) -> Result<Vec<v1::ManifestVersion>, Error> {
         let rows = self.db.manifest_version_list(kind, name, before, limit as i64).await?;
         Ok(rows.into_iter().map(versions::read).collect::<Result<_, _>>()?)
+    }
+
+    /// A look at a large fleet takes a while, which is not to hold up what else this thread does.
+    async fn looked(
+        self: &Arc<Self>,
+        current: Arc<Compiled>,
+        drafts: Vec<Draft>,
+        reach: &Reach,
+        max_agents: usize,
+        revision: i64,
+        now: Micros,
+    ) -> Result<(Plan, Vec<Draft>), Error> {
+        let (manifests, reach) = (Arc::clone(self), reach.clone());
+        let look = move || {
+            let plan = manifests.look(&current, &drafts, &reach, max_agents, revision, now)?;
+            Ok((plan, drafts))
+        };
+        tokio::task::spawn_blocking(look).await?
     }
 
     fn look(

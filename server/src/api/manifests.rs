@@ -56,13 +56,11 @@ impl ManifestService for Api {
             owner: request.owner,
             prune: request.prune,
         };
-        let (manifests, reach) = (Arc::clone(&self.manifests), reach(&ctx, READ));
-        // A plan over a large fleet takes a while, which is not to hold up what else this thread does.
-        let plan = tokio::task::spawn_blocking(move || {
-            tokio::runtime::Handle::current().block_on(manifests.plan(wanted, &reach, max_agents, clock::now()))
-        });
-        let plan = plan.await.map_err(|_| status(&ctx, super::problem::shutting_down()))?;
-        let plan = plan.map_err(|problem| status(&ctx, problem))?;
+        let plan = self
+            .manifests
+            .plan(wanted, &reach(&ctx, READ), max_agents, clock::now())
+            .await
+            .map_err(|problem| status(&ctx, problem))?;
         Ok(Response::new(PlanManifestsResponse {
             plan: Some(encode(plan)),
         }))
@@ -220,4 +218,28 @@ fn encode_change(change: Change) -> v1::PlannedChange {
 
 fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::error::{ErrorReason, Problem};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_of_the_controller_and_no_goodbye() {
+        let panic = tokio::task::spawn_blocking(|| panic!("on purpose")).await.unwrap_err();
+        assert_eq!(
+            Problem::from(Error::Unfinished(panic)).reason,
+            ErrorReason::Internal
+        );
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(std::future::pending::<()>());
+        tasks.abort_all();
+        let stopped = tasks.join_next().await.expect("a task").unwrap_err();
+        assert_eq!(
+            Problem::from(Error::Unfinished(stopped)).reason,
+            ErrorReason::ShuttingDown
+        );
+    }
 }

@@ -269,6 +269,8 @@ impl From<manifests::Error> for Problem {
                 ErrorReason::NotFound,
                 format!("nothing is on file of {kind}/{name}"),
             ),
+            manifests::Error::Unfinished(error) if error.is_panic() => internal(&error),
+            manifests::Error::Unfinished(_) => shutting_down(),
             manifests::Error::Policies(error) => error.into(),
             manifests::Error::Grants(error) => error.into(),
             manifests::Error::Users(error) => error.into(),

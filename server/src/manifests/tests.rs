@@ -19,7 +19,7 @@ use crate::{
 const NOW: Micros = 20_000 * DAY;
 
 struct Rig {
-    manifests: Manifests,
+    manifests: Arc<Manifests>,
     agents: Arc<Agents>,
     _folder: tempfile::TempDir,
 }
@@ -50,8 +50,9 @@ impl Rig {
         );
         let grants = Arc::new(Grants::new(db.clone(), changes.clone(), rights, users.clone()));
         let api_keys = Arc::new(ApiKeys::load(db.clone(), changes.clone(), users.clone()).await.unwrap());
+        let manifests = Manifests::new(db, changes, agents.clone(), policies, users, grants, api_keys);
         Rig {
-            manifests: Manifests::new(db, changes, agents.clone(), policies, users, grants, api_keys),
+            manifests: Arc::new(manifests),
             agents,
             _folder: folder,
         }
