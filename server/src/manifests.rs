@@ -164,12 +164,14 @@ impl Manifests {
         Ok(plan)
     }
 
-    /// All of it, or nothing. `meant`: the digest of the plan that is meant; empty: whatever it is now.
+    /// All of it, or nothing. `meant`: the digest of the plan that is meant; empty: whatever it is now. `before` is told what is to
+    /// change, before anything is refused or done.
     pub async fn apply(
         self: &Arc<Self>,
         wanted: Wanted,
         reach: &Reach,
         meant: &str,
+        before: impl FnOnce(&[Draft]) + Send,
         by: &By,
         now: Micros,
     ) -> Result<Plan, Error> {
@@ -177,6 +179,7 @@ impl Manifests {
         let _policies = self.policies.begin().await;
         let current = self.policies.current();
         let drafts = self.drafts(&current, wanted, reach).await?;
+        before(&drafts);
         self.check(&drafts, by, now).await?;
         let revision = self.changes.revision();
         let (mut plan, drafts) = self.looked(current.clone(), drafts, reach, 0, revision, now).await?;

@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     access::{
-        OpCtx,
+        Note, OpCtx,
         permission::{AGENTS_READ, GRANTS_READ, GRANTS_WRITE, POLICIES_READ, POLICIES_WRITE, ROLES_READ, ROLES_WRITE},
         scope::{Scope, Scopes},
     },
     clock,
-    manifests::{Change, DEFAULT_AGENTS, Error, MAX_AGENTS, Needed, Plan, PlannedAgent, Reach, Wanted},
+    manifests::{Change, DEFAULT_AGENTS, Draft, Error, MAX_AGENTS, Needed, Plan, PlannedAgent, Reach, Wanted},
     policies::Key,
 };
 
@@ -78,16 +78,17 @@ impl ManifestService for Api {
             owner: request.owner,
             prune: request.prune,
         };
+        ctx.note.resource("manifests", named(&wanted.manifests));
         let (manifests, reach, by) = (Arc::clone(&self.manifests), reach(&ctx, WRITE), super::by(&ctx));
-        let change = async move { manifests.apply(wanted, &reach, &digest, &by, clock::now()).await };
+        let note = ctx.note.clone();
+        let change = async move {
+            let before = |drafts: &[Draft]| note_drafts(&note, drafts);
+            manifests
+                .apply(wanted, &reach, &digest, before, &by, clock::now())
+                .await
+        };
         let plan = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
-        let changed: Vec<&Change> = plan.changes.iter().filter(|change| change.is_change()).collect();
-        let names: Vec<String> = changed
-            .iter()
-            .map(|change| format!("{}/{}", change.kind, change.name))
-            .collect();
-        ctx.note.resource("manifests", names.join(","));
-        for change in changed {
+        for change in plan.changes.iter().filter(|change| change.is_change()) {
             info!(
                 kind = change.kind,
                 name = change.name,
@@ -164,6 +165,35 @@ fn is_there(scopes: &Scopes, from: &[ManifestVersion]) -> bool {
     matches!(scope, Some(Ok(scope)) if scopes.has(&scope))
 }
 
+/// "Check/disk-root,Role/on-call", as far as the request names them.
+fn named(manifests: &[v1::Manifest]) -> String {
+    let name = |document: &v1::Manifest| {
+        let name = document.metadata.as_ref().map_or("", |metadata| metadata.name.as_str());
+        format!("{}/{name}", muster_proto::manifest::kind(document))
+    };
+    manifests.iter().map(name).collect::<Vec<_>>().join(",")
+}
+
+/// What the audit log keeps of resources as they are before a change: of those that change, if any.
+fn note_drafts(note: &Note, drafts: &[Draft]) {
+    let changed: Vec<&Draft> = drafts.iter().filter(|draft| draft.is_change()).collect();
+    if changed.is_empty() {
+        return;
+    }
+    let names: Vec<String> = changed
+        .iter()
+        .map(|draft| format!("{}/{}", draft.kind(), draft.name()))
+        .collect();
+    note.resource("manifests", names.join(","));
+    let manifests: Vec<v1::Manifest> = changed.iter().filter_map(|draft| draft.documents().0).collect();
+    if !manifests.is_empty() {
+        note.before(&ApplyManifestsRequest {
+            manifests,
+            ..ApplyManifestsRequest::default()
+        });
+    }
+}
+
 /// For whoever may see the kinds, or write them.
 fn reach(ctx: &OpCtx, needed: Needed) -> Reach {
     let scopes = |permission| match ctx.operator() {
@@ -229,10 +259,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_a_failure_of_the_controller_and_no_goodbye() {
         let panic = tokio::task::spawn_blocking(|| panic!("on purpose")).await.unwrap_err();
-        assert_eq!(
-            Problem::from(Error::Unfinished(panic)).reason,
-            ErrorReason::Internal
-        );
+        assert_eq!(Problem::from(Error::Unfinished(panic)).reason, ErrorReason::Internal);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(std::future::pending::<()>());
         tasks.abort_all();

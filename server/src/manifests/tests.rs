@@ -74,7 +74,7 @@ impl Rig {
     async fn apply(&self, wanted: Wanted, digest: &str) -> Result<Plan, Error> {
         let by = self.anna().await;
         self.manifests
-            .apply(wanted, &everything(), digest, &by, clock::now())
+            .apply(wanted, &everything(), digest, |_| (), &by, clock::now())
             .await
     }
 
@@ -373,7 +373,10 @@ async fn nobody_applies_what_it_does_not_have() {
         rights: Arc::default(),
         ended: None,
     };
-    let refused = rig.manifests.apply(role, &everything(), "", &nobody, NOW).await;
+    let mut told = 0;
+    let before = |drafts: &[Draft]| told = drafts.len();
+    let refused = rig.manifests.apply(role, &everything(), "", before, &nobody, NOW).await;
+    assert_eq!(told, 1, "also of what is refused");
     assert!(
         matches!(refused, Err(Error::Grants(grants::Error::Escalation(_)))),
         "{refused:?}"

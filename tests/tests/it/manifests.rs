@@ -290,3 +290,49 @@ fn what_is_decided_is_explained_step_by_step() {
     dora.run(&["explain", "access", "tester", "agents.read"]).expect_code(4);
     ctl.run(&["explain", "access", "dora", "agents.raed"]).expect_code(2);
 }
+
+#[test]
+fn what_was_applied_or_refused_is_in_the_audit_log_with_what_it_was_before() {
+    let controller = Controller::start();
+    let ctl = controller.ctl();
+    let role = |permission: &str| {
+        format!(
+            "apiVersion: muster/v1\nkind: Role\nmetadata: {{ name: on-call }}\nspec: {{ permissions: [{permission}] }}\n"
+        )
+    };
+    controller.apply(&role("states.read")).expect_code(0);
+    controller.apply(&role("events.read")).expect_code(0);
+    let path = controller.path("max.yaml").display().to_string();
+    ctl.ok(&["role", "create", "maker", "--permission", "roles.*"]);
+    ctl.ok(&["user", "create", "max", "--role", "maker", "--out", &path]);
+    let file = controller.path("role.yaml");
+    fs::write(&file, role("states.read")).expect("a file");
+    let max = controller.ctl_as("max.yaml");
+    max.run(&["apply", "-f", &file.display().to_string()]).expect_code(4);
+    let entries = ctl.items(&["audit", "list"]).expect("entries");
+    let applied: Vec<&Value> = entries
+        .iter()
+        .filter(|entry| {
+            entry["method"]
+                .as_str()
+                .is_some_and(|it| it.ends_with("/ApplyManifests"))
+        })
+        .filter(|entry| entry["outcome"] != "AUDIT_OUTCOME_BEGUN")
+        .collect();
+    assert_eq!(applied.len(), 3, "{entries:#?}");
+    for entry in &applied {
+        assert_eq!(entry["resource"], "manifests/Role/on-call", "{entry}");
+    }
+    let has_before = |caller: &str, reason: &str| {
+        let of = |entry: &&&Value| entry["caller"] == caller && entry["reason"].as_str().unwrap_or_default() == reason;
+        let before = applied
+            .iter()
+            .filter(of)
+            .map(|entry| entry["beforeDigest"].as_str().unwrap_or_default() != "");
+        before.collect::<Vec<bool>>()
+    };
+    let mut own = has_before("user/tester", "");
+    own.sort_unstable();
+    assert_eq!(own, [false, true], "one that made it, and one that changed it");
+    assert_eq!(has_before("user/max", "ESCALATION"), [true]);
+}
