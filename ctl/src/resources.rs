@@ -3,7 +3,11 @@
 
 use serde_json::json;
 
-use crate::{app::Session, output::Format, problem::Problem};
+use crate::{
+    app::Session,
+    output::{Format, Row},
+    problem::Problem,
+};
 
 pub mod agent;
 pub mod api_key;
@@ -74,22 +78,15 @@ impl LimitArgs {
     }
 }
 
-/// Takes off what is beyond the limit; whether there was something.
-fn cut<T>(items: &mut Vec<T>, limit: Option<usize>) -> bool {
-    let has_more = limit.is_some_and(|limit| items.len() > limit);
-    items.truncate(limit.unwrap_or(usize::MAX));
-    has_more
-}
-
-/// Below what is not the whole list.
-fn more(has_more: bool, shown: usize) -> String {
-    match has_more {
-        true => format!(
-            "the newest {} are shown; --limit or --since shows more",
-            crate::count::grouped(shown as i64)
-        ),
-        false => String::new(),
+/// The newest of what may be millions, with a word below when it is not the whole list.
+fn show_newest<T: Row>(items: &[T], has_more: bool, session: &mut Session) -> Result<(), Problem> {
+    session.printer.list(items, 0)?;
+    if has_more {
+        let shown = crate::count::grouped(items.len() as i64);
+        let note = format!("the newest {shown} are shown; --limit or --since shows more");
+        session.printer.note(&note)?;
     }
+    Ok(())
 }
 
 /// Says that something is gone: "role deployer deleted", or as the format has it what named it.

@@ -138,11 +138,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
         )
     })
     .await?;
-    session.printer.list(&list.items, 0)?;
-    session
-        .printer
-        .note(&super::more(!list.next_page_token.is_empty(), list.items.len()))?;
-    Ok(())
+    super::show_newest(&list.items, !list.next_page_token.is_empty(), session)
 }
 
 /// A method by its name, with its service or with its whole path.

@@ -85,8 +85,9 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
         )
     };
     let limit = args.limit.count();
-    let mut list: v1::ListCertificatesResponse = args.agents.collect(&client, &asked, limit, fetch).await?;
-    super::cut(&mut list.items, limit);
+    let issued = |certificate: &v1::Certificate| certificate.issue_time;
+    let newest = args.agents.newest(&client, &asked, limit, fetch, issued);
+    let (list, _): (v1::ListCertificatesResponse, _) = newest.await?;
     session.printer.list(&list.items, list.revision)?;
     Ok(())
 }

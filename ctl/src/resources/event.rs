@@ -1,7 +1,5 @@
 //! `musterctl event`: what happened to agents and to the controller.
 
-use std::cmp::Reverse;
-
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use muster_proto::{json, v1};
@@ -94,13 +92,10 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             request,
         )
     };
-    let mut list: v1::ListEventsResponse = args.agents.collect(&client, &asked, limit, fetch).await?;
-    list.items
-        .sort_by_key(|event| Reverse(event.receive_time.or(event.time).map(|time| (time.seconds, time.nanos))));
-    let has_more = super::cut(&mut list.items, limit) || !list.next_page_token.is_empty();
-    session.printer.list(&list.items, 0)?;
-    session.printer.note(&super::more(has_more, list.items.len()))?;
-    Ok(())
+    let received = |event: &v1::Event| event.receive_time.or(event.time);
+    let newest = args.agents.newest(&client, &asked, limit, fetch, received);
+    let (list, has_more): (v1::ListEventsResponse, bool) = newest.await?;
+    super::show_newest(&list.items, has_more, session)
 }
 
 impl Row for v1::Event {

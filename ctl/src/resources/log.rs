@@ -1,13 +1,11 @@
 //! `musterctl log`: what programs on the machines have said of themselves.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use muster_proto::{json, v1};
 use serde_json::Value;
 
-use super::{LimitArgs, SelectorArgs};
+use super::{LimitArgs, of_agents::AgentsArgs};
 use crate::{
     age,
     app::Session,
@@ -16,8 +14,8 @@ use crate::{
         style::Tone,
         table::{Cell, Column},
     },
-    paging,
     problem::{Problem, status::Asked},
+    when::PeriodArgs,
 };
 
 /// Without a limit there may be millions.
@@ -27,8 +25,8 @@ const USUAL: usize = 100;
 pub enum Command {
     /// List log entries
     ///
-    /// Newest first by the machines' time, the last hundred unless --limit says otherwise. Agents send their own log, from
-    /// warnings on unless agent.yaml says otherwise.
+    /// Newest first by the machines' time: all since --since, else the last hundred, or as many as --limit says. Agents send their
+    /// own log, from warnings on unless agent.yaml says otherwise.
     #[command(
         after_help = "Examples:\n  musterctl log list\n  musterctl log list --agent db-01.fra --since 1d\n  \
                             musterctl log list -l env=prod --severity error --contains 'queue' -o json"
@@ -46,20 +44,16 @@ enum Severity {
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Those of one agent, by name or UUID
-    #[arg(long, value_name = "AGENT", default_value = "", hide_default_value = true)]
-    agent: String,
     #[command(flatten)]
-    selector: SelectorArgs,
+    agents: AgentsArgs,
     /// At least this severe
     #[arg(long, value_name = "SEVERITY", value_enum)]
     severity: Option<Severity>,
     /// Only those whose message contains this, in upper or lower case
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     contains: String,
-    /// Not older than this: 15m, 1d
-    #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
-    since: Option<Duration>,
+    #[command(flatten)]
+    period: PeriodArgs,
     #[command(flatten)]
     limit: LimitArgs,
 }
@@ -72,15 +66,10 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 
 async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
     let asked = Asked::new("list log entries")
-        .with_selector(args.selector.text())
-        .listed_by("musterctl agent list");
-    let since = args.since.and_then(|since| {
-        let since = session.printer.terminal.now().checked_sub(since).ok()?;
-        Some(prost_types::Timestamp {
-            seconds: since.as_second(),
-            nanos: 0,
-        })
-    });
+        .with_selector(args.agents.selector.text())
+        .listed_by("musterctl agent list")
+        .by_command("musterctl log list --agent");
+    let now = session.printer.terminal.now();
     let severity = match args.severity {
         None => v1::LogSeverity::Unspecified,
         Some(Severity::Debug) => v1::LogSeverity::Debug,
@@ -89,13 +78,14 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
         Some(Severity::Error) => v1::LogSeverity::Error,
     };
     let client = session.connect(&asked).await?;
-    let limit = args.limit.count().unwrap_or(USUAL);
-    let list = paging::collect(Some(limit), |page_size, page_token| {
+    let limit = args.limit.or(args.period.usual(USUAL));
+    let (agents, selector) = args.agents.at_once();
+    let fetch = |agent, page_size, page_token| {
         let request = v1::ListLogsRequest {
-            agent: args.agent.clone(),
-            selector: args.selector.text(),
-            since,
-            until: None,
+            agent,
+            selector: selector.clone(),
+            since: args.period.since(now),
+            until: args.period.until(now),
             min_severity: severity as i32,
             contains: args.contains.clone(),
             page_size,
@@ -103,10 +93,10 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             read_mask: None,
         };
         client.call(&asked, async |request| client.logs().list_logs(request).await, request)
-    })
-    .await?;
-    session.printer.list(&list.items, 0)?;
-    Ok(())
+    };
+    let newest = agents.newest(&client, &asked, limit, fetch, |entry| entry.time);
+    let (list, has_more): (v1::ListLogsResponse, bool) = newest.await?;
+    super::show_newest(&list.items, has_more, session)
 }
 
 impl Row for v1::StoredLog {

@@ -75,7 +75,7 @@ async fn query(args: QueryArgs, session: &mut Session) -> Result<(), Problem> {
     if let Some(ids) = ids {
         let is_wanted = |value: &v1::MetricValue| value.labels.get("agent_id").is_some_and(|id| ids.contains(id));
         list.items.retain(is_wanted);
-        super::cut(&mut list.items, limit);
+        list.items.truncate(limit.unwrap_or(usize::MAX));
     }
     session.printer.list(&list.items, list.revision)?;
     session.printer.note(&match list.items.len() {

@@ -1,7 +1,7 @@
 //! `-l` and `--agent`, the same wherever what is listed belongs to agents. Where the API takes one agent only, the agents are
 //! found first and asked for one by one.
 
-use std::collections::BTreeSet;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use muster_proto::v1;
 
@@ -79,11 +79,48 @@ impl AgentsArgs {
         for agent in agents {
             let mut list = paging::collect(limit, |size, token| fetch(agent.clone(), size, token)).await?;
             match &mut joined {
-                Some(joined) => joined.items().append(list.items()),
+                Some(joined) => {
+                    joined.items().append(list.items());
+                    if !list.next_page_token().is_empty() {
+                        joined.set_next_page_token(list.next_page_token().to_owned());
+                    }
+                }
                 None => joined = Some(list),
             }
         }
         Ok(joined.unwrap_or_default())
+    }
+
+    /// The newest of all that are wanted, as many as the limit says, and whether there are more.
+    pub async fn newest<P, F, Pending>(
+        &self,
+        client: &Client,
+        asked: &Asked,
+        limit: Option<usize>,
+        fetch: F,
+        time: impl Fn(&P::Item) -> Option<prost_types::Timestamp>,
+    ) -> Result<(P, bool), Problem>
+    where
+        P: Page + Default,
+        F: Fn(String, i32, String) -> Pending,
+        Pending: Future<Output = Result<P, Problem>>,
+    {
+        let mut list = self.collect(client, asked, limit, fetch).await?;
+        let items = list.items();
+        items.sort_by_key(|item| Reverse(time(item).map(|time| (time.seconds, time.nanos))));
+        let is_cut = limit.is_some_and(|limit| items.len() > limit);
+        items.truncate(limit.unwrap_or(usize::MAX));
+        let has_more = is_cut || !list.next_page_token().is_empty();
+        Ok((list, has_more))
+    }
+
+    /// For a call that takes a selector itself: who is asked for one by one all the same, and the selector.
+    pub fn at_once(&self) -> (AgentsArgs, String) {
+        let one_by_one = AgentsArgs {
+            agents: self.agents.clone(),
+            ..AgentsArgs::default()
+        };
+        (one_by_one, self.selector.text())
     }
 }
 

@@ -1,7 +1,5 @@
 //! `musterctl result`: what the checks have found, run by run.
 
-use std::cmp::Reverse;
-
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use jiff::Timestamp;
 use muster_proto::{json, v1};
@@ -85,12 +83,9 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
             request,
         )
     };
-    let mut list: v1::ListResultsResponse = args.agents.collect(&client, &asked, limit, fetch).await?;
-    list.items
-        .sort_by_key(|result| Reverse(result.time.map(|time| (time.seconds, time.nanos))));
-    let has_more = super::cut(&mut list.items, limit) || !list.next_page_token.is_empty();
-    session.printer.list(&list.items, 0)?;
-    session.printer.note(&super::more(has_more, list.items.len()))?;
+    let newest = args.agents.newest(&client, &asked, limit, fetch, |result| result.time);
+    let (list, has_more): (v1::ListResultsResponse, bool) = newest.await?;
+    super::show_newest(&list.items, has_more, session)?;
     if list.items.is_empty() {
         session.printer.note("no results are kept of that")?;
     }

@@ -117,7 +117,7 @@ async fn list(args: ListArgs, session: &mut Session) -> Result<(), Problem> {
         });
     }
     let mut list = joined.unwrap_or_default();
-    super::cut(&mut list.items, limit);
+    list.items.truncate(limit.unwrap_or(usize::MAX));
     session.printer.list(&list.items, list.revision)?;
     session.printer.note(&footer(&list))?;
     Ok(())

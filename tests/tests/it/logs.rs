@@ -206,6 +206,25 @@ fn entries_are_stored_once_found_by_what_they_say_and_gone_with_their_agent() {
         ),
         (&["--limit", "2"], &["last", "of db"]),
         (&["-l", "role=mail"], &[]),
+        // Of several agents the newest of all, whoever it is from.
+        (
+            &["--agent", "db", "--agent", "web", "--limit", "3"],
+            &["last", "of db", "Disk FULL"],
+        ),
+        (
+            &[
+                "--agent",
+                "db",
+                "--agent",
+                "web",
+                "-l",
+                "role=web",
+                "--severity",
+                "error",
+            ],
+            &["Disk FULL"],
+        ),
+        (&["--until", "10m"], &["of an outage"]),
     ] {
         assert_eq!(messages(&controller, arguments), expected, "{arguments:?}");
     }
