@@ -1,6 +1,8 @@
 //! What the controller keeps, one file for each resource: its commands and how it looks. What acts on several of them
 //! is under `verbs`.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use crate::{
@@ -76,6 +78,12 @@ impl LimitArgs {
     fn or(&self, usual: Option<usize>) -> Option<usize> {
         self.count().or(usual)
     }
+}
+
+/// Labels as people write them: "env=prod,role=db".
+pub fn labels(labels: &BTreeMap<String, String>) -> String {
+    let pair = |(key, value): (&String, &String)| format!("{key}={value}");
+    labels.iter().map(pair).collect::<Vec<_>>().join(",")
 }
 
 /// The newest of what may be millions, with a word below when it is not the whole list.

@@ -3,7 +3,7 @@
 
 mod rows;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use muster_proto::{error::FieldViolation, ids};
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 use rows::role_of;
-pub use rows::{grant_of, id_of, insert, insert_as, put_role, remove, remove_of, remove_role, set_owner};
+pub use rows::{grant_of, id_of, insert, insert_as, put_role, remove, remove_of, remove_role, set_metadata};
 
 const MAX_DESCRIPTION: usize = 1_024;
 const MAX_PERMISSIONS: usize = 256;
@@ -139,6 +139,7 @@ impl Grants {
             updated_at: now,
             revision: 0,
             owner: String::new(),
+            labels: BTreeMap::new(),
         };
         let revision = tx.change_add(now, ChangeKind::Role, &role.name, Op::Put).await?;
         let role = rows::put_role(&mut tx, role, None, revision, by, now).await?;

@@ -184,12 +184,7 @@ fn block(response: &v1::CreateTokenResponse, now: jiff::Timestamp, colour: bool)
         .unwrap_or_default();
     page.field("Expires", end + &left);
     page.field("Good for", count::of(i64::from(token.uses), "machine", "machines"));
-    let labels: Vec<String> = token
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    page.field("Labels", labels.join(","));
+    page.field("Labels", super::labels(&token.labels));
     page.field("Scope", &token.scope);
     page.field("For", &token.description);
     // The widths of a terminal play no part: a command that is cut cannot be copied.

@@ -115,6 +115,7 @@ async fn roles(client: &Client, asked: &Asked) -> Result<Vec<v1::Manifest>, Prob
         kind: manifest::ROLE.to_owned(),
         metadata: Some(v1::PolicyMetadata {
             name: role.name,
+            labels: role.labels,
             owner: role.owner,
             ..Default::default()
         }),
@@ -144,6 +145,7 @@ async fn grants(client: &Client, asked: &Asked) -> Result<Vec<v1::Manifest>, Pro
         kind: manifest::GRANT.to_owned(),
         metadata: Some(v1::PolicyMetadata {
             name: grant.id,
+            labels: grant.labels,
             owner: grant.owner,
             ..Default::default()
         }),

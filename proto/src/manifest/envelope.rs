@@ -218,9 +218,9 @@ impl Reader<'_> {
             self.found.add(at(metadata), message, None);
             return None;
         };
-        // Labels and scope are those of what agents are told.
+        // The scope is that of what agents are told.
         let known: &[&str] = match kind {
-            Some(ROLE | GRANT) => &["name", "owner", "revision", "createTime", "updateTime"],
+            Some(ROLE | GRANT) => &["name", "labels", "owner", "revision", "createTime", "updateTime"],
             _ => &[
                 "name",
                 "labels",

@@ -77,6 +77,7 @@ mod tests {
             created_at: 0,
             revision: 0,
             owner: String::new(),
+            labels: BTreeMap::new(),
         };
         RightsOfAll::new(
             Vec::new(),

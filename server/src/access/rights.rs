@@ -65,6 +65,8 @@ pub struct Role {
     pub revision: i64,
     /// Who looks after it; empty: nobody in particular.
     pub owner: String,
+    /// For people.
+    pub labels: BTreeMap<String, String>,
 }
 
 pub const ADMIN: &str = "admin";
@@ -82,6 +84,7 @@ impl Role {
             updated_at: 0,
             revision: 0,
             owner: String::new(),
+            labels: BTreeMap::new(),
         };
         [
             role(ADMIN, "everything", &["*"]),
@@ -131,6 +134,8 @@ pub struct Grant {
     pub revision: i64,
     /// Who looks after it; empty: nobody in particular.
     pub owner: String,
+    /// For people.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What one subject may do.
@@ -328,6 +333,7 @@ mod tests {
             created_at: 0,
             revision: 0,
             owner: String::new(),
+            labels: BTreeMap::new(),
         }
     }
 

@@ -181,5 +181,6 @@ pub(super) fn encode(grant: Grant) -> v1::Grant {
         create_time: to_optional_timestamp(grant.created_at),
         revision: grant.revision,
         owner: grant.owner,
+        labels: grant.labels,
     }
 }

@@ -170,5 +170,6 @@ fn encode(role: Role) -> v1::Role {
         update_time: to_optional_timestamp(role.updated_at),
         revision: role.revision,
         owner: role.owner,
+        labels: role.labels,
     }
 }

@@ -1,5 +1,7 @@
 //! Roles and grants on file: read from their rows, and put there, with what they were and an event for whoever wonders.
 
+use std::collections::BTreeMap;
+
 use muster_proto::{digest, manifest, v1::EventSeverity};
 
 use crate::{
@@ -37,6 +39,7 @@ pub async fn put_role(
         updated_at: role.updated_at,
         revision,
         owner: role.owner.clone(),
+        labels: text(&role.labels),
     })
     .await?;
     let caller = by.caller();
@@ -86,6 +89,7 @@ pub async fn insert(
         created_at: now,
         revision,
         owner: String::new(),
+        labels: BTreeMap::new(),
     };
     insert_as(tx, grant, by, now).await
 }
@@ -102,6 +106,7 @@ pub async fn insert_as(tx: &mut Tx, grant: Grant, by: &By, now: Micros) -> Resul
         created_at: now,
         revision: grant.revision,
         owner: grant.owner.clone(),
+        labels: text(&grant.labels),
     };
     if tx.grant_insert(&row).await? {
         let caller = by.caller();
@@ -113,18 +118,21 @@ pub async fn insert_as(tx: &mut Tx, grant: Grant, by: &By, now: Micros) -> Resul
     Ok(grant)
 }
 
-/// Another owner; nothing else of a grant changes.
-pub async fn set_owner(
+/// Another owner or other labels; nothing else of a grant changes.
+pub async fn set_metadata(
     tx: &mut Tx,
     before: &Grant,
-    owner: String,
+    wanted: &Grant,
     revision: i64,
     by: &By,
     now: Micros,
 ) -> Result<Grant, store::Error> {
-    tx.grant_set_owner(&before.id, &owner, revision).await?;
+    let labels = text(&wanted.labels);
+    tx.grant_set_metadata(&before.id, &wanted.owner, &labels, revision)
+        .await?;
     let grant = Grant {
-        owner,
+        owner: wanted.owner.clone(),
+        labels: wanted.labels.clone(),
         revision,
         ..before.clone()
     };
@@ -199,13 +207,20 @@ async fn tell(tx: &mut Tx, reason: &str, text: String, by: &By, now: Micros) -> 
     tx.event_insert_all(&[event.into_row()]).await
 }
 
+fn text(labels: &BTreeMap<String, String>) -> String {
+    serde_json::json!(labels).to_string()
+}
+
 pub fn role_of(row: RoleRow) -> Result<Role, store::Error> {
-    let names: Vec<String> = serde_json::from_str(&row.permissions).map_err(|error| store::Error::Corrupt {
+    let corrupt = |error: serde_json::Error| store::Error::Corrupt {
         table: "roles",
         id: row.name.clone(),
         problem: error.to_string(),
-    })?;
+    };
+    let names: Vec<String> = serde_json::from_str(&row.permissions).map_err(corrupt)?;
+    let labels = serde_json::from_str(&row.labels).map_err(corrupt)?;
     Ok(Role {
+        labels,
         name: row.name,
         description: row.description,
         permissions: Permissions::of_file(names),
@@ -228,6 +243,7 @@ pub fn grant_of(row: GrantRow) -> Result<Grant, store::Error> {
     Ok(Grant {
         subject: Subject::of(&row.subject_kind, &row.subject).ok_or_else(|| corrupt(kind))?,
         scope: Scope::parse(&row.scope).map_err(|error| corrupt(error.to_string()))?,
+        labels: serde_json::from_str(&row.labels).map_err(|error| corrupt(error.to_string()))?,
         id: row.id.clone(),
         role: row.role,
         creator: row.creator,

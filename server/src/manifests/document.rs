@@ -40,6 +40,7 @@ pub fn role(role: &Role) -> v1::Manifest {
         kind: manifest::ROLE.into(),
         metadata: Some(PolicyMetadata {
             name: role.name.clone(),
+            labels: role.labels.clone(),
             revision: role.revision,
             create_time: to_optional_timestamp(role.created_at),
             update_time: to_optional_timestamp(role.updated_at),
@@ -58,6 +59,7 @@ pub fn grant(grant: &Grant) -> v1::Manifest {
         kind: manifest::GRANT.into(),
         metadata: Some(PolicyMetadata {
             name: grant.id.clone(),
+            labels: grant.labels.clone(),
             revision: grant.revision,
             create_time: to_optional_timestamp(grant.created_at),
             owner: grant.owner.clone(),

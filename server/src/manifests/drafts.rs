@@ -101,9 +101,10 @@ impl Draft {
             },
             Self::Policy(PolicyDraft::Remove(_)) => PlannedAction::Delete,
             Self::Role(pair) => pair.action(|a, b| {
-                (&a.description, &a.permissions, &a.owner) == (&b.description, &b.permissions, &b.owner)
+                (&a.description, &a.permissions, &a.owner, &a.labels)
+                    == (&b.description, &b.permissions, &b.owner, &b.labels)
             }),
-            Self::Grant(pair) => pair.action(|a, b| a.owner == b.owner),
+            Self::Grant(pair) => pair.action(|a, b| a.owner == b.owner && a.labels == b.labels),
         }
     }
 
@@ -219,8 +220,8 @@ impl Draft {
                     Stored::Grant(grants::insert_as(tx, grant, by, now).await?, Op::Put)
                 }
                 (Some(found), Some(wanted)) => {
-                    let owner = wanted.owner.clone();
-                    Stored::Grant(grants::set_owner(tx, found, owner, revision, by, now).await?, Op::Put)
+                    let grant = grants::set_metadata(tx, found, wanted, revision, by, now).await?;
+                    Stored::Grant(grant, Op::Put)
                 }
                 (Some(found), None) => {
                     grants::remove(tx, found, revision, by, now).await?;

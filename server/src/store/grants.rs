@@ -15,6 +15,8 @@ pub struct RoleRow {
     pub updated_at: i64,
     pub revision: i64,
     pub owner: String,
+    /// JSON object.
+    pub labels: String,
 }
 
 #[derive(Clone, Debug, FromRow, PartialEq, Eq)]
@@ -30,14 +32,16 @@ pub struct GrantRow {
     pub created_at: i64,
     pub revision: i64,
     pub owner: String,
+    /// JSON object.
+    pub labels: String,
 }
 
 impl Tx {
     /// Creates it, or changes all but who made it and when.
     pub async fn role_put(&mut self, row: &RoleRow) -> Result<(), Error> {
-        let sql = "INSERT INTO roles (name, description, permissions, creator, created_at, updated_at, revision, owner) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (name) DO UPDATE SET \
-                   description = $2, permissions = $3, updated_at = $6, revision = $7, owner = $8";
+        let sql = "INSERT INTO roles (name, description, permissions, creator, created_at, updated_at, revision, owner, \
+                   labels) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET \
+                   description = $2, permissions = $3, updated_at = $6, revision = $7, owner = $8, labels = $9";
         let args = args![
             &row.name,
             &row.description,
@@ -47,6 +51,7 @@ impl Tx {
             row.updated_at,
             row.revision,
             &row.owner,
+            &row.labels,
         ];
         self.execute(sql, args).await.map(|_| ())
     }
@@ -57,8 +62,8 @@ impl Tx {
 
     /// False: the subject has the role in that scope already.
     pub async fn grant_insert(&mut self, row: &GrantRow) -> Result<bool, Error> {
-        let sql = "INSERT INTO grants (id, subject_kind, subject, role, scope, creator, created_at, revision, owner) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+        let sql = "INSERT INTO grants (id, subject_kind, subject, role, scope, creator, created_at, revision, owner, \
+                   labels) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
         let args = args![
             &row.id,
             &row.subject_kind,
@@ -69,14 +74,21 @@ impl Tx {
             row.created_at,
             row.revision,
             &row.owner,
+            &row.labels,
         ];
         Ok(self.execute(sql, args).await? == 1)
     }
 
-    /// The one thing of a grant that may change.
-    pub async fn grant_set_owner(&mut self, id: &str, owner: &str, revision: i64) -> Result<(), Error> {
-        let sql = "UPDATE grants SET owner = $2, revision = $3 WHERE id = $1";
-        self.execute(sql, args![id, owner, revision]).await.map(|_| ())
+    /// What of a grant may change.
+    pub async fn grant_set_metadata(
+        &mut self,
+        id: &str,
+        owner: &str,
+        labels: &str,
+        revision: i64,
+    ) -> Result<(), Error> {
+        let sql = "UPDATE grants SET owner = $2, labels = $3, revision = $4 WHERE id = $1";
+        self.execute(sql, args![id, owner, labels, revision]).await.map(|_| ())
     }
 
     pub async fn grant_delete(&mut self, id: &str) -> Result<bool, Error> {

@@ -14,6 +14,7 @@ use crate::{
         page::Page,
         table::{Cell, Column},
     },
+    resources,
 };
 
 const EVERYTHING: &str = "everything";
@@ -55,6 +56,8 @@ pub fn describe(page: &mut Page, grant: &v1::Grant, now: Timestamp) {
         .field("To", subject(grant))
         .field("Role", &grant.role)
         .field("Scope", scope(grant))
+        .field("Labels", resources::labels(&grant.labels))
+        .field("Owner", &grant.owner)
         .field("Made by", &grant.creator)
         .field("Made", age::dated(now, grant.create_time.as_ref()).unwrap_or_default())
         .field("Revision", grant.revision.to_string());

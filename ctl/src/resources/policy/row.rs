@@ -12,6 +12,7 @@ use crate::{
         style::Tone,
         table::{Cell, Column},
     },
+    resources,
 };
 
 impl Row for v1::Policy {
@@ -34,11 +35,6 @@ impl Row for v1::Policy {
         let check = check(self);
         let every = check.and_then(|check| check.schedule?.interval.as_ref().map(age::span_of));
         let updated = age::since(now, metadata.update_time.as_ref());
-        let labels: Vec<String> = metadata
-            .labels
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
         vec![
             Cell::new(reference(self)),
             Cell::new(check.map(|check| check.selector.as_str()).unwrap_or_default()),
@@ -55,7 +51,7 @@ impl Row for v1::Policy {
                     .unwrap_or_default(),
             ),
             Cell::new(metadata.version.to_string()),
-            Cell::new(labels.join(",")),
+            Cell::new(resources::labels(&metadata.labels)),
         ]
     }
 
@@ -91,12 +87,7 @@ pub fn describe(page: &mut Page, policy: &v1::Policy, now: Timestamp) {
         "Updated",
         age::dated(now, metadata.update_time.as_ref()).unwrap_or_default(),
     );
-    let labels: Vec<String> = metadata
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    page.field("Labels", labels.join(","));
+    page.field("Labels", resources::labels(&metadata.labels));
     page.field("Scope", &metadata.scope);
     if let Some(counts) = &policy.counts {
         page.field(

@@ -11,6 +11,7 @@ use crate::{
         page::Page,
         table::{Cell, Column},
     },
+    resources,
 };
 
 impl Row for v1::Role {
@@ -50,6 +51,8 @@ impl Row for v1::Role {
 pub fn describe(page: &mut Page, role: &v1::Role, now: Timestamp) {
     page.field("Role", &role.name)
         .field("Description", &role.description)
+        .field("Labels", resources::labels(&role.labels))
+        .field("Owner", &role.owner)
         .field("Built in", if role.built_in { "yes: it cannot be changed" } else { "" })
         .field("Made by", &role.creator)
         .field("Made", age::dated(now, role.create_time.as_ref()).unwrap_or_default())

@@ -18,7 +18,7 @@ use muster_certs::{pin::Pin, token::Token};
 use muster_proto::{endpoint::Endpoint, ids::AgentId, v1};
 
 use self::install::{Install, Sha256, Source};
-use crate::{age, count, exit::Exit, problem::Problem};
+use crate::{age, count, exit::Exit, problem::Problem, resources};
 
 /// EC2 takes no more user data than this, and the others take as much.
 const MAX_BYTES: usize = 16 * 1024;
@@ -197,12 +197,7 @@ fn comment(token: &v1::Token) -> String {
     )];
     parts.extend(age::moment(token.expire_time.as_ref()).map(|end| format!("until {end}")));
     if !token.labels.is_empty() {
-        let labels: Vec<String> = token
-            .labels
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        parts.push(format!("labels {}", labels.join(",")));
+        parts.push(format!("labels {}", resources::labels(&token.labels)));
     }
     if !token.description.is_empty() {
         parts.push(token.description.clone());

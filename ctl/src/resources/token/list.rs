@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use muster_proto::{json, v1};
 use serde_json::Value;
 
-use super::{GetArgs, ListArgs};
+use super::{super::labels, GetArgs, ListArgs};
 use crate::{
     age,
     app::Session,
@@ -85,7 +85,7 @@ fn describe(token: &v1::Token, page: &mut Page, now: Timestamp) {
     page.field("Made", age::dated(now, token.create_time.as_ref()).unwrap_or_default());
     page.field("Ends", age::moment(token.expire_time.as_ref()).unwrap_or_default());
     page.field("Uses left", format!("{} of {}", token.uses_left, token.uses));
-    page.field("Labels", labels(token));
+    page.field("Labels", labels(&token.labels));
     page.field("Scope", &token.scope);
     page.field("Agent", &token.agent_id);
     page.field("Source", &token.source);
@@ -117,15 +117,6 @@ fn status(token: &v1::Token) -> (&'static str, Tone) {
         v1::TokenStatus::Expired => ("expired", Tone::Faint),
         v1::TokenStatus::Revoked => ("revoked", Tone::Bad),
     }
-}
-
-fn labels(token: &v1::Token) -> String {
-    let labels: Vec<String> = token
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    labels.join(",")
 }
 
 impl Row for v1::Token {
@@ -160,7 +151,7 @@ impl Row for v1::Token {
             Cell::new(ends),
             used.and_then(|used| age::since(now, used.time.as_ref())).into(),
             used.map(|used| used.agent_name.clone()).into(),
-            Cell::new(labels(self)),
+            Cell::new(labels(&self.labels)),
             Cell::new(&self.scope),
             Cell::new(&self.agent_id),
             Cell::new(&self.source),

@@ -21,6 +21,7 @@ use crate::{
     clock::{self, Micros},
     grants::{self, NewRole},
     policies::{self, Compiled, draft::NAME_RULE},
+    tokens::label_violations,
     users::By,
 };
 
@@ -175,6 +176,7 @@ impl Manifests {
             updated_at: 0,
             revision: 0,
             owner,
+            labels: metadata.labels,
         };
         Ok(Ok(Pair {
             found,
@@ -240,6 +242,7 @@ impl Manifests {
             created_at: 0,
             revision: 0,
             owner,
+            labels: metadata.labels,
         };
         Ok(Ok(Pair {
             found,
@@ -412,7 +415,7 @@ fn permitted(sorted: &Sorted, reach: &Reach) -> Result<(), Error> {
     }
 }
 
-/// What belongs to policies alone.
+/// Of the metadata of what belongs to no scope.
 fn own_violations(index: usize, metadata: &PolicyMetadata, what: &str) -> Vec<FieldViolation> {
     let mut violations = Vec::new();
     let mut violate = |field: &str, text: String| {
@@ -421,8 +424,8 @@ fn own_violations(index: usize, metadata: &PolicyMetadata, what: &str) -> Vec<Fi
             text,
         ));
     };
-    if !metadata.labels.is_empty() {
-        violate("labels", format!("{what} has no labels"));
+    for violation in label_violations("labels", &metadata.labels) {
+        violate(&violation.field, violation.description);
     }
     if !metadata.scope.is_empty() {
         violate(

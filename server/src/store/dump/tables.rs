@@ -83,12 +83,12 @@ pub const TABLES: [Table; 22] = [
     ),
     table!(
         "roles",
-        Text["name", "description", "permissions", "creator", "owner"],
+        Text["name", "description", "permissions", "creator", "owner", "labels"],
         Int["created_at", "updated_at", "revision"],
     ),
     table!(
         "grants",
-        Text["id", "subject_kind", "subject", "role", "scope", "creator", "owner"],
+        Text["id", "subject_kind", "subject", "role", "scope", "creator", "owner", "labels"],
         Int["created_at", "revision"],
     ),
     table!(
