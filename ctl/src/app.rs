@@ -23,7 +23,7 @@ use crate::{
     problem::{Problem, status::Asked},
     resources::{
         agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, log, metric, policy, result,
-        role, state, token, user,
+        role, state, token, token_template, user,
     },
     terminal::Terminal,
     verbs::{
@@ -151,6 +151,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::History(command) => history::run(command, session).await,
         Command::User(command) => user::run(command, session).await,
         Command::Role(command) => role::run(command, session).await,
+        Command::TokenTemplate(command) => token_template::run(command, session).await,
         Command::Grant(command) => grant::run(command, session).await,
         Command::ApiKey(command) => api_key::run(command, session).await,
         Command::Audit(command) => audit::run(command, session).await,

@@ -13,7 +13,7 @@ use crate::{
     output::Output,
     resources::{
         agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, log, metric, policy, result,
-        role, state, token, user,
+        role, state, token, token_template, user,
     },
     verbs::{apply, complete, completion, doctor, explain, export, login, plan, rollback, validate, wait, whoami},
 };
@@ -124,6 +124,9 @@ pub enum Command {
     /// The secrets that let machines join
     #[command(subcommand, visible_alias = "tokens")]
     Token(token::Command),
+    /// How tokens are made by a name: list, look at, delete
+    #[command(name = "tokentemplate", subcommand, visible_alias = "tokentemplates", aliases = ["token-template", "token-templates"])]
+    TokenTemplate(token_template::Command),
     /// The controller's CA, and how another takes its place
     #[command(subcommand, visible_alias = "cas")]
     Ca(ca::Command),

@@ -27,7 +27,7 @@ use muster_proto::v1::{
     manifest_service_client::ManifestServiceClient, metric_service_client::MetricServiceClient,
     policy_service_client::PolicyServiceClient, role_service_client::RoleServiceClient,
     state_service_client::StateServiceClient, token_service_client::TokenServiceClient,
-    user_service_client::UserServiceClient,
+    token_template_service_client::TokenTemplateServiceClient, user_service_client::UserServiceClient,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tonic::{
@@ -260,6 +260,10 @@ impl Client {
 
     pub fn tokens(&self) -> TokenServiceClient<Caller> {
         TokenServiceClient::new(self.channel.clone())
+    }
+
+    pub fn token_templates(&self) -> TokenTemplateServiceClient<Caller> {
+        TokenTemplateServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub fn users(&self) -> UserServiceClient<Caller> {

@@ -79,6 +79,7 @@ page! {
     ListResultsResponse of StoredResult,
     ListRolesResponse of Role,
     ListStatesResponse of State,
+    ListTokenTemplatesResponse of TokenTemplate,
     ListTokensResponse of Token,
     ListUsersResponse of User,
     QueryMetricsResponse of MetricValue,

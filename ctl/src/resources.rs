@@ -29,6 +29,7 @@ pub mod result;
 pub mod role;
 pub mod state;
 pub mod token;
+pub mod token_template;
 pub mod user;
 
 /// Lines of `-l`, the same wherever agents are chosen.

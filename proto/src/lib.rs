@@ -19,6 +19,7 @@ pub mod policy_set;
 pub mod selector;
 mod suggest;
 pub mod threshold;
+pub mod token;
 
 /// Generated from `muster/v1/*.proto`.
 #[allow(clippy::all, missing_debug_implementations, rustdoc::all)]

@@ -30,6 +30,9 @@ pub const API_VERSION: &str = "muster/v1";
 pub const CHECK: &str = "Check";
 pub const ROLE: &str = "Role";
 pub const GRANT: &str = "Grant";
+pub const TOKEN_TEMPLATE: &str = "TokenTemplate";
+
+pub const KINDS: [&str; 4] = [CHECK, ROLE, GRANT, TOKEN_TEMPLATE];
 
 /// How many errors are told of one text; who has more has another problem.
 pub const MAX_ERRORS: usize = 50;
@@ -113,6 +116,7 @@ pub fn render(document: &v1::Manifest) -> Value {
         Some(Spec::Check(check)) => json::to_json(check),
         Some(Spec::Role(role)) => json::to_json(role),
         Some(Spec::Grant(grant)) => json::to_json(grant),
+        Some(Spec::TokenTemplate(template)) => json::to_json(template),
         None => json!({}),
     };
     json!({"apiVersion": API_VERSION, "kind": kind(document), "metadata": metadata, "spec": spec})
@@ -162,6 +166,7 @@ pub fn kind(document: &v1::Manifest) -> &str {
         Some(Spec::Check(_)) => CHECK,
         Some(Spec::Role(_)) => ROLE,
         Some(Spec::Grant(_)) => GRANT,
+        Some(Spec::TokenTemplate(_)) => TOKEN_TEMPLATE,
         None => &document.kind,
     }
 }

@@ -28,6 +28,7 @@ mod scopes;
 mod states;
 #[cfg(test)]
 mod tests;
+mod token_templates;
 mod tokens;
 mod trust;
 mod users;
@@ -58,7 +59,7 @@ use muster_proto::{
         manifest_service_server::ManifestServiceServer, metric_service_server::MetricServiceServer,
         policy_service_server::PolicyServiceServer, role_service_server::RoleServiceServer,
         state_service_server::StateServiceServer, token_service_server::TokenServiceServer,
-        user_service_server::UserServiceServer,
+        token_template_service_server::TokenTemplateServiceServer, user_service_server::UserServiceServer,
     },
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -87,6 +88,7 @@ use crate::{
     states::States,
     store::Db,
     telemetry::{self, Telemetry},
+    token_templates::TokenTemplates,
     users::{By, Users},
 };
 
@@ -114,6 +116,7 @@ pub struct Api {
     pub users: Arc<Users>,
     pub grants: Arc<Grants>,
     pub api_keys: Arc<ApiKeys>,
+    pub token_templates: Arc<TokenTemplates>,
     pub audit: Audit,
     pub rates: Arc<Rates>,
     pub link: LinkDeps,
@@ -160,6 +163,7 @@ impl Api {
         health.set_serving::<RoleServiceServer<Self>>().await;
         health.set_serving::<StateServiceServer<Self>>().await;
         health.set_serving::<TokenServiceServer<Self>>().await;
+        health.set_serving::<TokenTemplateServiceServer<Self>>().await;
         health.set_serving::<UserServiceServer<Self>>().await;
         // The descriptors hold what agents call as well; only what is served here is listed.
         let served: BTreeSet<&str> = METHODS
@@ -198,6 +202,7 @@ impl Api {
             .add_service(RoleServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(StateServiceServer::from_arc(self.clone()))
             .add_service(TokenServiceServer::from_arc(self.clone()))
+            .add_service(TokenTemplateServiceServer::from_arc(self.clone()))
             .add_service(UserServiceServer::from_arc(self.clone()).max_decoding_message_size(64 << 10))
             .add_service(health_service)
             .add_service(reflection().build_v1()?)

@@ -43,6 +43,7 @@ use crate::{
         reload::{self, Reload},
     },
     telemetry::Telemetry,
+    token_templates::TokenTemplates,
     users::{self, Users},
 };
 
@@ -238,6 +239,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         users: users.clone(),
         grants,
         api_keys: api_keys.clone(),
+        token_templates: Arc::new(TokenTemplates::new(db.clone(), changes.clone(), users.clone())),
         audit,
         rates: Arc::new(Rates::new(config.limits.calls)),
         link: link::Deps {

@@ -11,8 +11,8 @@ use std::{
 
 use muster_certs::{file, identity::TrustDomain};
 use muster_proto::{
-    manifest,
-    v1::{self, AgentStatus, policy::Spec},
+    duration, manifest,
+    v1::{self, AgentStatus, TokenTemplateSpec, policy::Spec},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
@@ -201,13 +201,16 @@ async fn agent_config(dir: &Path, controller: &Controller) -> Result<muster_agen
     let token_file = agent_dir.join("join-token");
     if !agent_dir.join("state").join("identity.pem").exists() {
         let new = tokens::NewToken {
-            ttl: Duration::from_secs(600),
-            labels: [
-                ("env".to_owned(), NAME.to_owned()),
-                ("role".to_owned(), "controller".to_owned()),
-            ]
-            .into(),
-            description: "the agent of muster-server dev".into(),
+            spec: TokenTemplateSpec {
+                ttl: Some(duration::to_proto(Duration::from_secs(600))),
+                labels: [
+                    ("env".to_owned(), NAME.to_owned()),
+                    ("role".to_owned(), "controller".to_owned()),
+                ]
+                .into(),
+                description: "the agent of muster-server dev".into(),
+                ..TokenTemplateSpec::default()
+            },
             ..tokens::NewToken::new("dev")
         };
         let api = &controller.api;

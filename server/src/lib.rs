@@ -46,5 +46,6 @@ pub mod states;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
+pub mod token_templates;
 pub mod tokens;
 pub mod users;

@@ -26,6 +26,7 @@ use crate::{
     grants::{self, Grants},
     policies::{self, Compiled, Policies},
     store::{self, Db},
+    token_templates,
     users::{self, By, Users},
 };
 pub use drafts::{Draft, Wanted};
@@ -57,6 +58,8 @@ pub enum Error {
     Users(#[from] users::Error),
     #[error(transparent)]
     ApiKeys(#[from] api_keys::Error),
+    #[error(transparent)]
+    TokenTemplates(#[from] token_templates::Error),
     #[error("failed to store the change")]
     Store(#[from] store::Error),
 }
@@ -67,6 +70,7 @@ pub struct Reach {
     pub policies: Scopes,
     pub roles: bool,
     pub grants: bool,
+    pub token_templates: Scopes,
     /// Whose agents it is told of.
     pub agents: Scopes,
     /// What it lacks when one of the kinds is not reached.
@@ -78,6 +82,7 @@ pub struct Needed {
     pub policies: &'static Permission,
     pub roles: &'static Permission,
     pub grants: &'static Permission,
+    pub token_templates: &'static Permission,
 }
 
 /// What is done, and what it means: the same for a plan and for what was applied.

@@ -25,6 +25,7 @@ mod revision;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod states;
+mod token_templates;
 mod tokens;
 mod users;
 
@@ -55,6 +56,7 @@ pub use pool::{Error, Pool, Tx};
 pub use retention::{History, Usage};
 pub use revision::{Change, ChangeKind, Op};
 pub use states::{ResultRow, StateRow};
+pub use token_templates::TokenTemplateRow;
 pub use tokens::{NewRedemption, RedemptionRow, TokenRow, UseRow};
 pub use users::{NewUserCertificate, UserCertificateRow, UserRow};
 

@@ -7,9 +7,14 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
-use muster_certs::token::Token;
-use muster_proto::{error::FieldViolation, ids::AgentId, label};
+use muster_certs::token::{Seed, Token};
+use muster_proto::{
+    duration,
+    error::FieldViolation,
+    ids::AgentId,
+    label, token,
+    v1::{self, TokenTemplateSpec},
+};
 
 use crate::{
     access::scope::Scope,
@@ -19,15 +24,11 @@ use crate::{
     enroll::matching::Grant,
     events::Event,
     idempotency::{self, Done, Once, Turn},
-    store::{self, ChangeKind, Db, Op, TokenRow},
+    store::{self, ChangeKind, Db, Op, TokenRow, Tx},
+    token_templates::{self, Template},
 };
 
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
-const MIN_TTL: Duration = Duration::from_secs(60);
-const MAX_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
-const MAX_USES: i32 = 1_000_000;
-const MAX_LABELS: usize = 64;
-const MAX_DESCRIPTION: usize = 1_024;
 /// How long what was read of a token is taken for true.
 const RECENT: Micros = clock::SECOND;
 const MAX_RECENT: usize = 1_024;
@@ -51,19 +52,10 @@ pub enum Error {
 
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    pub ttl: Duration,
-    pub uses: i32,
-    pub labels: BTreeMap<String, String>,
-    pub description: String,
+    pub spec: TokenTemplateSpec,
     pub creator: String,
     /// The only agent that may enroll with it.
     pub agent_id: Option<AgentId>,
-    /// A network in CIDR notation, or one address; empty: from anywhere.
-    pub source: String,
-    pub allow_reenroll: bool,
-    /// How long its agents may be offline before they are deleted; none: for ever.
-    pub ephemeral: Option<Duration>,
-    pub on_clone: Option<OnClone>,
     /// Its agents are in it.
     pub scope: Scope,
 }
@@ -72,71 +64,38 @@ impl NewToken {
     /// With a day, one use and nothing else.
     pub fn new(creator: impl Into<String>) -> Self {
         Self {
-            ttl: DEFAULT_TTL,
-            uses: 1,
-            labels: BTreeMap::new(),
-            description: String::new(),
+            spec: TokenTemplateSpec::default(),
             creator: creator.into(),
             agent_id: None,
-            source: String::new(),
-            allow_reenroll: false,
-            ephemeral: None,
-            on_clone: None,
             scope: Scope::ALL,
         }
     }
-}
 
-impl NewToken {
+    fn uses(&self) -> i32 {
+        match self.spec.uses {
+            0 => 1,
+            uses => uses,
+        }
+    }
+
     fn violations(&self) -> Vec<FieldViolation> {
-        let mut violations = Vec::new();
-        let mut violate = |field: &str, text: String| violations.push(FieldViolation::new(field, text));
-        if self.ttl < MIN_TTL || self.ttl > MAX_TTL {
-            violate("ttl", "must be from 1 minute to 366 days".into());
+        let mut violations = token::validate(&self.spec);
+        if self.agent_id.is_some() && self.uses() != 1 && !self.spec.allow_reenroll {
+            let text = "must be 1 for one agent, unless it may enroll again";
+            violations.push(FieldViolation::new("uses", text));
         }
-        if !(1..=MAX_USES).contains(&self.uses) {
-            violate("uses", format!("must be from 1 to {MAX_USES}"));
-        }
-        if self.description.len() > MAX_DESCRIPTION {
-            violate("description", format!("is longer than {MAX_DESCRIPTION} bytes"));
-        }
-        // Not a text that every database takes.
-        if self.description.contains('\0') {
-            violate("description", "contains a NUL".into());
-        }
-        if self.ephemeral.is_some_and(|time| !(MIN_TTL..=MAX_TTL).contains(&time)) {
-            violate("ephemeral", "must be from 1 minute to 366 days".into());
-        }
-        if network(&self.source).is_err() {
-            violate(
-                "source",
-                "is neither a network such as 10.1.0.0/16 nor an address".into(),
-            );
-        }
-        if self.agent_id.is_some() && self.uses != 1 && !self.allow_reenroll {
-            violate("uses", "must be 1 for one agent, unless it may enroll again".into());
-        }
-        violations.extend(label_violations("labels", &self.labels));
         violations
     }
-}
-
-/// A network, or none when the text is empty.
-fn network(text: &str) -> Result<Option<IpNet>, ()> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let parsed = text
-        .parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    parsed.map(|net| Some(net.trunc())).map_err(|_| ())
 }
 
 /// What is wrong with labels that somebody gives.
 pub fn label_violations(field: &str, labels: &BTreeMap<String, String>) -> Vec<FieldViolation> {
     let mut violations = Vec::new();
-    if labels.len() > MAX_LABELS {
-        violations.push(FieldViolation::new(field, format!("has more than {MAX_LABELS} labels")));
+    if labels.len() > label::MAX_COUNT {
+        violations.push(FieldViolation::new(
+            field,
+            format!("has more than {} labels", label::MAX_COUNT),
+        ));
     }
     for (key, value) in labels {
         if let Err(error) = label::check(key, value) {
@@ -156,37 +115,82 @@ pub async fn create<A>(
     once: Once<TokenRow, A>,
     now: Micros,
 ) -> Result<(Done<A>, Token), Error> {
+    create_by(db, changes, "", |_| Ok(new), ca, once, now).await
+}
+
+/// The same, of which `make` says what it shall be, given the template of the name; none when there is no such name, or no such
+/// template. A call that comes again is answered as the first time, whatever has become of the template.
+pub async fn create_by<A, E: From<Error>>(
+    db: &Db,
+    changes: &Changes,
+    template: &str,
+    make: impl FnOnce(Option<Template>) -> Result<NewToken, E>,
+    ca: &str,
+    once: Once<TokenRow, A>,
+    now: Micros,
+) -> Result<(Done<A>, Token), E> {
+    let mut tx = db.begin().await.map_err(Error::from)?;
+    let turn = once.begin(&mut tx, now).await.map_err(Error::from)?;
+    let seed = match turn {
+        Turn::First(seed) => seed,
+        Turn::Again(answer, seed) => {
+            let token = Token::derive(&seed).map_err(Error::from)?;
+            return Ok((Done::again(answer), token));
+        }
+    };
+    let found = match template {
+        "" => None,
+        name => tx.token_template_get(name).await.map_err(Error::from)?,
+    };
+    let found = found.map(token_templates::template_of).transpose();
+    let new = make(found.map_err(Error::from)?)?;
+    Ok(insert(tx, changes, new, seed, ca, once, now).await?)
+}
+
+async fn insert<A>(
+    mut tx: Tx,
+    changes: &Changes,
+    new: NewToken,
+    seed: Option<Seed>,
+    ca: &str,
+    once: Once<TokenRow, A>,
+    now: Micros,
+) -> Result<(Done<A>, Token), Error> {
     let violations = new.violations();
     if !violations.is_empty() {
         return Err(Error::Invalid(violations));
     }
-    let mut tx = db.begin().await?;
-    let token = match once.begin(&mut tx, now).await? {
-        Turn::First(None) => Token::generate()?,
-        Turn::First(Some(seed)) => Token::derive(&seed)?,
-        Turn::Again(answer, seed) => return Ok((Done::again(answer), Token::derive(&seed)?)),
+    let token = match seed {
+        None => Token::generate()?,
+        Some(seed) => Token::derive(&seed)?,
     };
+    let time = |span: Option<prost_types::Duration>| span.as_ref().and_then(duration::from_proto);
+    let ttl = time(new.spec.ttl).unwrap_or(DEFAULT_TTL);
     let revision = tx.change_add(now, ChangeKind::Token, token.id(), Op::Put).await?;
     let row = TokenRow {
         id: token.id().to_owned(),
         secret_hash: token.hash().to_vec(),
-        description: new.description,
-        labels: serde_json::json!(new.labels).to_string(),
-        uses: new.uses.into(),
-        uses_left: new.uses.into(),
-        creator: new.creator,
+        uses: new.uses().into(),
+        uses_left: new.uses().into(),
+        labels: serde_json::json!(new.spec.labels).to_string(),
         created_at: now,
-        expires_at: now.saturating_add(clock::from_duration(new.ttl)),
+        expires_at: now.saturating_add(clock::from_duration(ttl)),
         revision,
         agent_id: new.agent_id.map(|id| id.to_string()).unwrap_or_default(),
-        source: network(&new.source)
-            .ok()
+        source: token::network(&new.spec.source)
             .flatten()
             .map(|net| net.to_string())
             .unwrap_or_default(),
-        allow_reenroll: new.allow_reenroll,
-        ephemeral: new.ephemeral.map_or(0, clock::from_duration),
-        on_clone: new.on_clone.map_or("", OnClone::as_str).to_owned(),
+        allow_reenroll: new.spec.allow_reenroll,
+        ephemeral: time(new.spec.ephemeral).map_or(0, clock::from_duration),
+        on_clone: match new.spec.on_clone() {
+            v1::OnClone::Unspecified => "",
+            v1::OnClone::Refuse => OnClone::Refuse.as_str(),
+            v1::OnClone::Fork => OnClone::Fork.as_str(),
+        }
+        .to_owned(),
+        description: new.spec.description,
+        creator: new.creator,
         revoked_at: 0,
         cas: ca.to_owned(),
         revoke_reason: String::new(),
@@ -279,10 +283,10 @@ pub async fn check(
     let stored: [u8; 32] = row.secret_hash.as_slice().try_into().map_err(|_| Error::Refused)?;
     let is_right = muster_certs::token::hash_eq(&shown.hash(), &stored);
     let is_good = row.expires_at > now && row.revoked_at == 0;
-    let is_from_there = match network(&row.source) {
-        Ok(None) => true,
-        Ok(Some(network)) => network.contains(&source.to_canonical()),
-        Err(()) => false,
+    let is_from_there = match token::network(&row.source) {
+        Some(None) => true,
+        Some(Some(network)) => network.contains(&source.to_canonical()),
+        None => false,
     };
     let is_for_it = row.agent_id.is_empty() || agent.is_none_or(|agent| agent.to_string() == row.agent_id);
     if is_right && is_good && is_from_there && is_for_it {
@@ -307,28 +311,18 @@ pub fn grant(row: &TokenRow) -> Result<Grant, Error> {
 mod tests {
     use super::*;
 
-    fn violated(change: impl FnOnce(&mut NewToken)) -> Vec<String> {
-        let mut new = NewToken::new("admin");
-        change(&mut new);
-        new.violations().into_iter().map(|violation| violation.field).collect()
-    }
-
     #[test]
-    fn what_no_token_can_be_is_named_field_by_field() {
-        assert!(violated(|_| {}).is_empty());
-        assert_eq!(violated(|new| new.ttl = Duration::from_secs(59)), ["ttl"]);
-        assert_eq!(violated(|new| new.uses = 0), ["uses"]);
-        assert_eq!(violated(|new| new.source = "10.0.0.0/33".into()), ["source"]);
-        assert_eq!(
-            violated(|new| new.ephemeral = Some(Duration::from_secs(1))),
-            ["ephemeral"]
-        );
+    fn a_token_of_one_agent_is_good_once_unless_it_may_enroll_again() {
         let bound = |reenroll| {
-            violated(|new| {
-                new.agent_id = Some(AgentId::random());
-                new.uses = 2;
-                new.allow_reenroll = reenroll;
-            })
+            let mut new = NewToken::new("admin");
+            new.agent_id = Some(AgentId::random());
+            new.spec.uses = 2;
+            new.spec.allow_reenroll = reenroll;
+            let violations = new.violations();
+            violations
+                .into_iter()
+                .map(|violation| violation.field)
+                .collect::<Vec<_>>()
         };
         assert_eq!(bound(false), ["uses"]);
         assert!(bound(true).is_empty());
@@ -357,23 +351,5 @@ mod tests {
         assert_eq!(again.revision, revoked.revision, "once more is no error");
         assert!(revoke("0123456789abcdef", 0).await.unwrap().is_none());
         assert_eq!(db.revision_current().await.unwrap(), revoked.revision);
-    }
-
-    #[test]
-    fn a_source_is_a_network_or_one_address() {
-        let contains = |text: &str, address: &str| {
-            network(text)
-                .unwrap()
-                .is_some_and(|network| network.contains(&address.parse::<IpAddr>().unwrap()))
-        };
-        assert!(contains("10.1.2.3/16", "10.1.255.1"));
-        assert!(!contains("10.1.2.3/16", "10.2.0.1"));
-        assert!(contains("192.0.2.7", "192.0.2.7"));
-        assert!(!contains("192.0.2.7", "192.0.2.8"));
-        assert!(contains("2001:db8::/32", "2001:db8:1::1"));
-        assert_eq!(network(""), Ok(None));
-        for wrong in ["10.0.0.0/", "all", "10.0.0.0/8,11.0.0.0/8", " 10.0.0.0/8"] {
-            assert_eq!(network(wrong), Err(()), "{wrong:?}");
-        }
     }
 }

@@ -54,8 +54,22 @@ fn the_definition_of_the_command_line_is_sound() {
 #[test]
 fn singular_and_plural_are_the_same() {
     for noun in [
-        "agent", "agents", "state", "states", "policy", "policies", "user", "users", "role", "roles", "grant",
-        "grants", "apikey", "apikeys",
+        "agent",
+        "agents",
+        "state",
+        "states",
+        "policy",
+        "policies",
+        "user",
+        "users",
+        "role",
+        "roles",
+        "grant",
+        "grants",
+        "apikey",
+        "apikeys",
+        "tokentemplate",
+        "tokentemplates",
     ] {
         assert!(parse(["musterctl", noun, "list"]).is_ok(), "{noun}");
     }
@@ -110,6 +124,16 @@ fn what_would_mean_everything_by_accident_is_refused() {
         &["token", "create", "--uses", "0"],
         &["token", "create", "--ttl", "0s"],
         &["token", "create", "--label", "env"],
+        &["token", "create", "--no-reenroll"],
+        &[
+            "token",
+            "create",
+            "--template",
+            "web",
+            "--allow-reenroll",
+            "--no-reenroll",
+        ],
+        &["tokentemplate", "delete"],
         &["agent", "list", "--limit", "0"],
         &["user", "create"],
         &["user", "create", "../admin", "--role", "viewer"],

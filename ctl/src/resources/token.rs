@@ -27,7 +27,8 @@ pub enum Command {
         after_help = "Examples:\n  musterctl token create --ttl 1h --uses 10 --label env=prod\n  \
                             umask 077; musterctl token create -o name > join-token\n  \
                             musterctl token create -o json | jq -r .caPins[0]\n  \
-                            umask 077; musterctl token create --format cloud-init > user-data"
+                            umask 077; musterctl token create --format cloud-init > user-data\n  \
+                            musterctl token create --template web --uses 3"
     )]
     Create(Box<CreateArgs>),
     /// List tokens
@@ -68,9 +69,9 @@ pub struct CreateArgs {
     /// How long the token is good: 30m, 1h, 7d; one minute to one year [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
     ttl: Option<Duration>,
-    /// How many machines may enroll with it
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
-    uses: i32,
+    /// How many machines may enroll with it [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1_000_000))]
+    uses: Option<i32>,
     /// A label that every machine enrolled with it gets; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -81,17 +82,23 @@ pub struct CreateArgs {
     #[arg(long, value_name = "UUID", default_value = "", hide_default_value = true)]
     agent_id: String,
     /// Only from this network, such as 10.1.0.0/16, or this address
-    #[arg(long, value_name = "CIDR", default_value = "", hide_default_value = true)]
-    source: String,
+    #[arg(long, value_name = "CIDR")]
+    source: Option<String>,
     /// An agent that enrolled before may enroll again with it, with a new key
     #[arg(long)]
     allow_reenroll: bool,
-    /// Its agents are deleted once they were offline this long
-    #[arg(long, value_name = "DURATION", value_parser = crate::cli::parse_duration)]
+    /// It may not, though the template allows it
+    #[arg(long, requires = "template", conflicts_with = "allow_reenroll")]
+    no_reenroll: bool,
+    /// Its agents are deleted once they were offline this long; never, though the template says when
+    #[arg(long, value_name = "DURATION|never", value_parser = parse_ephemeral)]
     ephemeral: Option<Duration>,
-    /// What happens to copies of its agents, instead of what the controller is configured to: refuse or fork
+    /// What happens to copies of its agents: refuse, fork, or configured, which is as the controller's configuration says
     #[arg(long, value_name = "WHAT", value_enum, hide_possible_values = true)]
     on_clone: Option<OnClone>,
+    /// As this template says, where no other option does
+    #[arg(long, value_name = "TEMPLATE", default_value = "", hide_default_value = true)]
+    template: String,
     /// Which of your scopes its machines are to be in, when you have several; see whoami [default: the only one]
     #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
     scope: String,
@@ -103,6 +110,7 @@ pub struct CreateArgs {
 enum OnClone {
     Refuse,
     Fork,
+    Configured,
 }
 
 pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem> {
@@ -115,7 +123,9 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new("create a token").with_text("scope", &args.scope);
+    let asked = Asked::new("create a token")
+        .with_text("scope", &args.scope)
+        .listed_by("musterctl tokentemplate list");
     let bootstrap = args.bootstrap.checked()?;
     if bootstrap.is_some() && session.printer.format != Format::Table {
         return Err(Problem::new(
@@ -128,20 +138,21 @@ async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> 
     }
     let request = v1::CreateTokenRequest {
         ttl: args.ttl.map(duration::to_proto),
-        uses: args.uses,
+        uses: args.uses.unwrap_or_default(),
         labels: distinct(args.labels)?,
         description: args.description,
         agent_id: args.agent_id,
         source: args.source,
-        allow_reenroll: args.allow_reenroll,
+        allow_reenroll: (args.allow_reenroll || args.no_reenroll).then_some(args.allow_reenroll),
         ephemeral: args.ephemeral.map(duration::to_proto),
-        on_clone: match args.on_clone {
-            None => v1::OnClone::Unspecified,
-            Some(OnClone::Refuse) => v1::OnClone::Refuse,
-            Some(OnClone::Fork) => v1::OnClone::Fork,
-        } as i32,
+        on_clone: args.on_clone.map(|on_clone| match on_clone {
+            OnClone::Refuse => v1::OnClone::Refuse,
+            OnClone::Fork => v1::OnClone::Fork,
+            OnClone::Configured => v1::OnClone::Unspecified,
+        } as i32),
         scope: args.scope,
         idempotency_key: String::new(),
+        template: args.template,
     };
     let client = session.connect(&asked).await?;
     let response = client
@@ -207,6 +218,14 @@ fn join_command(response: &v1::CreateTokenResponse) -> String {
         command.push_str(&format!(" --ca-pin {}", crate::output::text::line(pin)));
     }
     command
+}
+
+/// Zero: never.
+fn parse_ephemeral(text: &str) -> Result<Duration, String> {
+    match text {
+        "never" => Ok(Duration::ZERO),
+        text => crate::cli::parse_duration(text),
+    }
 }
 
 pub fn parse_label(text: &str) -> Result<(String, String), String> {

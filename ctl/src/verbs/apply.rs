@@ -38,7 +38,8 @@ const TRIES: usize = 3;
                   musterctl apply -f policies/ --owner team-web --prune --yes\n  musterctl apply --plan change.plan\n\n\
                   A manifest:\n  apiVersion: muster/v1\n  kind: Check\n  metadata: { name: disk-root }\n  spec:\n    selector: env=prod\n    \
                   schedule: { interval: 60s, attempts: 3 }\n    run: { disk: { path: /, warning: \"20%\", critical: \"10%\" } }\n\n\
-                  Kinds: Check, Role (spec: description, permissions), Grant (spec: user or apiKey, role, scope)."
+                  Kinds: Check, Role (spec: description, permissions), Grant (spec: user or apiKey, role, scope),\n  \
+                  TokenTemplate (spec: ttl, uses, labels, description, source, allowReenroll, ephemeral, onClone)."
 )]
 pub struct ApplyArgs {
     #[command(flatten)]

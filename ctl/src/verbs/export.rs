@@ -15,14 +15,14 @@ use crate::{
 
 /// Print the configuration as manifests
 ///
-/// Checks, roles and grants, as `musterctl apply` takes them: without versions, times and what is built in, so that two exports
-/// differ only in what differs. With an owner, only what belongs to it.
+/// Checks, roles, grants and token templates, as `musterctl apply` takes them: without versions, times and what is built in, so that
+/// two exports differ only in what differs. With an owner, only what belongs to it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  musterctl export > muster.yaml\n  musterctl export check > checks.yaml\n  musterctl export --owner team-web | musterctl --context staging plan -f -"
 )]
 pub struct ExportArgs {
-    /// check, role, grant [default: all]
+    /// check, role, grant, tokentemplate [default: all]
     #[arg(value_name = "KIND", value_parser = parse_kind)]
     kinds: Vec<String>,
     /// Only what has this owner
@@ -30,16 +30,16 @@ pub struct ExportArgs {
     owner: Option<String>,
 }
 
-/// As people write kinds: "checks", "Role".
+/// As people write kinds: "checks", "Role", "token-template".
 pub fn parse_kind(text: &str) -> Result<String, String> {
-    let singular = text.to_lowercase();
+    let singular = text.to_lowercase().replace('-', "");
     let singular = singular.strip_suffix('s').unwrap_or(&singular);
-    match [manifest::CHECK, manifest::ROLE, manifest::GRANT]
+    match manifest::KINDS
         .into_iter()
         .find(|kind| kind.eq_ignore_ascii_case(singular) || (singular == "policy" && *kind == manifest::CHECK))
     {
         Some(kind) => Ok(kind.to_owned()),
-        None => Err("the kinds are check, role and grant".to_owned()),
+        None => Err("the kinds are check, role, grant and tokentemplate".to_owned()),
     }
 }
 
@@ -56,6 +56,9 @@ pub async fn run(args: ExportArgs, session: &mut Session) -> Result<(), Problem>
     }
     if is_meant(manifest::GRANT) {
         documents.extend(grants(&client, &asked).await?);
+    }
+    if is_meant(manifest::TOKEN_TEMPLATE) {
+        documents.extend(token_templates(&client, &asked).await?);
     }
     if let Some(owner) = &args.owner {
         documents.retain(|document| {
@@ -161,6 +164,36 @@ async fn grants(client: &Client, asked: &Asked) -> Result<Vec<v1::Manifest>, Pro
     Ok(list.await?.items.into_iter().map(grant).collect())
 }
 
+async fn token_templates(client: &Client, asked: &Asked) -> Result<Vec<v1::Manifest>, Problem> {
+    let list = paging::collect(None, |page_size, page_token| {
+        let request = v1::ListTokenTemplatesRequest { page_size, page_token };
+        client.call(
+            asked,
+            async |request| client.token_templates().list_token_templates(request).await,
+            request,
+        )
+    });
+    Ok(list.await?.items.into_iter().map(of_template).collect())
+}
+
+/// A template as a manifest.
+pub fn of_template(template: v1::TokenTemplate) -> v1::Manifest {
+    v1::Manifest {
+        kind: manifest::TOKEN_TEMPLATE.to_owned(),
+        metadata: Some(v1::PolicyMetadata {
+            name: template.name,
+            labels: template.labels,
+            scope: template.scope,
+            owner: template.owner,
+            revision: template.revision,
+            create_time: template.create_time,
+            update_time: template.update_time,
+            ..Default::default()
+        }),
+        spec: Some(v1::manifest::Spec::TokenTemplate(template.spec.unwrap_or_default())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +206,9 @@ mod tests {
             ("policy", "Check"),
             ("ROLE", "Role"),
             ("grants", "Grant"),
+            ("tokentemplates", "TokenTemplate"),
+            ("token-template", "TokenTemplate"),
+            ("TokenTemplate", "TokenTemplate"),
         ] {
             assert_eq!(parse_kind(text).as_deref(), Ok(kind), "{text}");
         }

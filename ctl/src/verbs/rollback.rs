@@ -30,7 +30,7 @@ use crate::{
     after_help = "Examples:\n  musterctl versions check disk-root\n  musterctl rollback check disk-root\n  musterctl rollback check disk-root --to-version 4711"
 )]
 pub struct RollbackArgs {
-    /// check, role or grant
+    /// check, role, grant or tokentemplate
     #[arg(value_name = "KIND", value_parser = parse_kind)]
     kind: String,
     #[arg(value_name = "NAME")]
@@ -49,7 +49,7 @@ pub struct RollbackArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  musterctl versions check disk-root\n  musterctl versions role on-call -o yaml")]
 pub struct VersionsArgs {
-    /// check, role or grant
+    /// check, role, grant or tokentemplate
     #[arg(value_name = "KIND", value_parser = parse_kind)]
     kind: String,
     #[arg(value_name = "NAME")]

@@ -273,10 +273,11 @@ async fn a_plan_is_shown_kept_and_answered_by_an_exit_code() {
 async fn manifests_are_found_valid_without_a_controller() {
     let role = "apiVersion: muster/v1\nkind: Role\nmetadata: { name: on-call }\nspec: { permissions: [agents.read] }\n";
     let grant = "apiVersion: muster/v1\nkind: Grant\nspec: { user: mira, role: on-call, scope: env=dev }\n";
-    let text = [manifest("disk-root").as_str(), role, grant].join("---\n");
+    let template = "apiVersion: muster/v1\nkind: TokenTemplate\nmetadata: { name: web }\nspec: { ttl: 1h, labels: { env: prod } }\n";
+    let text = [manifest("disk-root").as_str(), role, grant, template].join("---\n");
     let (fake, folder) = with_files(Script::default(), &[("x.yaml", &text)]).await;
     let run = fake.run(&["validate", "-f", &folder]).await.expect(Exit::Success);
-    assert_eq!(run.out, "3 manifests in 1 file: valid\n");
+    assert_eq!(run.out, "4 manifests in 1 file: valid\n");
     fs::write(
         format!("{folder}/y.yaml"),
         grant.replace("scope: env=dev", "scope: fact.os.id=debian"),

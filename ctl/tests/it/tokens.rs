@@ -87,8 +87,35 @@ async fn what_the_token_grants_reaches_the_controller() {
 }
 
 #[tokio::test]
-async fn without_a_time_to_live_the_controller_chooses() {
+async fn what_is_not_said_the_controller_or_a_template_chooses() {
     let fake = fake().await;
-    fake.run(&["token", "create"]).await.expect(Exit::Success);
-    assert!(fake.asked()[0].contains("ttl: None, uses: 1"), "{:?}", fake.asked());
+    let create = ["token", "create", "--template", "web"];
+    fake.run(&create).await.expect(Exit::Success);
+    let nothing = "ttl: None, uses: 0, labels: {}, description: \"\", agent_id: \"\", source: None, allow_reenroll: None, \
+                   ephemeral: None, on_clone: None";
+    let asked = fake.asked();
+    assert!(
+        asked[0].contains(nothing) && asked[0].contains("template: \"web\""),
+        "{asked:?}"
+    );
+    // That it shall be nothing is said, too.
+    let said = [
+        "--source",
+        "",
+        "--no-reenroll",
+        "--ephemeral",
+        "never",
+        "--on-clone",
+        "configured",
+    ];
+    fake.run(&[&create[..], &said].concat()).await.expect(Exit::Success);
+    let asked = fake.asked().remove(1);
+    for part in [
+        "source: Some(\"\")",
+        "allow_reenroll: Some(false)",
+        "ephemeral: Some(Duration { seconds: 0, nanos: 0 })",
+        "on_clone: Some(Unspecified)",
+    ] {
+        assert!(asked.contains(part), "{part}: {asked}");
+    }
 }

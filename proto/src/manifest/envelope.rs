@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{API_VERSION, CHECK, Error, GRANT, MAX_ERRORS, Manifest, Place, ROLE, place, rules, walk};
+use super::{API_VERSION, Error, GRANT, KINDS, MAX_ERRORS, Manifest, Place, ROLE, TOKEN_TEMPLATE, place, rules, walk};
 use crate::{
     document::{self, Key, Node, Value},
     excerpt::excerpt,
@@ -12,8 +12,15 @@ use crate::{
     v1::{self, manifest::Spec},
 };
 
-/// Kinds and where their message stands in a manifest of the contract.
-const KINDS: [(&str, &str); 3] = [(CHECK, "check"), (ROLE, "role"), (GRANT, "grant")];
+/// Where the message of a kind stands in a manifest of the contract.
+fn field_of(kind: &str) -> &'static str {
+    match kind {
+        ROLE => "role",
+        GRANT => "grant",
+        TOKEN_TEMPLATE => "tokenTemplate",
+        _ => "check",
+    }
+}
 
 pub(super) fn manifests(source: &str, text: &str) -> Result<Vec<Manifest>, Vec<Error>> {
     let mut reader = Reader {
@@ -116,9 +123,9 @@ impl Reader<'_> {
         self.api_version(node);
         let kind = self.kind(node);
         let mut fields = BTreeMap::new();
-        let metadata = self.metadata(node, kind.map(|(kind, _)| kind), &mut fields);
-        let Some((kind, field)) = kind else { return };
-        let spec = self.spec(node, field, &mut fields);
+        let metadata = self.metadata(node, kind, &mut fields);
+        let Some(kind) = kind else { return };
+        let spec = self.spec(node, kind, &mut fields);
         if self.found.errors.len() > before {
             return;
         }
@@ -171,24 +178,23 @@ impl Reader<'_> {
         }
     }
 
-    fn kind(&mut self, node: &Node) -> Option<(&'static str, &'static str)> {
-        let kinds = KINDS.map(|(kind, _)| kind);
+    fn kind(&mut self, node: &Node) -> Option<&'static str> {
         let Some(kind) = node.get("kind") else {
             self.missing(node, "kind", "`kind: Check`");
             return None;
         };
         let known = match &kind.value {
-            Value::String(name) => KINDS.into_iter().find(|(kind, _)| kind == name),
+            Value::String(name) => KINDS.into_iter().find(|kind| kind == name),
             _ => None,
         };
         if known.is_none() {
             let meant = match &kind.value {
-                Value::String(name) => suggest(name, kinds),
+                Value::String(name) => suggest(name, KINDS),
                 _ => None,
             };
             let message = format!(
                 "expected a kind, which is {}; found {}",
-                kinds.join(" or "),
+                KINDS.join(" or "),
                 kind.describe()
             );
             self.found.add(at(kind), message, meant.map(str::to_owned));
@@ -218,21 +224,15 @@ impl Reader<'_> {
             self.found.add(at(metadata), message, None);
             return None;
         };
-        // The scope is that of what agents are told.
-        let known: &[&str] = match kind {
-            Some(ROLE | GRANT) => &["name", "labels", "owner", "revision", "createTime", "updateTime"],
-            _ => &[
-                "name",
-                "labels",
-                "owner",
-                "scope",
-                "version",
-                "revision",
-                "createTime",
-                "updateTime",
-            ],
-        };
-        self.known_keys(entries, known, "metadata");
+        let mut known = vec!["name", "labels", "owner"];
+        known.extend(match kind {
+            // The scope of a grant stands in its spec.
+            Some(ROLE | GRANT) => [].as_slice(),
+            Some(TOKEN_TEMPLATE) => &["scope"],
+            _ => &["scope", "version"],
+        });
+        known.extend(["revision", "createTime", "updateTime"]);
+        self.known_keys(entries, &known, "metadata");
         let name = match kind {
             Some(GRANT) if metadata.get("name").is_none() => Some(String::new()),
             _ => self.name(metadata, fields),
@@ -357,15 +357,17 @@ impl Reader<'_> {
         })
     }
 
-    fn spec(&mut self, node: &Node, field: &str, fields: &mut BTreeMap<String, Place>) -> Option<Spec> {
+    fn spec(&mut self, node: &Node, kind: &str, fields: &mut BTreeMap<String, Place>) -> Option<Spec> {
+        let field = field_of(kind);
         let Some(spec) = node.get("spec") else {
             self.missing(node, "spec", "what the manifest says stands under `spec:`");
             return None;
         };
         fields.insert(field.to_owned(), at(spec));
-        let descriptor = match field {
-            "role" => json::descriptor::<v1::RoleSpec>(),
-            "grant" => json::descriptor::<v1::GrantSpec>(),
+        let descriptor = match kind {
+            ROLE => json::descriptor::<v1::RoleSpec>(),
+            GRANT => json::descriptor::<v1::GrantSpec>(),
+            TOKEN_TEMPLATE => json::descriptor::<v1::TokenTemplateSpec>(),
             _ => json::descriptor::<v1::Check>(),
         };
         let mut walker = walk::Walker {
@@ -373,9 +375,10 @@ impl Reader<'_> {
             fields,
         };
         let message = walker.message(&descriptor, spec, field)?;
-        let read = match field {
-            "role" => Spec::Role(message.transcode_to().ok()?),
-            "grant" => Spec::Grant(message.transcode_to().ok()?),
+        let read = match kind {
+            ROLE => Spec::Role(message.transcode_to().ok()?),
+            GRANT => Spec::Grant(message.transcode_to().ok()?),
+            TOKEN_TEMPLATE => Spec::TokenTemplate(message.transcode_to().ok()?),
             _ => Spec::Check(message.transcode_to().ok()?),
         };
         for violation in rules::violations(&read) {

@@ -4,6 +4,7 @@ use crate::{
     check,
     error::FieldViolation,
     selector::Selector,
+    token,
     v1::{GrantSpec, RoleSpec, grant_spec::Subject, manifest::Spec},
 };
 
@@ -12,6 +13,7 @@ pub(super) fn violations(spec: &Spec) -> Vec<FieldViolation> {
         Spec::Check(check) => check::validate(check),
         Spec::Role(role) => of_role(role),
         Spec::Grant(grant) => of_grant(grant),
+        Spec::TokenTemplate(template) => token::validate(template),
     }
 }
 

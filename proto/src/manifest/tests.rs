@@ -444,3 +444,55 @@ proptest! {
         }
     }
 }
+
+/// With these as further lines.
+fn token_template(spec: &str) -> String {
+    format!("apiVersion: muster/v1\nkind: TokenTemplate\nmetadata: {{ name: web, scope: env=prod }}\nspec:\n{spec}")
+}
+
+#[test]
+fn a_template_of_tokens_is_read_and_shown_as_it_is_written() {
+    let text = token_template(
+        "  ttl: 1h30m\n  uses: 10\n  labels: { env: prod }\n  source: 10.1.0.0/16\n  allowReenroll: true\n  onClone: fork\n",
+    );
+    let document = read(&text).remove(0).document;
+    let Some(Spec::TokenTemplate(spec)) = &document.spec else {
+        panic!("{document:?}")
+    };
+    assert_eq!(spec.ttl, Some(duration::to_proto(Duration::from_secs(5_400))));
+    assert_eq!((spec.uses, spec.on_clone()), (10, v1::OnClone::Fork));
+    assert_eq!(document.metadata.as_ref().unwrap().scope, "env=prod");
+    let shown = render(&document);
+    assert_eq!(shown["kind"], TOKEN_TEMPLATE);
+    assert_eq!(read(&shown.to_string()).remove(0).document, document);
+}
+
+#[test]
+fn what_no_token_can_be_is_shown_with_its_line() {
+    let found = errors(&token_template(
+        "  ttl: 5s\n  uses: -1\n  labels:\n    env: prod\n    fact.os: x\n  source: 10.1.0.0/40\n",
+    ));
+    let places: Vec<&str> = found.iter().map(|error| &error[..error.find(": ").unwrap()]).collect();
+    assert_eq!(places, ["f:5:8", "f:6:9", "f:9:14", "f:10:11"], "{found:#?}");
+    let found = errors(&token_template("  secret: x\n"));
+    assert!(found[0].contains("unknown field `secret`"), "{found:#?}");
+}
+
+#[test]
+fn every_kind_has_labels_and_those_without_a_scope_have_none() {
+    for (kind, spec) in [
+        (ROLE, "{ permissions: [agents.read] }"),
+        (GRANT, "{ user: mira, role: on-call }"),
+        (TOKEN_TEMPLATE, "{}"),
+    ] {
+        let text = |more: &str| {
+            format!("apiVersion: muster/v1\nkind: {kind}\nmetadata: {{ name: x, {more} }}\nspec: {spec}\n")
+        };
+        let document = read(&text("labels: { team: base }")).remove(0).document;
+        assert_eq!(document.metadata.unwrap().labels["team"], "base", "{kind}");
+        let wrong = errors(&text("labels: { 'a b': base }"));
+        assert!(wrong[0].starts_with("f:3:"), "{wrong:#?}");
+        let scoped = parse("f", &text("scope: env=dev"));
+        assert_eq!(scoped.is_ok(), kind == TOKEN_TEMPLATE, "{kind}");
+    }
+}

@@ -55,8 +55,8 @@ permissions! {
     ROLES_READ = "roles.read", Whole, "see roles";
     ROLES_WRITE = "roles.write", Whole, "make, change and delete roles, of permissions that one has";
     STATES_READ = "states.read", Scoped, "see the states of checks";
-    TOKENS_READ = "tokens.read", Scoped, "see bootstrap tokens, without their secrets";
-    TOKENS_WRITE = "tokens.write", Scoped, "make and revoke bootstrap tokens";
+    TOKENS_READ = "tokens.read", Scoped, "see bootstrap tokens, without their secrets, and their templates";
+    TOKENS_WRITE = "tokens.write", Scoped, "make and revoke bootstrap tokens, and apply and delete their templates";
     USERS_READ = "users.read", Whole, "see users and their certificates";
     USERS_WRITE = "users.write", Whole, "make users, give them certificates, revoke them";
 }

@@ -16,7 +16,10 @@ use super::{
 use crate::{
     access::{
         Note, OpCtx,
-        permission::{AGENTS_READ, GRANTS_READ, GRANTS_WRITE, POLICIES_READ, POLICIES_WRITE, ROLES_READ, ROLES_WRITE},
+        permission::{
+            AGENTS_READ, GRANTS_READ, GRANTS_WRITE, POLICIES_READ, POLICIES_WRITE, ROLES_READ, ROLES_WRITE,
+            TOKENS_READ, TOKENS_WRITE,
+        },
         scope::{Scope, Scopes},
     },
     clock,
@@ -28,11 +31,13 @@ const READ: Needed = Needed {
     policies: POLICIES_READ,
     roles: ROLES_READ,
     grants: GRANTS_READ,
+    token_templates: TOKENS_READ,
 };
 const WRITE: Needed = Needed {
     policies: POLICIES_WRITE,
     roles: ROLES_WRITE,
     grants: GRANTS_WRITE,
+    token_templates: TOKENS_WRITE,
 };
 
 #[tonic::async_trait]
@@ -118,12 +123,15 @@ impl ManifestService for Api {
                 .map_err(|_| status(&ctx, invalid_field("page_token", "is not one that a list has returned")))?,
         };
         let reach = reach(&ctx, READ);
+        let scoped = |scopes: &Scopes, needed| permitted(!scopes.is_none(), needed).map(|()| scopes.clone());
         let scopes = match request.kind.as_str() {
-            Key::CHECK => permitted(!reach.policies.is_none(), READ.policies).map(|()| reach.policies.clone()),
+            Key::CHECK => scoped(&reach.policies, READ.policies),
+            muster_proto::manifest::TOKEN_TEMPLATE => scoped(&reach.token_templates, READ.token_templates),
             muster_proto::manifest::ROLE => permitted(reach.roles, READ.roles).map(|()| Scopes::all()),
             muster_proto::manifest::GRANT => permitted(reach.grants, READ.grants).map(|()| Scopes::all()),
             other => {
-                let text = format!("is {other:?}; the kinds are Check, Role and Grant");
+                let kinds = muster_proto::manifest::KINDS.join(", ");
+                let text = format!("is {other:?}; the kinds are {kinds}");
                 return Err(status(&ctx, invalid_field("kind", text)));
             }
         };
@@ -204,6 +212,7 @@ fn reach(ctx: &OpCtx, needed: Needed) -> Reach {
         policies: scopes(needed.policies),
         roles: scopes(needed.roles).is_all(),
         grants: scopes(needed.grants).is_all(),
+        token_templates: scopes(needed.token_templates),
         agents: scopes(AGENTS_READ),
         needed,
     }

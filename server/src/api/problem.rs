@@ -92,7 +92,7 @@ pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
     )
 }
 
-fn of_store(error: &store::Error) -> Problem {
+pub fn of_store(error: &store::Error) -> Problem {
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
     error!(error = error as &dyn std::error::Error, cause, "the database failed");
     if error.is_full() {
@@ -275,6 +275,7 @@ impl From<manifests::Error> for Problem {
             manifests::Error::Grants(error) => error.into(),
             manifests::Error::Users(error) => error.into(),
             manifests::Error::ApiKeys(error) => error.into(),
+            manifests::Error::TokenTemplates(error) => error.into(),
             manifests::Error::Store(error) => of_store(&error),
         }
     }

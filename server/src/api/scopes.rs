@@ -1,12 +1,9 @@
 //! What is there for a caller with a scope: what is about agents in it, and what was made in exactly that scope.
 
 use muster_proto::error::{ErrorReason, Problem};
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::{
-    Api,
-    problem::{invalid_field, status},
-};
+use super::{Api, problem::invalid_field};
 use crate::access::{
     OpCtx, labels,
     scope::{Scope, Scopes, Unclear},
@@ -27,19 +24,15 @@ pub fn has_scope(ctx: &OpCtx, scope: &str) -> bool {
 }
 
 /// The scope of what the caller makes now: as it says, or the only one it has.
-pub fn scope_for_new(ctx: &OpCtx, asked: &str) -> Result<Scope, Status> {
-    let scopes = ctx.scopes();
-    let asked = Scope::parse(asked).map_err(|error| status(ctx, invalid_field("scope", error.to_string())))?;
+pub fn scope_for_new(scopes: &Scopes, asked: &str) -> Result<Scope, Problem> {
+    let asked = Scope::parse(asked).map_err(|error| invalid_field("scope", error.to_string()))?;
     scopes.for_new(&asked).map_err(|unclear| {
         let own: Vec<String> = scopes.iter().map(ToString::to_string).collect();
         let own = own.join(" or ");
-        status(
-            ctx,
-            match unclear {
-                Unclear::Several => invalid_field("scope", format!("is missing, and may be {own}")),
-                Unclear::Foreign => out_of_scope(format!("the scope {asked} is none of the caller's, which are {own}")),
-            },
-        )
+        match unclear {
+            Unclear::Several => invalid_field("scope", format!("is missing, and may be {own}")),
+            Unclear::Foreign => out_of_scope(format!("the scope {asked} is none of the caller's, which are {own}")),
+        }
     })
 }
 

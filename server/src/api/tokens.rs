@@ -1,6 +1,6 @@
 //! `TokenService`.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use muster_proto::{
     error::{ErrorReason, Problem},
@@ -22,6 +22,7 @@ use crate::{
     agents::OnClone,
     clock::{self, Micros, to_duration, to_optional_timestamp},
     store::{TokenRow, UseRow},
+    token_templates::{self, Template},
     tokens::{self, NewToken},
 };
 
@@ -36,12 +37,6 @@ impl TokenService for Api {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let ctx = context(&request)?;
         let request = request.into_inner();
-        let span = |field, span: Option<prost_types::Duration>| {
-            span.map(|span| {
-                Duration::try_from(span).map_err(|_| status(&ctx, invalid_field(field, "must not be negative")))
-            })
-            .transpose()
-        };
         let (ca_pins, endpoints) = (self.pki.pins(), self.endpoints.clone());
         let once = self.once(&ctx, &request.idempotency_key, &request, move |row: &TokenRow| {
             CreateTokenResponse {
@@ -51,45 +46,24 @@ impl TokenService for Api {
                 endpoints,
             }
         })?;
-        let scope = scope_for_new(&ctx, &request.scope)?;
-        let labels_allowed = labels::check(
-            &Scopes::of(scope.clone()),
-            self.grants.rights(),
-            &Default::default(),
-            &request.labels,
-        );
-        labels_allowed.map_err(|refusal| status(&ctx, refusal))?;
-        let new = NewToken {
-            scope,
-            ttl: span("ttl", request.ttl)?.unwrap_or(tokens::DEFAULT_TTL),
-            uses: if request.uses == 0 { 1 } else { request.uses },
-            labels: request.labels.clone(),
-            agent_id: match request.agent_id.as_str() {
-                "" => None,
-                text => Some(
-                    text.parse::<AgentId>()
-                        .map_err(|_| status(&ctx, invalid_field("agent_id", "is not a UUID")))?,
-                ),
-            },
-            ephemeral: span("ephemeral", request.ephemeral)?,
-            on_clone: match request.on_clone() {
-                v1::OnClone::Unspecified => None,
-                v1::OnClone::Refuse => Some(OnClone::Refuse),
-                v1::OnClone::Fork => Some(OnClone::Fork),
-            },
-            description: request.description,
-            creator: ctx.user(),
-            source: request.source,
-            allow_reenroll: request.allow_reenroll,
+        let agent_id = match request.agent_id.as_str() {
+            "" => None,
+            text => Some(
+                text.parse::<AgentId>()
+                    .map_err(|_| status(&ctx, invalid_field("agent_id", "is not a UUID")))?,
+            ),
         };
         // One that is there and out of reach is not there.
-        if let Some(id) = new.agent_id
+        if let Some(id) = agent_id
             && self.agents.with(id, |entry| entry.is_in(&ctx.scopes())) == Some(false)
         {
             return Err(status(&ctx, crate::agents::Error::NotFound(id.to_string())));
         }
-        let created = tokens::create(&self.db, &self.changes, new, &self.pki.pinned(), once, clock::now()).await;
-        let (done, token) = created.map_err(|error| status(&ctx, error))?;
+        let (scopes, creator) = (ctx.scopes(), ctx.user());
+        let make = |template| self.new_token(&request, template, agent_id, creator, &scopes);
+        let (ca, now) = (self.pki.pinned(), clock::now());
+        let created = tokens::create_by(&self.db, &self.changes, &request.template, make, &ca, once, now).await;
+        let (done, token) = created.map_err(|problem: Problem| status(&ctx, problem))?;
         info!(
             token.id = token.id(),
             repeated = done.is_repeated,
@@ -199,6 +173,35 @@ impl TokenService for Api {
 }
 
 impl Api {
+    /// What a token shall be, by somebody who reaches this.
+    fn new_token(
+        &self,
+        request: &CreateTokenRequest,
+        template: Option<Template>,
+        agent_id: Option<AgentId>,
+        creator: String,
+        scopes: &Scopes,
+    ) -> Result<NewToken, Problem> {
+        let template = template.filter(|template| scopes.has(&template.scope));
+        if template.is_none() && !request.template.is_empty() {
+            return Err(token_templates::Error::NotFound(request.template.clone()).into());
+        }
+        let scope = match (request.scope.as_str(), &template) {
+            ("", Some(template)) => scope_for_new(scopes, &template.scope.to_string())?,
+            (asked, _) => scope_for_new(scopes, asked)?,
+        };
+        let spec = token_templates::fill(request, template.as_ref().map(|template| &template.spec));
+        // Those of a template too: whose scopes look at which labels may have changed since it was made.
+        let own = Scopes::of(scope.clone());
+        labels::check(&own, self.grants.rights(), &Default::default(), &spec.labels)?;
+        Ok(NewToken {
+            spec,
+            creator,
+            agent_id,
+            scope,
+        })
+    }
+
     fn token_use(&self, row: &UseRow) -> TokenUse {
         let id = row.agent_id.parse::<AgentId>().ok();
         let name = id.and_then(|id| self.agents.with(id, |entry| entry.name.clone()));

@@ -12,6 +12,7 @@ use crate::{
     access::rights::{Grant, Role, Subject},
     clock::{to_optional_timestamp, to_timestamp},
     policies::Policy,
+    token_templates::Template,
 };
 
 pub fn policy(policy: &Policy) -> v1::Manifest {
@@ -73,6 +74,23 @@ pub fn grant(grant: &Grant) -> v1::Manifest {
             role: grant.role.clone(),
             scope: grant.scope.to_string(),
         })),
+    }
+}
+
+pub fn token_template(template: &Template) -> v1::Manifest {
+    v1::Manifest {
+        kind: manifest::TOKEN_TEMPLATE.into(),
+        metadata: Some(PolicyMetadata {
+            name: template.name.clone(),
+            labels: template.labels.clone(),
+            revision: template.revision,
+            create_time: to_optional_timestamp(template.created_at),
+            update_time: to_optional_timestamp(template.updated_at),
+            scope: template.scope.to_string(),
+            owner: template.owner.clone(),
+            ..PolicyMetadata::default()
+        }),
+        spec: Some(Spec::TokenTemplate(template.spec.clone())),
     }
 }
 

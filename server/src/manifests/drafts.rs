@@ -2,6 +2,7 @@
 //! with the others.
 
 mod gather;
+mod token_templates;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,6 +18,7 @@ use crate::{
     grants,
     policies::{self, Action, Key, Policies, Policy},
     store::{ChangeKind, Op, Tx},
+    token_templates::{self as token_template, Template},
     users::By,
 };
 
@@ -35,6 +37,7 @@ pub enum Draft {
     Policy(PolicyDraft),
     Role(Pair<Role>),
     Grant(Pair<Grant>),
+    TokenTemplate(Pair<Template>),
 }
 
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub enum Stored {
     Policy(Key, Option<Box<Policy>>),
     Role(String, Option<Role>),
     Grant(Grant, Op),
+    /// Of which nothing is in memory.
+    TokenTemplate,
 }
 
 impl PolicyDraft {
@@ -81,6 +86,7 @@ impl Draft {
             Self::Policy(draft) => &draft.key().kind,
             Self::Role(_) => manifest::ROLE,
             Self::Grant(_) => manifest::GRANT,
+            Self::TokenTemplate(_) => manifest::TOKEN_TEMPLATE,
         }
     }
 
@@ -89,6 +95,7 @@ impl Draft {
             Self::Policy(draft) => draft.key().name.clone(),
             Self::Role(pair) => pair.any(|role| role.name.clone()),
             Self::Grant(pair) => pair.any(|grant| grant.id.clone()),
+            Self::TokenTemplate(pair) => pair.any(|template| template.name.clone()),
         }
     }
 
@@ -105,6 +112,7 @@ impl Draft {
                     == (&b.description, &b.permissions, &b.owner, &b.labels)
             }),
             Self::Grant(pair) => pair.action(|a, b| a.owner == b.owner && a.labels == b.labels),
+            Self::TokenTemplate(pair) => pair.action(Pair::is_same),
         }
     }
 
@@ -119,6 +127,7 @@ impl Draft {
             Self::Policy(PolicyDraft::Remove(policy)) => policy.revision,
             Self::Role(pair) => pair.found.as_ref().map_or(0, |found| found.revision),
             Self::Grant(pair) => pair.found.as_ref().map_or(0, |found| found.revision),
+            Self::TokenTemplate(pair) => pair.found.as_ref().map_or(0, |found| found.revision),
         }
     }
 
@@ -147,6 +156,10 @@ impl Draft {
                 found.as_ref().map(document::grant),
                 wanted.as_ref().map(document::grant),
             ),
+            Self::TokenTemplate(Pair { found, wanted }) => (
+                found.as_ref().map(document::token_template),
+                wanted.as_ref().map(document::token_template),
+            ),
         }
     }
 
@@ -155,7 +168,7 @@ impl Draft {
         Ok(match self {
             Self::Policy(PolicyDraft::Put(draft)) => Some((draft.key.clone(), Some(policies.preview(draft, now)?))),
             Self::Policy(PolicyDraft::Remove(policy)) => Some((policy.key.clone(), None)),
-            Self::Role(_) | Self::Grant(_) => None,
+            Self::Role(_) | Self::Grant(_) | Self::TokenTemplate(_) => None,
         })
     }
 
@@ -169,6 +182,7 @@ impl Draft {
             Self::Policy(draft) => (ChangeKind::Policy, draft.key().to_string(), op),
             Self::Role(_) => (ChangeKind::Role, self.name(), op),
             Self::Grant(_) => (ChangeKind::Grant, self.name(), op),
+            Self::TokenTemplate(_) => (ChangeKind::TokenTemplate, self.name(), op),
         }
     }
 
@@ -229,6 +243,23 @@ impl Draft {
                 }
                 (None, None) => return Err(Error::Outdated),
             },
+            Self::TokenTemplate(pair) => {
+                match (&pair.found, &pair.wanted) {
+                    (found, Some(wanted)) => {
+                        let template = Template {
+                            creator: found.as_ref().map_or_else(|| by.to_string(), |it| it.creator.clone()),
+                            created_at: found.as_ref().map_or(now, |it| it.created_at),
+                            updated_at: now,
+                            revision,
+                            ..wanted.clone()
+                        };
+                        token_template::put(tx, &template, found.as_ref(), by, now).await?;
+                    }
+                    (Some(found), None) => token_template::remove(tx, found, revision, by, now).await?,
+                    (None, None) => {}
+                }
+                Stored::TokenTemplate
+            }
         })
     }
 }
@@ -249,12 +280,20 @@ impl Stored {
             Self::Role(name, None) => rights.remove_role(&name),
             Self::Grant(grant, Op::Put) => rights.put_grant(grant),
             Self::Grant(grant, Op::Delete) => rights.remove_grants(&grant.subject, |it| it.id == grant.id),
+            Self::TokenTemplate => {}
         }
         false
     }
 }
 
 impl<T> Pair<T> {
+    fn gone(found: T) -> Self {
+        Self {
+            found: Some(found),
+            wanted: None,
+        }
+    }
+
     fn any(&self, read: impl Fn(&T) -> String) -> String {
         self.wanted
             .as_ref()

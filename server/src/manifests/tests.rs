@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    access::rights::Subject,
+    access::{rights::Subject, scope::Scope},
     admin,
     agents::{Agents, Entry},
     clock::{self, DAY},
@@ -78,6 +78,25 @@ impl Rig {
             .await
     }
 
+    /// All that there is, by kind and name, as it is on file.
+    async fn documents(&self) -> BTreeMap<(String, String), v1::Manifest> {
+        let db = &self.manifests.db;
+        let on_file = Grants::load(db).await.unwrap();
+        let roles = on_file.roles().into_iter().filter(|role| !role.built_in);
+        let policies = self.manifests.policies.current();
+        let grants = on_file.grants();
+        let templates = token_templates::list(db).await.unwrap();
+        let all = policies.policies.values().map(|policy| document::policy(policy));
+        let all = all.chain(roles.map(|role| document::role(&role)));
+        let all = all.chain(grants.iter().map(document::grant));
+        let all = all.chain(templates.iter().map(document::token_template));
+        all.map(|document| {
+            let name = document.metadata.as_ref().map(|metadata| metadata.name.clone());
+            ((document.kind.clone(), name.unwrap_or_default()), document)
+        })
+        .collect()
+    }
+
     /// The versions that each agent shall have, by its name.
     fn sets(&self) -> BTreeMap<String, BTreeMap<Key, i64>> {
         let compiled = self.manifests.policies.current();
@@ -114,16 +133,18 @@ fn agent(number: u32) -> Entry {
 }
 
 fn everything() -> Reach {
-    use crate::access::permission::{GRANTS_WRITE, POLICIES_WRITE, ROLES_WRITE};
+    use crate::access::permission::{GRANTS_WRITE, POLICIES_WRITE, ROLES_WRITE, TOKENS_WRITE};
     Reach {
         policies: Scopes::all(),
         roles: true,
         grants: true,
+        token_templates: Scopes::all(),
         agents: Scopes::all(),
         needed: Needed {
             policies: POLICIES_WRITE,
             roles: ROLES_WRITE,
             grants: GRANTS_WRITE,
+            token_templates: TOKENS_WRITE,
         },
     }
 }
@@ -144,6 +165,18 @@ fn role(name: &str, permission: &str, owner: &str) -> String {
     format!(
         "apiVersion: muster/v1\nkind: Role\nmetadata: {{ name: {name}, owner: \"{owner}\" }}\nspec: {{ permissions: [{permission}] }}\n"
     )
+}
+
+fn template(name: &str, uses: i32, labels: &str, scope: &str, owner: &str) -> String {
+    format!(
+        "apiVersion: muster/v1\nkind: TokenTemplate\nmetadata: {{ name: {name}, owner: \"{owner}\", scope: \"{scope}\" }}\n\
+         spec: {{ uses: {uses}, ttl: 1h, labels: {labels} }}\n"
+    )
+}
+
+/// The same with labels for people.
+fn labelled(text: &str, team: &str) -> String {
+    text.replacen("metadata: {", &format!("metadata: {{ labels: {{ team: {team} }},"), 1)
 }
 
 fn grant(role: &str, scope: &str, owner: &str) -> String {
@@ -180,7 +213,7 @@ fn told(plan: &Plan) -> Vec<String> {
 
 /// Tries one change both ways and looks at every agent before and after.
 async fn what_is_planned_is_done(rig: &Rig, wanted: Wanted) {
-    let before = rig.sets();
+    let (before, documents) = (rig.sets(), rig.documents().await);
     let plan = match rig.plan(wanted.clone()).await {
         Ok(plan) => plan,
         Err(refused) => {
@@ -190,13 +223,21 @@ async fn what_is_planned_is_done(rig: &Rig, wanted: Wanted) {
                 .expect_err("it was refused when it was planned");
             assert_eq!(also.to_string(), refused.to_string());
             assert_eq!(rig.sets(), before, "nothing was done");
+            assert_eq!(rig.documents().await, documents, "nothing was done");
             return;
         }
     };
     assert_eq!(rig.sets(), before, "a plan changes nothing");
+    assert_eq!(rig.documents().await, documents, "a plan changes nothing");
     let done = rig.apply(wanted.clone(), &plan.digest).await.expect("it is done");
     assert_eq!(told(&done), told(&plan));
     let after = rig.sets();
+    let now = rig.documents().await;
+    for change in &plan.changes {
+        let key = (change.kind.clone(), change.name.clone());
+        let fields = document::differences(documents.get(&key), now.get(&key));
+        assert_eq!(fields, change.fields, "{key:?}");
+    }
     for change in plan.changes.iter().filter(|change| change.kind == manifest::CHECK) {
         let key = Key::check(&change.name);
         let mut effects = BTreeMap::new();
@@ -238,13 +279,20 @@ fn any_manifest() -> impl Strategy<Value = String> {
     ];
     let run = prop_oneof![Just("{ memory: {} }"), Just("{ http: { url: 'http://127.0.0.1/' } }")];
     let scope = prop_oneof![Just(""), Just("env=dev")];
-    prop_oneof![
+    let agents_labels = prop_oneof![Just("{}"), Just("{ env: dev }"), Just("{ env: prod, role: web }")];
+    let manifest = prop_oneof![
         4 => ("c[0-5]", selector, run, 30u32..32, owner.clone())
             .prop_map(|(name, selector, run, interval, owner)| check(&name, selector, run, interval, owner)),
         1 => ("r[0-2]", prop_oneof![Just("agents.read"), Just("states.*")], owner.clone())
             .prop_map(|(name, permission, owner)| role(&name, permission, owner)),
-        1 => ("r[0-2]", scope, owner).prop_map(|(role, scope, owner)| grant(&role, scope, owner)),
-    ]
+        1 => ("r[0-2]", scope.clone(), owner.clone()).prop_map(|(role, scope, owner)| grant(&role, scope, owner)),
+        2 => ("t[0-3]", 1..3, agents_labels, scope, owner)
+            .prop_map(|(name, uses, labels, scope, owner)| template(&name, uses, labels, scope, owner)),
+    ];
+    (manifest, prop_oneof![Just(""), Just("a"), Just("b")]).prop_map(|(text, team)| match team {
+        "" => text,
+        team => labelled(&text, team),
+    })
 }
 
 proptest! {
@@ -413,4 +461,68 @@ async fn a_role_and_its_grant_come_and_go_together_and_the_last_admin_stays() {
         "{refused:?}"
     );
     assert!(rig.apply(wanted(&[admin("anna")], "admins", true), "").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_template_is_there_for_its_scope_and_gives_no_labels_beyond_it() {
+    let rig = Rig::new().await;
+    let dev = Reach {
+        token_templates: Scopes::of(Scope::parse("env=dev").unwrap()),
+        ..everything()
+    };
+    let apply = async |reach: &Reach, text: String| {
+        let by = rig.anna().await;
+        let wanted = wanted(&[text], "", false);
+        rig.manifests.apply(wanted, reach, "", |_| (), &by, NOW).await
+    };
+    for labels in ["{}", "{ env: prod }"] {
+        let refused = apply(&dev, template("web", 1, labels, "", "")).await;
+        assert!(
+            matches!(
+                refused,
+                Err(Error::TokenTemplates(token_templates::Error::Labels { .. }))
+            ),
+            "{refused:?}"
+        );
+    }
+    let elsewhere = apply(&dev, template("web", 1, "{ env: prod }", "env=prod", "")).await;
+    assert!(
+        matches!(
+            elsewhere,
+            Err(Error::TokenTemplates(token_templates::Error::Foreign(_)))
+        ),
+        "{elsewhere:?}"
+    );
+    let done = apply(&dev, template("web", 1, "{ env: dev }", "", "")).await.unwrap();
+    assert!(
+        done.changes[0]
+            .fields
+            .iter()
+            .any(|field| field.path == "metadata.scope" && field.after == "\"env=dev\"")
+    );
+    // Somebody of another scope gets nothing but that the name is taken, and prunes it not.
+    let prod = Reach {
+        token_templates: Scopes::of(Scope::parse("env=prod").unwrap()),
+        ..everything()
+    };
+    let taken = apply(&prod, template("web", 1, "{ env: prod }", "", "")).await;
+    assert!(
+        matches!(taken, Err(Error::TokenTemplates(token_templates::Error::Taken(_)))),
+        "{taken:?}"
+    );
+    apply(&dev, template("web", 1, "{ env: dev }", "", "team-a"))
+        .await
+        .unwrap();
+    let pruned = rig
+        .manifests
+        .plan(wanted(&[], "team-a", true), &prod, 0, NOW)
+        .await
+        .unwrap();
+    assert!(pruned.changes.is_empty(), "{pruned:?}");
+    let pruned = rig
+        .manifests
+        .plan(wanted(&[], "team-a", true), &dev, 0, NOW)
+        .await
+        .unwrap();
+    assert_eq!(pruned.changes.len(), 1);
 }

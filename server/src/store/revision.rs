@@ -15,6 +15,7 @@ pub enum ChangeKind {
     /// The id is `<agent>/<check>`.
     State,
     Token,
+    TokenTemplate,
     Role,
     Grant,
     ApiKey,
@@ -27,6 +28,7 @@ impl ChangeKind {
             Self::Policy => "policy",
             Self::State => "state",
             Self::Token => "token",
+            Self::TokenTemplate => "tokentemplate",
             Self::Role => "role",
             Self::Grant => "grant",
             Self::ApiKey => "apikey",
@@ -39,6 +41,7 @@ impl ChangeKind {
             Self::Policy,
             Self::State,
             Self::Token,
+            Self::TokenTemplate,
             Self::Role,
             Self::Grant,
             Self::ApiKey,

@@ -336,3 +336,109 @@ fn what_was_applied_or_refused_is_in_the_audit_log_with_what_it_was_before() {
     assert_eq!(own, [false, true], "one that made it, and one that changed it");
     assert_eq!(has_before("user/max", "ESCALATION"), [true]);
 }
+
+#[test]
+fn tokens_are_made_by_a_template_and_stay_as_they_were_made() {
+    let controller = Controller::start();
+    let ctl = controller.ctl();
+    let template = |uses: u32| {
+        format!(
+            "apiVersion: muster/v1\nkind: TokenTemplate\nmetadata: {{ name: web, labels: {{ team: base }} }}\nspec:\n  ttl: 2h\n  \
+             uses: {uses}\n  labels: {{ env: prod, role: web }}\n  source: 127.0.0.0/8\n  allowReenroll: true\n  onClone: fork\n  \
+             ephemeral: 1d\n"
+        )
+    };
+    controller.apply(&template(5)).expect_code(0);
+    let create = |more: &[&str]| {
+        let made = ctl.json(&[&["token", "create", "--template", "web"][..], more].concat());
+        ctl.json(&["token", "get", made["token"]["id"].as_str().expect("an id")])
+    };
+    let plain = create(&[]);
+    assert_eq!(
+        (&plain["uses"], &plain["labels"]["role"]),
+        (&5.into(), &"web".into()),
+        "{plain}"
+    );
+    assert_eq!(
+        (&plain["source"], &plain["onClone"]),
+        (&"127.0.0.0/8".into(), &"ON_CLONE_FORK".into()),
+        "{plain}"
+    );
+    assert_eq!(
+        (&plain["allowReenroll"], &plain["ephemeral"]),
+        (&true.into(), &"86400s".into()),
+        "{plain}"
+    );
+    // What is said wins, and nothing can be said too.
+    let other = create(&[
+        "--uses",
+        "1",
+        "--label",
+        "role=db",
+        "--source",
+        "",
+        "--no-reenroll",
+        "--ephemeral",
+        "never",
+        "--on-clone",
+        "configured",
+    ]);
+    assert_eq!(
+        (&other["uses"], &other["labels"]["role"], &other["labels"]["env"]),
+        (&1.into(), &"db".into(), &"prod".into()),
+        "{other}"
+    );
+    for gone in ["source", "onClone", "allowReenroll", "ephemeral"] {
+        assert!(other[gone].is_null(), "{gone}: {other}");
+    }
+    // As user data, and for a machine.
+    let data = ctl
+        .ok(&["token", "create", "--template", "web", "--format", "cloud-init"])
+        .stdout;
+    assert!(
+        data.starts_with("#cloud-config") && data.contains("labels env=prod,role=web"),
+        "{data}"
+    );
+    let token = controller.token(&["--template", "web"]);
+    let _agent = muster_tests::agent::Setup::new("web-01", token).start();
+    controller.wait_for_agent("web-01", "ONLINE");
+    let of_web = ctl
+        .items(&["agent", "list", "-l", "env=prod,role=web"])
+        .expect("agents");
+    assert_eq!(of_web.len(), 1, "{of_web:?}");
+
+    // Planned, changed, and what was made stays.
+    let file = controller.path("template.yaml");
+    fs::write(&file, template(7)).expect("a file");
+    let path = file.display().to_string();
+    let planned = ctl.run(&["plan", "-f", &path, "--exit-code"]).expect_code(7).stdout;
+    assert!(
+        planned.contains("~ TokenTemplate/web\n    spec.uses  5 -> 7\n"),
+        "{planned}"
+    );
+    ctl.ok(&["apply", "-f", &path]);
+    let id = plain["id"].as_str().expect("an id");
+    assert_eq!(ctl.json(&["token", "get", id])["uses"], 5);
+    assert_eq!(create(&[])["uses"], 7);
+    let exported = ctl.ok(&["export", "tokentemplate"]).stdout;
+    assert!(
+        exported.contains("team: base") && exported.contains("uses: 7"),
+        "{exported}"
+    );
+    fs::write(&file, exported).expect("a file");
+    ctl.run(&["plan", "-f", &path, "--exit-code"]).expect_code(0);
+    ctl.ok(&["rollback", "tokentemplate", "web"]);
+    assert_eq!(ctl.json(&["tokentemplate", "get", "web"])["spec"]["uses"], 5);
+    ctl.ok(&["tokentemplate", "delete", "web"]);
+    ctl.run(&["token", "create", "--template", "web"]).expect_code(5);
+    assert_eq!(
+        ctl.items(&["versions", "tokentemplate", "web"])
+            .expect("versions")
+            .len(),
+        4
+    );
+    // A mistake is shown with its line before anything is sent.
+    fs::write(&file, template(7).replace("127.0.0.0/8", "127.0.0.0/80")).expect("a file");
+    let refused = ctl.run(&["validate", "-f", &path]).expect_code(2);
+    assert!(refused.stderr.contains("template.yaml:8:11: source"), "{refused}");
+}

@@ -120,6 +120,7 @@ mod tests {
             }),
             revision: 7,
             owner: String::new(),
+            labels: [].into(),
         };
         let grants = [
             grant(Subject::User("alice".to_owned()), "operator", "env=dev"),

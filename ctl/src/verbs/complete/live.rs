@@ -28,6 +28,7 @@ pub(super) enum Kind {
     Role,
     Permission,
     Token,
+    TokenTemplate,
     ApiKey,
     Context,
 }
@@ -117,6 +118,15 @@ async fn ask(kind: Kind, current: &str, client: &Client, asked: &Asked) -> Resul
             let call = async |request| client.tokens().list_tokens(request).await;
             let list = client.call(asked, call, request).await?;
             list.items.into_iter().map(|token| token.id).collect()
+        }
+        Kind::TokenTemplate => {
+            let request = v1::ListTokenTemplatesRequest {
+                page_size: PAGE,
+                ..Default::default()
+            };
+            let call = async |request| client.token_templates().list_token_templates(request).await;
+            let list = client.call(asked, call, request).await?;
+            list.items.into_iter().map(|template| template.name).collect()
         }
         Kind::ApiKey => {
             let request = v1::ListApiKeysRequest {

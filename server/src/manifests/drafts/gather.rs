@@ -1,6 +1,6 @@
 //! From a request to drafts: every manifest is looked at before any is refused, so that all mistakes are told at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::{
     error::FieldViolation,
@@ -21,6 +21,7 @@ use crate::{
     clock::{self, Micros},
     grants::{self, NewRole},
     policies::{self, Compiled, draft::NAME_RULE},
+    token_templates::{self, Template},
     tokens::label_violations,
     users::By,
 };
@@ -31,6 +32,7 @@ struct Sorted {
     policies: Vec<(usize, v1::Policy)>,
     roles: Vec<(usize, PolicyMetadata, v1::RoleSpec)>,
     grants: Vec<(usize, PolicyMetadata, v1::GrantSpec)>,
+    token_templates: Vec<(usize, PolicyMetadata, v1::TokenTemplateSpec)>,
 }
 
 impl Manifests {
@@ -73,6 +75,18 @@ impl Manifests {
                 Err(more) => violations.extend(more),
             }
         }
+        let reaches_templates = prune && !reach.token_templates.is_none();
+        let templates = match reaches_templates || !sorted.token_templates.is_empty() {
+            true => token_templates::list(&self.db).await?,
+            false => Vec::new(),
+        };
+        let templates: BTreeMap<String, Template> = templates.into_iter().map(|it| (it.name.clone(), it)).collect();
+        for (index, metadata, spec) in sorted.token_templates {
+            match self.token_template(index, metadata, spec, &templates, reach)? {
+                Ok(pair) => found.push((index, Draft::TokenTemplate(pair))),
+                Err(more) => violations.extend(more),
+            }
+        }
         found.sort_by_key(|(index, _)| *index);
         let mut names = BTreeSet::new();
         for (index, draft) in &found {
@@ -87,7 +101,7 @@ impl Manifests {
         }
         let mut drafts: Vec<Draft> = found.into_iter().map(|(_, draft)| draft).collect();
         if prune {
-            self.prune(current, &owner, reach, &mut drafts);
+            self.prune(current, templates, &owner, reach, &mut drafts);
         }
         self.fit_together(&drafts).await?;
         Ok(drafts)
@@ -251,35 +265,35 @@ impl Manifests {
     }
 
     /// What has this owner, of what the caller reaches.
-    fn prune(&self, current: &Compiled, owner: &str, reach: &Reach, drafts: &mut Vec<Draft>) {
+    fn prune(
+        &self,
+        current: &Compiled,
+        templates: BTreeMap<String, Template>,
+        owner: &str,
+        reach: &Reach,
+        drafts: &mut Vec<Draft>,
+    ) {
         let kept: BTreeSet<(String, String)> = drafts.iter().map(|it| (it.kind().to_owned(), it.name())).collect();
         let goes = |draft: &Draft| !kept.contains(&(draft.kind().to_owned(), draft.name()));
         let mut removed = Vec::new();
         let policies = current.policies.values();
         let policies = policies.filter(|policy| policy.owner == owner && reach.policies.has(&policy.scope));
         removed.extend(policies.map(|policy| Draft::Policy(PolicyDraft::Remove(policy.clone()))));
+        let templates = templates.into_values();
+        let templates = templates.filter(|it| it.owner == owner && reach.token_templates.has(&it.scope));
+        removed.extend(templates.map(|found| Draft::TokenTemplate(Pair::gone(found))));
         let rights = self.grants.rights();
         // Grants before the roles that they give.
         if reach.grants {
             let grants = rights.grants().into_iter().filter(|grant| grant.owner == owner);
-            removed.extend(grants.map(|found| {
-                Draft::Grant(Pair {
-                    found: Some(found),
-                    wanted: None,
-                })
-            }));
+            removed.extend(grants.map(|found| Draft::Grant(Pair::gone(found))));
         }
         if reach.roles {
             let roles = rights
                 .roles()
                 .into_iter()
                 .filter(|role| role.owner == owner && !role.built_in);
-            removed.extend(roles.map(|found| {
-                Draft::Role(Pair {
-                    found: Some(found),
-                    wanted: None,
-                })
-            }));
+            removed.extend(roles.map(|found| Draft::Role(Pair::gone(found))));
         }
         drafts.extend(removed.into_iter().filter(goes));
     }
@@ -372,8 +386,9 @@ fn sort(manifests: Vec<v1::Manifest>, owner: &str, violations: &mut Vec<FieldVio
             Some(Spec::Check(_)) => crate::policies::Key::CHECK,
             Some(Spec::Role(_)) => muster_proto::manifest::ROLE,
             Some(Spec::Grant(_)) => muster_proto::manifest::GRANT,
+            Some(Spec::TokenTemplate(_)) => muster_proto::manifest::TOKEN_TEMPLATE,
             None => {
-                let text = "is missing: one of check, role and grant";
+                let text = "is missing: one of check, role, grant and tokenTemplate";
                 violations.push(FieldViolation::new(format!("manifests[{index}].spec"), text));
                 continue;
             }
@@ -394,6 +409,7 @@ fn sort(manifests: Vec<v1::Manifest>, owner: &str, violations: &mut Vec<FieldVio
             }
             Some(Spec::Role(spec)) => sorted.roles.push((index, metadata, spec)),
             Some(Spec::Grant(spec)) => sorted.grants.push((index, metadata, spec)),
+            Some(Spec::TokenTemplate(spec)) => sorted.token_templates.push((index, metadata, spec)),
             None => {}
         }
     }
@@ -408,6 +424,10 @@ fn permitted(sorted: &Sorted, reach: &Reach) -> Result<(), Error> {
         ),
         (!sorted.roles.is_empty() && !reach.roles, reach.needed.roles),
         (!sorted.grants.is_empty() && !reach.grants, reach.needed.grants),
+        (
+            !sorted.token_templates.is_empty() && reach.token_templates.is_none(),
+            reach.needed.token_templates,
+        ),
     ];
     match lacks.into_iter().find(|(is_lacking, _)| *is_lacking) {
         Some((_, permission)) => Err(Error::Missing(permission)),
@@ -440,7 +460,7 @@ fn own_violations(index: usize, metadata: &PolicyMetadata, what: &str) -> Vec<Fi
 }
 
 /// Who names no owner keeps the one there is.
-fn kept(owner: String, found: Option<&String>) -> String {
+pub(super) fn kept(owner: String, found: Option<&String>) -> String {
     match found {
         Some(found) if owner.is_empty() => found.clone(),
         _ => owner,

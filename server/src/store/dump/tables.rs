@@ -33,7 +33,7 @@ macro_rules! table {
 
 /// In the order in which they are written and read. A column or table that a later release does without stays here for as long
 /// as backups that have it are to be restored.
-pub const TABLES: [Table; 22] = [
+pub const TABLES: [Table; 23] = [
     table!("meta", Text["key", "value"]),
     table!("revision", Int["id", "n"]),
     table!("users", Text["name", "role"], Int["created_at", "revoked_at"]),
@@ -48,6 +48,11 @@ pub const TABLES: [Table; 22] = [
         Int["uses", "uses_left", "created_at", "expires_at", "revision", "ephemeral", "revoked_at"],
         Bool["allow_reenroll"],
         Bytes["secret_hash"],
+    ),
+    table!(
+        "token_templates",
+        Text["name", "spec", "labels", "scope", "owner", "creator"],
+        Int["created_at", "updated_at", "revision"],
     ),
     table!(
         "redemptions",

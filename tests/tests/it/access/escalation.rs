@@ -1,5 +1,7 @@
 //! Ways out of a scope, and ways to more than one has: one case for every resource, each refused, and nothing of it done.
 
+mod token_templates;
+
 use std::collections::BTreeMap;
 
 use muster_proto::v1::{
@@ -243,7 +245,7 @@ fn tokens_make_agents_of_the_scope_alone() {
         assert_eq!(stage.token(bound).await, Err(GONE.into()));
         // A token of the own scope for a machine that says it is one of another.
         let reenroll = v1::CreateTokenRequest {
-            allow_reenroll: true,
+            allow_reenroll: Some(true),
             ..with(&[("env", "dev")])
         };
         let secret = stage.token(reenroll).await.expect("a token");
