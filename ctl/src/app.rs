@@ -27,7 +27,8 @@ use crate::{
     },
     terminal::Terminal,
     verbs::{
-        apply, complete, completion, doctor, explain, export, login, plan, rollback, validate, version, wait, whoami,
+        apply, complete, completion, delete, doctor, explain, export, login, plan, rollback, validate, version, wait,
+        whoami,
     },
 };
 
@@ -135,6 +136,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<(), Problem
         Command::Policy(command) => policy::run(command, session).await,
         Command::Plan(args) => plan::run(args, session).await,
         Command::Apply(args) => apply::run(args, session).await,
+        Command::Delete(args) => delete::run(args, session).await,
         Command::Validate(args) => validate::run(&args, session),
         Command::Export(args) => export::run(args, session).await,
         Command::Versions(args) => rollback::list(args, session).await,

@@ -15,7 +15,9 @@ use crate::{
         agent, api_key, audit, ca, cert, contexts, controller, event, grant, history, log, metric, policy, result,
         role, state, token, token_template, user,
     },
-    verbs::{apply, complete, completion, doctor, explain, export, login, plan, rollback, validate, wait, whoami},
+    verbs::{
+        apply, complete, completion, delete, doctor, explain, export, login, plan, rollback, validate, wait, whoami,
+    },
 };
 
 const AFTER_HELP: &str = "\
@@ -111,6 +113,7 @@ pub enum Command {
     Policy(policy::Command),
     Plan(plan::PlanArgs),
     Apply(apply::ApplyArgs),
+    Delete(delete::DeleteArgs),
     Validate(validate::ValidateArgs),
     Export(export::ExportArgs),
     Versions(rollback::VersionsArgs),

@@ -15,6 +15,9 @@ pub struct Meant {
 /// What people call the policies of kind Check and what these find; which of the two, the verb says.
 const CHECK: [&str; 2] = ["check", "checks"];
 
+/// A verb that takes files by itself, and is the verb of a noun that follows it.
+const WITH_FILES: &str = "delete";
+
 /// `arguments` begin with the program's name. What is understood as it stands stays as it is.
 pub fn meant(arguments: Vec<OsString>, command: &Command) -> Meant {
     match rewritten(&arguments, command) {
@@ -45,7 +48,11 @@ fn rewritten(arguments: &[OsString], command: &Command) -> Option<(Vec<OsString>
             return None;
         }
         (*first, second)
-    } else if command.find_subcommand(first).is_none() && is_noun(command, second) {
+    } else if command
+        .find_subcommand(first)
+        .is_none_or(|verb| verb.get_name() == WITH_FILES)
+        && is_noun(command, second)
+    {
         (second, *first)
     } else {
         return None;
@@ -189,6 +196,7 @@ mod tests {
             "agent get get",
             "agent label get agents",
             "apply -f agents",
+            "delete -f agents",
             "-o get agent list",
             "--context get agent list",
             "whoami",

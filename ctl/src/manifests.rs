@@ -25,6 +25,13 @@ pub struct Filenames {
     pub filenames: Vec<String>,
 }
 
+impl Filenames {
+    /// Whether it is read from where answers would come from.
+    pub fn is_stdin(&self) -> bool {
+        self.filenames.iter().any(|name| name == "-")
+    }
+}
+
 /// Manifests with the texts that they were read from.
 #[derive(Debug, Default)]
 pub struct Batch {

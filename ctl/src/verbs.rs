@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod complete;
 pub mod completion;
+pub mod delete;
 pub mod doctor;
 pub mod explain;
 pub mod export;

@@ -70,8 +70,7 @@ pub async fn run(args: ApplyArgs, session: &mut Session) -> Result<(), Problem> 
     let wanted = Wanted::new(batch.documents().to_vec(), &args.prune);
     let asked = Asked::new(&what);
     let client = session.connect(&asked).await?;
-    let is_read_from_stdin = args.filenames.filenames.iter().any(|name| name == "-");
-    do_planned(&wanted, &client, &asked, args.yes, !is_read_from_stdin, session)
+    do_planned(&wanted, &client, &asked, args.yes, !args.filenames.is_stdin(), session)
         .await
         .map_err(|problem| batch.located(problem, "applied"))
 }

@@ -41,6 +41,9 @@ pub struct PlanArgs {
     filenames: Filenames,
     #[command(flatten)]
     prune: PruneArgs,
+    /// Plan what `musterctl delete` would do with these manifests
+    #[arg(long, conflicts_with_all = ["owner", "prune"])]
+    delete: bool,
     /// Exit with 7 when something would change
     #[arg(long)]
     exit_code: bool,
@@ -66,6 +69,8 @@ pub struct Wanted {
     pub manifests: Vec<v1::Manifest>,
     pub owner: String,
     pub prune: bool,
+    /// They go.
+    pub delete: bool,
 }
 
 impl Wanted {
@@ -74,6 +79,7 @@ impl Wanted {
             manifests,
             owner: prune.owner.clone().unwrap_or_default(),
             prune: prune.prune,
+            delete: false,
         }
     }
 
@@ -83,6 +89,7 @@ impl Wanted {
             manifests: self.manifests.clone(),
             owner: self.owner.clone(),
             prune: self.prune,
+            delete: self.delete,
             max_agents: if session.printer.format.is_table() {
                 NAMED
             } else {
@@ -100,6 +107,7 @@ impl Wanted {
             manifests: self.manifests.clone(),
             owner: self.owner.clone(),
             prune: self.prune,
+            delete: self.delete,
             digest: digest.to_owned(),
         };
         let call = async |request| client.manifests().apply_manifests(request).await;
@@ -124,7 +132,10 @@ pub async fn run(args: PlanArgs, session: &mut Session) -> Result<(), Problem> {
     let what = format!("plan {}", args.filenames.filenames.join(", "));
     // Before anything is waited for: see `app::run`.
     let batch = read(&args.filenames, &args.prune, session, &what, "planned")?;
-    let wanted = Wanted::new(batch.documents().to_vec(), &args.prune);
+    let wanted = Wanted {
+        delete: args.delete,
+        ..Wanted::new(batch.documents().to_vec(), &args.prune)
+    };
     let asked = Asked::new(&what);
     let client = session.connect(&asked).await?;
     let plan = wanted

@@ -60,6 +60,7 @@ impl ManifestService for Api {
             manifests: request.manifests,
             owner: request.owner,
             prune: request.prune,
+            delete: request.delete,
         };
         let plan = self
             .manifests
@@ -82,6 +83,7 @@ impl ManifestService for Api {
             manifests: request.manifests,
             owner: request.owner,
             prune: request.prune,
+            delete: request.delete,
         };
         ctx.note.resource("manifests", named(&wanted.manifests));
         let (manifests, reach, by) = (Arc::clone(&self.manifests), reach(&ctx, WRITE), super::by(&ctx));

@@ -262,19 +262,19 @@ mod tests {
     fn an_agent_never_takes_more_than_its_room_and_what_it_no_longer_has_makes_some() {
         let series = Series::new(1_000_000);
         let agent = AgentId::random();
-        for part in 0..4 {
-            let first = part * 5_000;
-            assert_eq!(series.admit(agent, &mut batch(first..first + 5_000), START), (0, 5_000));
-        }
         let admit = |numbers, now| series.admit(agent, &mut batch(numbers), now);
-        assert_eq!(admit(20_000..20_100, START), (100, 100));
+        let of_agent = || series.agents.lock().expect("nobody panicked")[&agent].hashes.len();
+        // A few have the hash of another, here as everywhere below: they come in for nothing.
+        let refused = admit(0..20_500, START).0;
+        assert!((490..=500).contains(&refused), "{refused}");
+        assert_eq!(of_agent(), MOST);
+        assert!(admit(30_000..30_100, START).0 >= 99);
         // All that is there was seen before.
-        assert_eq!(admit(20_000..20_100, START + TIDY), (100, 100));
+        assert!(admit(30_000..30_100, START + TIDY).0 >= 99);
         // Of most of it the agent says nothing any longer.
         assert_eq!(admit(0..5_000, START + TIDY).0, 0);
-        assert_eq!(admit(20_000..20_100, START + 2 * TIDY), (0, 100));
-        let of_agent = |agents: &HashMap<AgentId, Known>| agents[&agent].hashes.len();
-        assert_eq!(of_agent(&series.agents.lock().expect("nobody panicked")), 5_100);
+        assert_eq!(admit(30_000..30_100, START + 2 * TIDY), (0, 100));
+        assert!((5_090..=5_100).contains(&of_agent()), "{}", of_agent());
         series.tidy(START, |_| false);
         assert!(series.agents.lock().expect("nobody panicked").is_empty());
     }

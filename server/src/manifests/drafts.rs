@@ -30,6 +30,8 @@ pub struct Wanted {
     pub owner: String,
     /// Delete what has this owner and is not wanted.
     pub prune: bool,
+    /// Delete what is named.
+    pub delete: bool,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,17 @@ impl Draft {
 
     pub fn is_change(&self) -> bool {
         self.action() != PlannedAction::Unchanged
+    }
+
+    /// What it names goes. None: it is not there.
+    pub fn deletion(self) -> Option<Self> {
+        Some(match self {
+            Self::Policy(PolicyDraft::Put(draft)) => Self::Policy(PolicyDraft::Remove(draft.found?)),
+            Self::Policy(PolicyDraft::Remove(_)) => self,
+            Self::Role(pair) => Self::Role(Pair::gone(pair.found?)),
+            Self::Grant(pair) => Self::Grant(Pair::gone(pair.found?)),
+            Self::TokenTemplate(pair) => Self::TokenTemplate(Pair::gone(pair.found?)),
+        })
     }
 
     /// 0: there is none.

@@ -190,6 +190,7 @@ fn wanted(texts: &[String], owner: &str, prune: bool) -> Wanted {
         manifests: texts.iter().flat_map(|text| one(text)).collect(),
         owner: owner.to_owned(),
         prune,
+        ..Wanted::default()
     }
 }
 
@@ -300,15 +301,20 @@ proptest! {
     #[test]
     fn what_plan_says_is_what_apply_does_in_a_thousand_changes(
         changes in proptest::collection::vec(
-            (proptest::collection::vec(any_manifest(), 0..4), prop_oneof![Just("team-a"), Just("team-b")], any::<bool>()),
+            (proptest::collection::vec(any_manifest(), 0..4), prop_oneof![Just("team-a"), Just("team-b")], 0..5),
             50,
         )
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let rig = Rig::new().await;
-            for (texts, owner, prune) in changes {
-                what_is_planned_is_done(&rig, wanted(&texts, if prune { owner } else { "" }, prune)).await;
+            for (texts, owner, way) in changes {
+                let change = match way {
+                    0 | 1 => wanted(&texts, owner, true),
+                    2 => Wanted { delete: true, ..wanted(&texts, "", false) },
+                    _ => wanted(&texts, "", false),
+                };
+                what_is_planned_is_done(&rig, change).await;
             }
         });
     }

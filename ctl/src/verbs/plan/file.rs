@@ -24,6 +24,7 @@ impl PlanFile {
             manifests: self.wanted.manifests.clone(),
             owner: self.wanted.owner.clone(),
             prune: self.wanted.prune,
+            delete: self.wanted.delete,
             digest: self.plan.digest.clone(),
         };
         let value = json!({
@@ -78,6 +79,7 @@ impl PlanFile {
                 manifests: request.manifests,
                 owner: request.owner,
                 prune: request.prune,
+                delete: request.delete,
             },
         })
     }

@@ -46,6 +46,7 @@ impl Manifests {
             manifests,
             owner,
             prune,
+            delete,
         } = wanted;
         let sorted = sort(manifests, &owner, &mut violations);
         permitted(&sorted, reach)?;
@@ -100,6 +101,11 @@ impl Manifests {
             return Err(Error::Invalid(violations));
         }
         let mut drafts: Vec<Draft> = found.into_iter().map(|(_, draft)| draft).collect();
+        if delete {
+            drafts = drafts.into_iter().filter_map(Draft::deletion).collect();
+            // After the grants that give them.
+            drafts.sort_by_key(|draft| matches!(draft, Draft::Role(_)));
+        }
         if prune {
             self.prune(current, templates, &owner, reach, &mut drafts);
         }
@@ -371,6 +377,10 @@ fn request_violations(wanted: &Wanted) -> Vec<FieldViolation> {
         }
     } else if !ids::name_is_valid(&wanted.owner) {
         violations.push(FieldViolation::new("owner", NAME_RULE));
+    }
+    if wanted.delete && (wanted.prune || !wanted.owner.is_empty()) {
+        let text = "deletes what the manifests name, whoever owns it: it takes neither owner nor prune";
+        violations.push(FieldViolation::new("delete", text));
     }
     violations
 }
