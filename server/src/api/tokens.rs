@@ -64,6 +64,10 @@ impl TokenService for Api {
         let (ca, now) = (self.pki.pinned(), clock::now());
         let created = tokens::create_by(&self.db, &self.changes, &request.template, make, &ca, once, now).await;
         let (done, token) = created.map_err(|problem: Problem| status(&ctx, problem))?;
+        // What a call has made that came before may be out of the caller's reach by now.
+        if let Some(made) = done.answer.token.as_ref().filter(|made| !has_scope(&ctx, &made.scope)) {
+            return Err(status(&ctx, unknown(&made.id)));
+        }
         info!(
             token.id = token.id(),
             repeated = done.is_repeated,

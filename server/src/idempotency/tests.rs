@@ -14,7 +14,8 @@ use crate::{
     changes::Changes,
     clock,
     grants::{self, Grants, NewRole},
-    store::{ApiKeyRow, Source, TokenRow},
+    store::{ApiKeyRow, Source, TokenRow, TokenTemplateRow},
+    token_templates::{self, Template},
     tokens::{self, NewToken},
     users::{self, By, Issued, Users},
 };
@@ -175,6 +176,52 @@ async fn a_call_that_comes_again_makes_nothing_more_and_gets_the_same_secret() {
     assert_eq!((again.0, again.1, again.2), (first.0, first.1, true));
     assert_eq!(rig.tokens().await, 1);
     assert_eq!(rig.db.revision_current().await.unwrap(), revision);
+}
+
+#[tokio::test]
+async fn a_token_is_the_same_again_though_its_template_is_gone() {
+    let rig = Rig::new().await;
+    let row = TokenTemplateRow {
+        name: "web".to_owned(),
+        spec: "{\"uses\":7}".to_owned(),
+        labels: "{}".to_owned(),
+        scope: String::new(),
+        owner: String::new(),
+        creator: String::new(),
+        created_at: NOW,
+        updated_at: NOW,
+        revision: 1,
+    };
+    let mut tx = rig.db.begin().await.unwrap();
+    tx.token_template_put(&row).await.unwrap();
+    tx.commit().await.unwrap();
+    let request = v1::CreateTokenRequest {
+        template: "web".to_owned(),
+        ..Default::default()
+    };
+    let create = async || {
+        let once = rig.once(ANNA, "k", &request, |row: &TokenRow| v1::Token {
+            id: row.id.clone(),
+            uses: row.uses as i32,
+            ..Default::default()
+        });
+        let make = |template: Option<Template>| match template {
+            Some(template) => Ok(NewToken {
+                spec: token_templates::fill(&request, Some(&template.spec)),
+                ..NewToken::new("anna")
+            }),
+            None => Err(tokens::Error::Refused),
+        };
+        tokens::create_by(&rig.db, &rig.changes, "web", make, "", once, NOW).await
+    };
+    let (first, secret) = create().await.unwrap();
+    assert_eq!((first.answer.uses, first.is_repeated), (7, false));
+    let mut tx = rig.db.begin().await.unwrap();
+    assert!(tx.token_template_delete("web").await.unwrap());
+    tx.commit().await.unwrap();
+    let (again, same) = create().await.unwrap();
+    assert_eq!((again.answer, again.is_repeated), (first.answer, true));
+    assert_eq!(*same.expose(), *secret.expose());
 }
 
 #[tokio::test]

@@ -192,3 +192,31 @@ fn templates_take_the_permissions_of_tokens() {
         assert_eq!(names(&stage.admin).await, ["whole"]);
     });
 }
+
+#[test]
+fn a_call_that_comes_again_is_answered_to_who_still_has_the_scope() {
+    on_stage(async |stage| {
+        let request = v1::CreateTokenRequest {
+            labels: labels(&[("env", "dev")]),
+            idempotency_key: "k".to_owned(),
+            ..v1::CreateTokenRequest::default()
+        };
+        let first = made(&stage.dora, request.clone()).await.expect("a token");
+        assert_eq!(made(&stage.dora, request.clone()).await, Ok(first));
+        let mut grants = GrantServiceClient::new(stage.admin.service());
+        let of_dora = v1::ListGrantsRequest {
+            user: "dora".to_owned(),
+            ..v1::ListGrantsRequest::default()
+        };
+        for old in grants.list_grants(of_dora).await.expect("grants").into_inner().items {
+            let delete = v1::DeleteGrantRequest {
+                id: old.id,
+                revision: 0,
+            };
+            grants.delete_grant(delete).await.expect("it goes");
+        }
+        let other = grant("dora", "operator", "env=prod");
+        grants.create_grant(other).await.expect("a grant");
+        assert_eq!(made(&stage.dora, request).await, Err(GONE.into()));
+    });
+}
