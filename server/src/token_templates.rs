@@ -55,6 +55,13 @@ pub struct Template {
     pub revision: i64,
 }
 
+impl Template {
+    /// Whether it says the same, whoever made it and when.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.spec, &self.labels, &self.owner, &self.scope) == (&other.spec, &other.labels, &other.owner, &other.scope)
+    }
+}
+
 #[derive(Debug)]
 pub struct TokenTemplates {
     db: Db,

@@ -114,7 +114,7 @@ impl Draft {
                     == (&b.description, &b.permissions, &b.owner, &b.labels)
             }),
             Self::Grant(pair) => pair.action(|a, b| a.owner == b.owner && a.labels == b.labels),
-            Self::TokenTemplate(pair) => pair.action(Pair::is_same),
+            Self::TokenTemplate(pair) => pair.action(Template::is_same),
         }
     }
 

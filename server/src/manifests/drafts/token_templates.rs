@@ -24,12 +24,6 @@ use crate::{
     tokens::label_violations,
 };
 
-impl Pair<Template> {
-    pub fn is_same(a: &Template, b: &Template) -> bool {
-        (&a.spec, &a.labels, &a.owner, &a.scope) == (&b.spec, &b.labels, &b.owner, &b.scope)
-    }
-}
-
 impl Manifests {
     /// `known`: all that there are, by name.
     pub(super) fn token_template(
@@ -94,7 +88,7 @@ impl Manifests {
             updated_at: 0,
             revision: 0,
         };
-        let is_unchanged = found.as_ref().is_some_and(|found| Pair::is_same(found, &wanted));
+        let is_unchanged = found.as_ref().is_some_and(|found| found.is_same(&wanted));
         if !is_unchanged {
             let own = Scopes::of(wanted.scope.clone());
             let allowed = labels::check(&own, self.grants.rights(), &BTreeMap::new(), &wanted.spec.labels);
