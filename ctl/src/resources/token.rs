@@ -123,9 +123,11 @@ pub async fn run(command: Command, session: &mut Session) -> Result<(), Problem>
 }
 
 async fn create(args: CreateArgs, session: &mut Session) -> Result<(), Problem> {
-    let asked = Asked::new("create a token")
-        .with_text("scope", &args.scope)
-        .listed_by("musterctl tokentemplate list");
+    let asked = Asked::new("create a token").with_text("scope", &args.scope);
+    let asked = match args.template.is_empty() {
+        true => asked,
+        false => asked.listed_by("musterctl tokentemplate list"),
+    };
     let bootstrap = args.bootstrap.checked()?;
     if bootstrap.is_some() && session.printer.format != Format::Table {
         return Err(Problem::new(
