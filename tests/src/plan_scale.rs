@@ -186,9 +186,9 @@ fn selected(policy: usize, agents: usize) -> usize {
     let zone = policy / 4 % 8;
     let is_in = |agent: &usize| match policy % 4 {
         0 => true,
-        1 => agent % 3 == 0,
+        1 => agent.is_multiple_of(3),
         2 => agent % 8 == zone,
-        _ => agent % 3 == 0 && agent % 8 == zone,
+        _ => agent.is_multiple_of(3) && agent % 8 == zone,
     };
     (0..agents).filter(is_in).count()
 }
