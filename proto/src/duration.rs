@@ -106,6 +106,12 @@ pub fn format(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// A regular expression that matches all that [`parse`] reads, and little else: where a fraction may stand it does not say.
+pub fn pattern() -> String {
+    let units = UNITS.map(|(unit, _)| format!(r"([0-9]+(\.[0-9]+)?{unit})?"));
+    format!("^{}$", units.concat())
+}
+
 /// None when it is negative or malformed.
 pub fn from_proto(duration: &prost_types::Duration) -> Option<Duration> {
     let in_range = (0..=MAX_SECONDS as i64).contains(&duration.seconds) && (0..1_000_000_000).contains(&duration.nanos);

@@ -73,6 +73,9 @@ impl FromStr for AgentId {
     }
 }
 
+/// [`name_is_valid`] as a regular expression.
+pub const NAME_PATTERN: &str = "^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$";
+
 /// Whether a policy may be called that: 1 to 63 of `a-z 0-9 - _ .`, a letter or digit at both ends.
 pub fn name_is_valid(name: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());

@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod audit;
 pub mod check;
 pub mod codec;
+pub mod comments;
 pub mod digest;
 pub mod document;
 pub mod duration;

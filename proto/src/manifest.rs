@@ -12,6 +12,7 @@
 
 mod envelope;
 mod rules;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -24,6 +25,8 @@ use crate::{
     json,
     v1::{self, manifest::Spec},
 };
+
+pub use schema::schema;
 
 pub const API_VERSION: &str = "muster/v1";
 

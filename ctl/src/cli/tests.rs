@@ -113,6 +113,8 @@ fn what_would_mean_everything_by_accident_is_refused() {
         &["agent", "list", "-l", ""][..],
         &["state", "list", "--agent", ""],
         &["apply"],
+        &["validate"],
+        &["validate", "--schema", "-f", "x"],
         &["apply", "-f", ""],
         &["policy", "delete"],
         &["agent", "label"],

@@ -17,14 +17,22 @@ use crate::{
 /// What only a controller knows, such as whether the user of a grant is there, `musterctl plan` says.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  musterctl validate -f policies/\n  git diff --name-only '*.yaml' | xargs -n1 musterctl validate -f"
+    group(clap::ArgGroup::new("source").required(true).args(["filenames", "schema"])),
+    after_help = "Examples:\n  musterctl validate -f policies/\n  git diff --name-only '*.yaml' | xargs -n1 musterctl validate -f\n  \
+                  musterctl validate --schema > manifest.schema.json"
 )]
 pub struct ValidateArgs {
     #[command(flatten)]
     filenames: Filenames,
+    /// Print the JSON Schema of manifests, for editors
+    #[arg(long)]
+    schema: bool,
 }
 
 pub fn run(args: &ValidateArgs, session: &mut Session) -> Result<(), Problem> {
+    if args.schema {
+        return schema(session);
+    }
     let what = format!("validate {}", args.filenames.filenames.join(", "));
     let batch = super::plan::read(
         &args.filenames,
@@ -48,6 +56,17 @@ pub fn run(args: &ValidateArgs, session: &mut Session) -> Result<(), Problem> {
             let items = batch.documents().iter().map(muster_proto::manifest::render).collect();
             printer.document(&crate::output::document::list(items, 0))?;
         }
+    }
+    Ok(())
+}
+
+/// In whatever format it is asked for: it is a document of its own.
+fn schema(session: &mut Session) -> Result<(), Problem> {
+    let schema = muster_proto::manifest::schema();
+    let printer = &mut session.printer;
+    match printer.format {
+        Format::Yaml => printer.document(&schema)?,
+        _ => printer.terminal.out.write(&format!("{schema:#}\n"))?,
     }
     Ok(())
 }

@@ -295,6 +295,18 @@ fn a_value_of_the_wrong_type_says_what_was_expected() {
 }
 
 #[test]
+fn of_fields_that_exclude_each_other_the_second_is_told() {
+    let grant = |spec: &str| format!("apiVersion: muster/v1\nkind: Grant\nspec:\n  role: viewer\n{spec}");
+    let told = errors(&grant("  user: mira\n  apiKey: 5f1e0c7b8d213a4b\n"));
+    assert_eq!(told, ["f:6:3: apiKey: only one of it and user may be there"]);
+    assert_eq!(
+        read(&grant("  user: mira\n  apiKey:\n")).len(),
+        1,
+        "what is empty is not there"
+    );
+}
+
+#[test]
 fn integers_are_taken_as_text_where_text_is_expected() {
     let manifests = read(&DISK_ROOT.replace("warn: \"20%\"", "warn: 20, low: -5, none: no, zero: 0"));
     let parameters = &check(&manifests[0]).parameters;

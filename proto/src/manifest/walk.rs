@@ -54,6 +54,22 @@ impl Walker<'_> {
             if value.value == Value::Null {
                 continue;
             }
+            let others = field
+                .containing_oneof()
+                .into_iter()
+                .flat_map(|one| one.fields().collect::<Vec<_>>());
+            if let Some(other) = others
+                .into_iter()
+                .find(|other| *other != field && message.has_field(other))
+            {
+                let name = last(&path);
+                self.found.add(
+                    at_key(key),
+                    format!("{name}: only one of it and {} may be there", other.json_name()),
+                    None,
+                );
+                continue;
+            }
             if let Some(value) = self.field(&field, value, &path) {
                 message.set_field(&field, value);
             }
@@ -272,22 +288,21 @@ fn number(node: &Node) -> Result<f64, String> {
 /// By its name in full, `AGENT_STATUS_ONLINE`, or without what all values of the enum have before theirs, in any case:
 /// `online`.
 fn enum_number(descriptor: &EnumDescriptor, node: &Node) -> Result<i32, (String, Option<String>)> {
-    let values: Vec<_> = descriptor.values().collect();
-    let unspecified = descriptor.default_value();
-    let prefix = unspecified.name().strip_suffix("UNSPECIFIED").unwrap_or_default();
-    let short_name = |name: &str| name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase();
+    let names = short_names(descriptor);
     let choices = || {
-        values
+        names
             .iter()
-            .filter(|value| value.number() != 0)
-            .map(|value| short_name(value.name()))
+            .filter(|(_, number)| *number != 0)
+            .map(|(name, _)| name.clone())
     };
     if let Value::String(text) = &node.value {
-        let named = values
+        let named = names
             .iter()
-            .find(|value| value.name() == text || short_name(value.name()) == text.to_ascii_lowercase());
-        if let Some(value) = named {
-            return Ok(value.number());
+            .find(|(name, _)| *name == text.to_ascii_lowercase())
+            .map(|(_, number)| *number);
+        let named = named.or_else(|| descriptor.get_value_by_name(text).map(|value| value.number()));
+        if let Some(number) = named {
+            return Ok(number);
         }
         let known: Vec<String> = choices().collect();
         let meant = suggest(text, known.iter().map(String::as_str)).map(str::to_owned);
@@ -304,4 +319,15 @@ fn enum_number(descriptor: &EnumDescriptor, node: &Node) -> Result<i32, (String,
         ),
         None,
     ))
+}
+
+/// Values by their names without what all of them have before theirs, in lower case.
+pub(super) fn short_names(descriptor: &EnumDescriptor) -> Vec<(String, i32)> {
+    let unspecified = descriptor.default_value();
+    let prefix = unspecified.name().strip_suffix("UNSPECIFIED").unwrap_or_default();
+    let short_name = |name: &str| name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase();
+    descriptor
+        .values()
+        .map(|value| (short_name(value.name()), value.number()))
+        .collect()
 }

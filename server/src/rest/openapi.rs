@@ -1,12 +1,11 @@
 //! The description of the API for programs that know OpenAPI: made of the descriptors, with the comments of the contract as
 //! texts and the table of methods for who may do what. Describes what the JSON dialect does, and decides nothing.
 
-mod comments;
 mod schemas;
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use muster_proto::json::descriptor_pool;
+use muster_proto::{comments, json::descriptor_pool};
 use prost_reflect::{FieldDescriptor, MethodDescriptor, ServiceDescriptor};
 use serde_json::{Map, Value, json};
 

@@ -23,6 +23,7 @@ mod deploy;
 mod disk;
 mod drain;
 mod durability;
+mod editors;
 mod enrolling;
 mod freshness;
 mod history;

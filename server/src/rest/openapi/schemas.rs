@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use muster_proto::v1::ErrorReason;
+use muster_proto::{comments, v1::ErrorReason};
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
-
-use super::comments;
 
 const DURATION: &str = r"^-?[0-9]+(\.[0-9]{1,9})?s$";
 const SIGNED: &str = "^[+-]?[0-9]+$";

@@ -1,34 +1,35 @@
-//! The comments of the contract, as texts without line breaks but those between paragraphs.
+//! The comments of the contract, as texts without line breaks but those between paragraphs; empty where there is none.
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use muster_proto::json::descriptor_pool;
 use prost_reflect::{
     EnumDescriptor, EnumValueDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor, MethodDescriptor,
     ServiceDescriptor,
 };
 
-pub(super) fn of_service(service: &ServiceDescriptor) -> String {
+use crate::json::descriptor_pool;
+
+pub fn of_service(service: &ServiceDescriptor) -> String {
     of(&service.parent_file(), service.path())
 }
 
-pub(super) fn of_method(method: &MethodDescriptor) -> String {
+pub fn of_method(method: &MethodDescriptor) -> String {
     of(&method.parent_file(), method.path())
 }
 
-pub(super) fn of_message(message: &MessageDescriptor) -> String {
+pub fn of_message(message: &MessageDescriptor) -> String {
     of(&message.parent_file(), message.path())
 }
 
-pub(super) fn of_field(field: &FieldDescriptor) -> String {
+pub fn of_field(field: &FieldDescriptor) -> String {
     of(&field.parent_file(), field.path())
 }
 
-pub(super) fn of_enum(kind: &EnumDescriptor) -> String {
+pub fn of_enum(kind: &EnumDescriptor) -> String {
     of(&kind.parent_file(), kind.path())
 }
 
-pub(super) fn of_enum_value(value: &EnumValueDescriptor) -> String {
+pub fn of_enum_value(value: &EnumValueDescriptor) -> String {
     of(&value.parent_file(), value.path())
 }
 
