@@ -111,3 +111,6 @@ fn deleted(kind: &str, key: &str, name: &str, session: &mut Session) -> Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -302,3 +302,43 @@ impl Row for Summary {
         value
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_table_of_contexts() {
+        let summary = |name: &str, days: u64| Summary {
+            name: name.to_owned(),
+            server: "muster.example.com:9443".to_owned(),
+            server_name: None,
+            trust_domain: "example.muster".to_owned(),
+            is_current: false,
+            is_protected: false,
+            identity: "user/mira".to_owned(),
+            not_after: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400)),
+            problem: None,
+        };
+        let all = [
+            Summary {
+                is_current: true,
+                is_protected: true,
+                ..summary("prod", 20_800)
+            },
+            Summary {
+                server_name: Some("muster.example.com".to_owned()),
+                ..summary("staging", 20_000)
+            },
+            Summary {
+                problem: Some("its key is not there".to_owned()),
+                ..summary("broken", 20_800)
+            },
+        ];
+        let now = Timestamp::from_second(1_795_000_000).unwrap();
+        let rows: Vec<_> = all.iter().map(|one| one.cells(now)).collect();
+        insta::assert_snapshot!(crate::output::table::render(Summary::COLUMNS, &rows, true, None, false));
+    }
+}

@@ -443,4 +443,17 @@ mod tests {
         assert_eq!(findings.exit(), Exit::Unreachable);
         assert_eq!(findings.items.last().unwrap().verdict, Verdict::Skipped);
     }
+    #[test]
+    fn a_table_of_findings() {
+        let mut findings = Findings::default();
+        findings.ok("context file", "/home/mira/.config/muster/config.yaml");
+        findings.wrong(
+            "connection",
+            &Problem::new(Exit::Unreachable, "away").why("connection refused"),
+        );
+        findings.finish();
+        let now = Timestamp::from_second(1_795_000_000).unwrap();
+        let rows: Vec<_> = findings.items.iter().map(|finding| finding.cells(now)).collect();
+        insta::assert_snapshot!(crate::output::table::render(Finding::COLUMNS, &rows, true, None, false));
+    }
 }
