@@ -30,7 +30,7 @@ pub mod operators;
 pub mod peer;
 pub mod plan_scale;
 pub mod poll;
-mod ports;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

@@ -25,6 +25,7 @@ mod drain;
 mod durability;
 mod editors;
 mod enrolling;
+mod exit_codes;
 mod freshness;
 mod history;
 mod house;
