@@ -47,6 +47,7 @@ mod readme;
 mod rest;
 mod seen;
 mod series;
+mod shapes;
 mod standby;
 mod store;
 mod swarm;
