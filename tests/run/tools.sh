@@ -27,6 +27,8 @@ packages() {
   command -v faketime >/dev/null || missing+=(faketime)
   command -v strace >/dev/null || missing+=(strace)
   command -v sqlite3 >/dev/null || missing+=(sqlite3)
+  command -v zsh >/dev/null || missing+=(zsh)
+  command -v fish >/dev/null || missing+=(fish)
   python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   [ ${#missing[@]} -gt 0 ] || return 0
 

@@ -1,5 +1,5 @@
 //! The command line as people and pipelines use it: contexts, logging in, waiting, finding out why it fails, the same call with
-//! other tools, and completion.
+//! other tools.
 
 use std::{fs, path::Path};
 
@@ -113,8 +113,69 @@ fn the_curl_that_is_shown_for_a_call_gives_the_same() {
         command.args(&words[1..]);
         Outcome::of(command).expect_code(0);
     } else {
-        tools::skipped("grpcurl of --show-rpc", "grpcurl is not installed");
+        tools::skipped("grpcurl of --show-rpc with -insecure", "grpcurl is not installed");
     }
+}
+
+/// Does what a `grpcurl` with these options does: by reflection, with a host name that is verified.
+const CALL: &str = r#"
+import json, os, re, sys, grpc
+from google.protobuf import json_format
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+line = json.loads(sys.argv[1])
+read = lambda name: open(line[name], "rb").read() if name in line else None
+credentials = grpc.ssl_channel_credentials(read("-cacert"), read("-key"), read("-cert"))
+options = [("grpc.ssl_target_name_override", line["-servername"])]
+header = line.get("-H", "")
+if "-expand-headers" in line:
+    header = re.sub(r"\$\{(\w+)\}", lambda found: os.environ[found[1]], header)
+metadata = [tuple(header.split(": ", 1))] if header else []
+class WithHeader(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    def intercept_unary_unary(self, call, details, request):
+        return call(details._replace(metadata=metadata), request)
+    intercept_stream_stream = intercept_unary_unary
+channel = grpc.intercept_channel(grpc.secure_channel(line["address"], credentials, options), WithHeader())
+pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+service, method = line["method"].split("/")
+method = pool.FindServiceByName(service).methods_by_name[method]
+request = json_format.Parse(line.get("-d", "{}"), GetMessageClass(method.input_type)(), descriptor_pool=pool)
+answer = GetMessageClass(method.output_type)
+call = channel.unary_unary("/" + line["method"], type(request).SerializeToString, answer.FromString)
+print(json_format.MessageToJson(call(request, timeout=30), descriptor_pool=pool))
+"#;
+
+/// Makes the call of the `grpcurl` that is shown, as somebody who reads its options would.
+fn run_grpcurl(shown: &Outcome, home: &Path, key: &str) -> Option<Value> {
+    let python = tools::python("python")?;
+    let line = shown.stderr.lines().find(|line| line.starts_with("grpcurl "));
+    let words = words(line.unwrap_or_else(|| panic!("no grpcurl is shown:\n{shown}")));
+    let mut read = serde_json::Map::new();
+    let mut rest = Vec::new();
+    let mut words = words.into_iter().skip(1);
+    while let Some(word) = words.next() {
+        let value = match word.as_str() {
+            "-expand-headers" => Value::Bool(true),
+            "-cacert" | "-servername" | "-cert" | "-key" | "-H" | "-d" => words.next().expect("a value").into(),
+            option if option.starts_with('-') => panic!("{option} is an option that nobody here knows"),
+            _ => {
+                rest.push(word);
+                continue;
+            }
+        };
+        read.insert(word, value);
+    }
+    let [address, method] = <[String; 2]>::try_from(rest).unwrap_or_else(|rest| panic!("{rest:?}"));
+    read.insert("address".to_owned(), address.into());
+    read.insert("method".to_owned(), method.into());
+    let mut command = process::clean_command(python, home);
+    command
+        .env("MUSTER_API_KEY", key)
+        .args(["-c", CALL])
+        .arg(Value::Object(read).to_string());
+    let outcome = Outcome::of(command).expect_code(0);
+    Some(serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}:\n{outcome}")))
 }
 
 #[test]
@@ -386,14 +447,17 @@ fn a_controller_that_has_a_host_name_is_logged_into_by_it() {
         assert!(!shown.stderr.contains("--insecure"), "{shown}");
         assert!(run_curl(&shown, &controller)["apiKey"].is_string(), "{shown}");
     }
-}
 
-#[test]
-fn bash_completes_the_names_of_now() {
-    let Some(bash) = tools::find("bash") else {
-        return tools::skipped("completion in bash", "bash is not installed");
+    // grpcurl, with the key and with a certificate.
+    bare(home.path(), &["context", "export-pem"]).expect_code(0);
+    let shown = bare(home.path(), &["--show-rpc", "whoami"]).expect_code(0);
+    let Some(answer) = run_grpcurl(&shown, home.path(), secret.trim()) else {
+        return tools::skipped(
+            "grpcurl of --show-rpc by grpcio",
+            "tests/run.sh has not installed Python",
+        );
     };
-    let controller = Controller::start();
+    assert!(answer["apiKey"].is_string(), "{answer}");
     let id = "7d0c51c2-9f0e-4b57-a3a1-5e1f0c7b8d21";
     let preregister = [
         "agent",
@@ -401,42 +465,39 @@ fn bash_completes_the_names_of_now() {
         "--id",
         id,
         "--name",
-        "web-01",
+        "web 01",
         "--label",
-        "env=prod",
+        "env=it",
     ];
     controller.ctl().ok(&preregister);
-    let script = "source <(\"$MUSTERCTL\" completion bash)\n\
-                  COMP_LINE=$1; COMP_POINT=${#1}; shift\n\
-                  COMP_WORDS=(\"$@\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n\
-                  _musterctl; printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let program = text(binaries::path("musterctl"));
-    let complete = |line: &str, words: &[&str]| {
-        let mut command = process::clean_command(&bash, &controller.path("."));
-        command
-            .env("MUSTERCTL", &program)
-            .env("MUSTER_CONFIG", controller.path("tester.yaml"))
-            .env("PATH", settings::path())
-            .args(["-c", script, "bash", &format!("{program} {line}"), &program])
-            .args(words);
-        Outcome::of(command).stdout
+    let pem = text(controller.path("pem"));
+    controller.ctl().ok(&["context", "export-pem", &pem]);
+    let file = |ending: &str| {
+        let mut found = fs::read_dir(&pem).expect("a folder").flatten();
+        text(
+            found
+                .find(|file| text(file.path()).ends_with(ending))
+                .expect("a file")
+                .path(),
+        )
     };
-    for (line, words, wanted) in [
-        ("agent get ", &["agent", "get", ""][..], "web-01\n"),
-        ("describe agent w", &["describe", "agent", "w"], "web-01\n"),
-        // bash takes words apart there, and wants what is behind.
-        (
-            "agent list -l env=p",
-            &["agent", "list", "-l", "env", "=", "p"],
-            "prod\n",
-        ),
-        ("agent list -l env=", &["agent", "list", "-l", "env", "="], "prod\n"),
-        ("agent lab", &["agent", "lab"], "label\n"),
-    ] {
-        // A machine that is busy takes longer than the moment that is waited.
-        poll::until("it is completed", 20 * SECOND, || match complete(line, words) {
-            found if found == wanted => Ok(()),
-            found => Err(format!("{line}: {found:?}")),
-        });
-    }
+    let (certificate, key) = (file("cert.pem"), file("key.pem"));
+    let mut by_certificate = by_name[..6].to_vec();
+    by_certificate.extend(["--certificate", &certificate, "--key", &key, "--name", "me"]);
+    bare(home.path(), &by_certificate).expect_code(0);
+    bare(home.path(), &["context", "export-pem"]).expect_code(0);
+    let list = [
+        "--show-rpc",
+        "agent",
+        "list",
+        "-l",
+        "env in (it,dev),!spot",
+        "-o",
+        "json",
+    ];
+    let shown = bare(home.path(), &list).expect_code(0);
+    let answer = run_grpcurl(&shown, home.path(), "").expect("as before");
+    let ours: Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    assert_eq!([&answer["items"][0]["id"], &answer["items"][0]["name"]], [id, "web 01"]);
+    assert_eq!(answer["items"][0]["labels"], ours["items"][0]["labels"]);
 }

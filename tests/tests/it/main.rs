@@ -17,6 +17,7 @@ mod certificates;
 mod clocks;
 mod clones;
 mod comfort;
+mod completion;
 mod counting;
 mod crash_points;
 mod deploy;
