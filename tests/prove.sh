@@ -23,6 +23,7 @@
 #   tests/prove.sh plan-scale [AGENTS [POLICIES]]
 #                                      what a plan of that many policies (200) costs with that many agents (10000)
 #   tests/prove.sh postgresql          all tests on PostgreSQL, those too that tests/run.sh has on SQLite alone
+#   tests/prove.sh ctl-speed [AGENTS]  how long musterctl takes to start, and to list that many (10000) agents, beside a bare client
 #   tests/prove.sh footprint [SECONDS] size, memory and CPU of an agent after that time (600)
 #   tests/prove.sh build-time          the first command of the README, from clean (removes target/release)
 set -euo pipefail
@@ -59,6 +60,11 @@ api_latency() {
 plan_scale() {
   release
   MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/plan-scale "$@"
+}
+
+ctl_speed() {
+  release
+  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/ctl-speed "$@"
 }
 
 link() {
@@ -102,6 +108,7 @@ case "${1-}" in
   access) system_tests access ;;
   api-latency) api_latency "${@:2}" ;;
   plan-scale) plan_scale "${@:2}" ;;
+  ctl-speed) ctl_speed "${@:2}" ;;
   spool) release && ./target/release/spool-kills "${@:2}" ;;
   link) link "${2-}" ;;
   postgresql) postgresql ;;

@@ -1,7 +1,10 @@
 //! Connections to a controller as any program could open them: with an identity or without, and no further than the caller
 //! wants. What is said on them is the test's.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use hyper_util::rt::TokioIo;
 use muster_certs::{
@@ -24,17 +27,26 @@ pub async fn tls(
     port: u16,
     identity: Option<&IdentityFile>,
 ) -> Result<TlsStream<TcpStream>, Error> {
+    tls_over(&roots(controller), connected(port).await?, identity).await
+}
+
+/// The file with the root of the controller's CA.
+pub fn roots(controller: &Controller) -> PathBuf {
+    controller.data_dir().join("pki/root.pem")
+}
+
+async fn connected(port: u16) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
     tcp.set_nodelay(true)?;
-    tls_over(controller, tcp, identity).await
+    Ok(tcp)
 }
 
 async fn tls_over(
-    controller: &Controller,
+    roots: &Path,
     tcp: TcpStream,
     identity: Option<&IdentityFile>,
 ) -> Result<TlsStream<TcpStream>, Error> {
-    let roots = pem::certificates(&fs::read_to_string(controller.data_dir().join("pki/root.pem"))?)?;
+    let roots = pem::certificates(&fs::read_to_string(roots)?)?;
     let config = tls::operator(&roots, &trust_domain(), identity)?;
     Ok(TlsConnector::from(config)
         .connect(tls::server_name("127.0.0.1"), tcp)
@@ -46,13 +58,18 @@ pub async fn channel(controller: &Controller, port: u16, identity: Option<&Ident
     over(tls(controller, port, identity).await?).await
 }
 
+/// The same for whoever knows no more of the controller than a port and that file.
+pub async fn channel_to(port: u16, roots: &Path, identity: Option<&IdentityFile>) -> Result<Channel, Error> {
+    over(tls_over(roots, connected(port).await?, identity).await?).await
+}
+
 /// The same over a connection on which something was said before.
 pub async fn channel_over(
     controller: &Controller,
     tcp: TcpStream,
     identity: Option<&IdentityFile>,
 ) -> Result<Channel, Error> {
-    over(tls_over(controller, tcp, identity).await?).await
+    over(tls_over(&roots(controller), tcp, identity).await?).await
 }
 
 async fn over(tls: TlsStream<TcpStream>) -> Result<Channel, Error> {

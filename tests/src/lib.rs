@@ -20,6 +20,7 @@ pub mod binaries;
 pub mod connect_proxy;
 pub mod controller;
 pub mod ctl;
+pub mod ctl_speed;
 pub mod dev;
 pub mod dial;
 pub mod inspection;

@@ -28,6 +28,19 @@ fn operators_of_a_fleet_are_answered_and_every_watcher_is_told() {
     assert_eq!(figures["page_size"], 300);
 }
 
+/// More than a page of them.
+#[test]
+fn the_command_line_lists_as_many_agents_as_a_bare_client() {
+    let _turn = turn::of_heavy_tests();
+    let figures = figures("ctl-speed", &["600"]);
+    assert_eq!(figures["agents"], 600);
+    for figure in ["nothing_ms", "version_ms", "list_one_ms", "bare_call_ms"] {
+        assert!(figures["start"][figure].as_f64().is_some_and(|ms| ms > 0.0), "{figure}");
+    }
+    let ratio = &figures["list"]["ratio_to_bare"];
+    assert!(ratio.as_f64().is_some_and(f64::is_normal), "{ratio}");
+}
+
 /// What a bench says.
 fn figures(bench: &str, arguments: &[&str]) -> Value {
     let bench = binaries::path(bench);

@@ -1,0 +1,175 @@
+//! How long `musterctl` takes: to start, to make one call, and to list a fleet; beside a process that does nothing, and a bare
+//! client that makes the same calls on a connection of its own. Times are of whole processes, from their start to their end.
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use muster_proto::v1::{self, agent_service_client::AgentServiceClient};
+use serde_json::{Value, json};
+
+use crate::{
+    Controller, api_latency, binaries,
+    ctl::Outcome,
+    dial,
+    operators::Operator,
+    process,
+    swarm::figure::{median, rounded},
+};
+
+/// What the bare client is started with: port, file of roots, context file, size of a page, and whether that is all.
+pub const BARE: &str = "bare";
+
+const STARTS: usize = 50;
+const LISTS: usize = 5;
+const WARM_UP: usize = 2;
+/// What `musterctl` asks for when it wants the whole list.
+const PAGE: i32 = 500;
+
+/// # Errors
+/// When a call fails.
+pub fn measure(agents: usize) -> anyhow::Result<Value> {
+    let controller = Controller::start_with(api_latency::LIMITS);
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async { api_latency::fill(&Operator::admin(&controller).await, agents).await })?;
+
+    let context = controller.path("tester.yaml");
+    let home = controller.path(".");
+    let ctl = |arguments: &[&str]| {
+        let mut command = process::clean_command(binaries::path("musterctl"), &home);
+        command.arg("--config").arg(&context).args(arguments);
+        command
+    };
+    let bare = |page: i32, pages: &str| {
+        let mut command = process::clean_command(binaries::path("ctl-speed"), &home);
+        command.args([BARE, &controller.api_port.to_string()]);
+        command.arg(dial::roots(&controller)).arg(&context);
+        command.args([page.to_string(), pages.to_owned()]);
+        command
+    };
+
+    let nothing = || process::clean_command("/bin/true", &home);
+    let [nothing, version, one, bare_one] = timed(
+        STARTS,
+        [
+            &nothing,
+            &|| ctl(&["version"]),
+            &|| ctl(&["agent", "list", "--limit", "1", "-o", "json"]),
+            &|| bare(1, "one"),
+        ],
+    )?;
+    let [all, bare_all] = timed(
+        LISTS,
+        [&|| ctl(&["agent", "list", "-o", "json"]), &|| bare(PAGE, "all")],
+    )?;
+
+    let listed: Value = serde_json::from_str(&all.last)?;
+    let items = listed["items"].as_array().map_or(0, Vec::len);
+    anyhow::ensure!(items == agents, "{items} of {agents} agents were listed");
+    let counted: usize = bare_all.last.trim().parse()?;
+    anyhow::ensure!(
+        counted == agents,
+        "the bare client has got {counted} of {agents} agents"
+    );
+    Ok(json!({
+        "agents": agents,
+        "database": if controller.database_url().is_some() { "postgresql" } else { "sqlite" },
+        "start": {
+            "runs": STARTS,
+            "nothing_ms": nothing.median(),
+            "version_ms": version.median(),
+            "list_one_ms": one.median(),
+            "bare_call_ms": bare_one.median(),
+        },
+        "list": {
+            "runs": LISTS,
+            "ms": all.median(),
+            "bare_ms": bare_all.median(),
+            "ratio_to_bare": rounded(all.median() / bare_all.median()),
+            "printed_bytes": all.last.len(),
+        },
+    }))
+}
+
+/// Runs of one command.
+#[derive(Default)]
+struct Timed {
+    took: Vec<Duration>,
+    /// What the last one has printed.
+    last: String,
+}
+
+impl Timed {
+    /// In milliseconds.
+    fn median(&self) -> f64 {
+        let millis = self.took.iter().map(|took| took.as_secs_f64() * 1e3).collect();
+        median(millis).map_or(0.0, rounded)
+    }
+}
+
+/// In turn, so that what slows the host down for a while slows all of them.
+fn timed<const N: usize>(runs: usize, commands: [&dyn Fn() -> Command; N]) -> anyhow::Result<[Timed; N]> {
+    let mut all = std::array::from_fn(|_| Timed::default());
+    for run in 0..WARM_UP + runs {
+        for (command, timed) in commands.iter().zip(&mut all) {
+            let command = command();
+            let start = Instant::now();
+            let outcome = Outcome::of(command);
+            let took = start.elapsed();
+            anyhow::ensure!(outcome.code == 0, "{outcome}");
+            timed.last = outcome.stdout;
+            if run >= WARM_UP {
+                timed.took.push(took);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The process of the bare client: prints how many agents it has got.
+pub fn bare(arguments: &[String]) -> ExitCode {
+    match count(arguments) {
+        Ok(count) => {
+            println!("{count}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the bare client: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn count(arguments: &[String]) -> anyhow::Result<usize> {
+    let [port, roots, context, page, pages] = arguments else {
+        anyhow::bail!("port, roots, context, size of a page, one or all");
+    };
+    let (port, page_size) = (port.parse()?, page.parse()?);
+    let identity = dial::operator(Path::new(context));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let channel = dial::channel_to(port, Path::new(roots), Some(&identity)).await;
+        let channel = channel
+            .map_err(anyhow::Error::from_boxed)
+            .context("it cannot connect")?;
+        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(16 << 20);
+        let mut count = 0;
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListAgentsRequest {
+                page_size,
+                page_token,
+                ..v1::ListAgentsRequest::default()
+            };
+            let answer = client.list_agents(request).await?.into_inner();
+            count += answer.items.len();
+            page_token = answer.next_page_token;
+            if page_token.is_empty() || pages == "one" {
+                return Ok(count);
+            }
+        }
+    })
+}
