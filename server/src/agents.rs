@@ -24,6 +24,7 @@ use std::{
 
 use muster_proto::{
     ids::AgentId,
+    label,
     v1::{AgentStatus, PolicyStatus},
 };
 use tokio::sync::Notify;
@@ -64,6 +65,8 @@ pub enum Error {
     Conflict { seen: i64, is: i64 },
     #[error("the labels cannot become these")]
     Labels(#[source] labels::Refusal),
+    #[error("that would make {0} labels of the agent")]
+    TooManyLabels(usize),
     #[error("agent {0} has never enrolled")]
     NeverEnrolled(AgentId),
     #[error("failed to store the agent")]
@@ -324,6 +327,9 @@ impl Agents {
         let mut labels = entry.operator_labels.clone();
         labels.extend(set.clone());
         labels.retain(|key, _| !remove.contains(key));
+        if labels.len() > label::MAX_COUNT && labels.len() > entry.operator_labels.len() {
+            return Err(Error::TooManyLabels(labels.len()));
+        }
         may_become(&entry.authoritative_map(), &entry.authoritative_with(&labels)).map_err(Error::Labels)?;
         if labels == entry.operator_labels {
             return Ok(entry);

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use muster_certs::csr;
 use muster_proto::{
     error::{ErrorReason, FieldViolation, Problem},
+    label,
     selector::Selector,
 };
 use tonic::{Code, Status};
@@ -160,6 +161,13 @@ impl From<agents::Error> for Problem {
             ),
             agents::Error::Conflict { seen, is } => conflict(seen, is),
             agents::Error::Labels(refusal) => refusal.into(),
+            agents::Error::TooManyLabels(count) => {
+                let text = format!(
+                    "would make {count} labels of the agent, and {} are allowed: remove some",
+                    label::MAX_COUNT
+                );
+                invalid_field("set", text)
+            }
             agents::Error::Store(error) => of_store(&error),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
+use muster_proto::ids::AgentId;
 use muster_tests::Controller;
 use serde_json::{Value, json};
 
@@ -106,6 +107,23 @@ fn a_name_that_two_agents_have_is_answered_with_their_ids() {
         assert!(outcome.stderr.contains(id.trim()), "{outcome}");
     }
     outcome.explains().says(&["AMBIGUOUS_NAME"]);
+}
+
+#[test]
+fn labels_beyond_what_an_agent_may_have_are_refused_one_by_one_as_well() {
+    let controller = Controller::start();
+    let ctl = controller.ctl();
+    let id = AgentId::random().to_string();
+    ctl.ok(&["agent", "preregister", "--id", &id, "--name", "web-01"]);
+    let labels: Vec<String> = (0..64).map(|number| format!("label-{number}=x")).collect();
+    let label = |labels: &[&str]| ctl.run(&[&["agent", "label", "web-01"], labels].concat());
+    label(&labels.iter().map(String::as_str).collect::<Vec<_>>()).expect_code(0);
+    label(&["one=more"])
+        .expect_code(2)
+        .explains()
+        .says(&["65 labels", "64 are allowed"]);
+    label(&["label-7=y"]).expect_code(0);
+    label(&["label-7-", "one=more"]).expect_code(0);
 }
 
 #[test]
