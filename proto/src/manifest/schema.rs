@@ -321,7 +321,7 @@ impl Way<'_> {
         let path = path.join(".");
         let within = |field: &str| match field.strip_prefix(&path)? {
             rest if path.is_empty() => Some(rest.to_owned()),
-            rest if rest.is_empty() => Some(String::new()),
+            "" => Some(String::new()),
             rest => rest.strip_prefix('.').map(str::to_owned),
         };
         rules::violations(&spec)

@@ -10,7 +10,7 @@ use std::{
 use muster_agent::link::queue::Lanes;
 use muster_proto::v1::Lane;
 
-use super::{AGENT, LANES, World, lanes_at, number};
+use super::{AGENT, LANES, LIMITS, World, lanes_at, number};
 
 impl World<'_> {
     pub fn lose_power(&mut self, part: f64) {
@@ -39,8 +39,9 @@ impl World<'_> {
             return;
         };
         let before = self.held();
-        // It is another disk.
+        // It is another disk; what was on the first one takes room as long as somebody has it open.
         self.disk_has_room();
+        self.lanes = Lanes::in_memory("none", LIMITS);
         fs::remove_dir_all(self.disk.path().join("queue")).expect("the disk is empty");
         copy_dir(copy.path(), self.disk.path());
         self.generation = generation;
