@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     group(clap::ArgGroup::new("source").required(true).args(["filenames"])),
-    after_help = "Examples:\n  musterctl plan --delete -f trial/\n  musterctl delete -f trial/\n  musterctl export | musterctl delete -f - --yes"
+    after_help = "Examples:\n  musterctl plan --delete -f trial/\n  musterctl delete -f trial/\n  musterctl export check --owner team-a | musterctl delete -f - --yes"
 )]
 pub struct DeleteArgs {
     #[command(flatten)]

@@ -146,6 +146,21 @@ fn what_is_exported_is_what_apply_takes() {
         .run(&["apply", "-f", &none, "--owner", "team-a", "--prune"])
         .expect_code(8);
     assert!(refused.stderr.contains("IN_USE"), "{refused}");
+
+    // What is named goes, a role after the grant that gives it, and what is gone is gone.
+    fs::write(controller.path("all.yaml"), &texts).expect("a file");
+    let plan = ctl.run(&["plan", "--delete", "-f", &all, "--exit-code"]).expect_code(7);
+    assert!(plan.stdout.contains("- Check/memory\n"), "{plan}");
+    assert!(plan.stdout.contains("3 to delete; touches no agent.\n"), "{plan}");
+    let done = ctl.ok(&["delete", "-f", &all]).stdout;
+    for gone in ["Check/memory deleted\n", "Role/on-call deleted\n"] {
+        assert!(done.contains(gone), "{done}");
+    }
+    assert_eq!(ctl.items(&["policy", "list"]).expect("policies").len(), 0);
+    ctl.ok(&["delete", "-f", &all]);
+    ctl.run(&["plan", "--delete", "-f", &all, "--exit-code"]).expect_code(0);
+    ctl.ok(&["rollback", "role", "on-call"]);
+    ctl.run(&["plan", "--delete", "-f", &all, "--exit-code"]).expect_code(7);
 }
 
 #[test]
