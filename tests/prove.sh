@@ -47,24 +47,10 @@ attacks() {
   MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/attack --full --json target/test-logs/attacks.json "$@"
 }
 
-enroll_throughput() {
+# A program that measures and prints JSON, with what it is given.
+bench() {
   release
-  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/enroll-throughput "$@"
-}
-
-api_latency() {
-  release
-  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/api-latency "$@"
-}
-
-plan_scale() {
-  release
-  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/plan-scale "$@"
-}
-
-ctl_speed() {
-  release
-  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" ./target/release/ctl-speed "$@"
+  MUSTER_TEST_POSTGRES_URL="" MUSTER_TEST_BIN_DIR="$PWD/target/release" "./target/release/$1" "${@:2}"
 }
 
 link() {
@@ -104,11 +90,8 @@ case "${1-}" in
   clones) system_tests clones ;;
   bootstrap) system_tests bootstrap && system_tests clocks ;;
   attacks) attacks "${@:2}" ;;
-  enroll-throughput) enroll_throughput "${@:2}" ;;
   access) system_tests access ;;
-  api-latency) api_latency "${@:2}" ;;
-  plan-scale) plan_scale "${@:2}" ;;
-  ctl-speed) ctl_speed "${@:2}" ;;
+  enroll-throughput | api-latency | plan-scale | ctl-speed) bench "$@" ;;
   spool) release && ./target/release/spool-kills "${@:2}" ;;
   link) link "${2-}" ;;
   postgresql) postgresql ;;

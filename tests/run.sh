@@ -40,7 +40,7 @@ step_build() { cargo build --workspace --bins --locked && cargo test --workspace
 
 step_house() { cargo test --workspace --locked --test it -- --show-output house::; }
 
-# Nearly all tests wait nearly all of their time; those that fill the machine take turns (tests/src/turn.rs).
+# Most tests wait most of their time; those that fill the machine take turns (tests/src/turn.rs).
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 
 # An empty URL says that PostgreSQL has its own step: a test that needs it says nothing then.

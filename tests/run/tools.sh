@@ -96,7 +96,6 @@ cargo_deny() {
 
 cargo_deny_install() {
   cargo_deny >/dev/null && return 0
-  echo "building cargo-deny $CARGO_DENY_VERSION under target/tools; this takes a while, once"
-  # What it does takes a second or two either way; to optimize it takes minutes.
-  cargo install --debug --quiet --locked --root target/tools --version "$CARGO_DENY_VERSION" cargo-deny
+  echo "building cargo-deny $CARGO_DENY_VERSION under target/tools; this takes some minutes, once"
+  cargo install --quiet --locked --root target/tools --version "$CARGO_DENY_VERSION" cargo-deny
 }

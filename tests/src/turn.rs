@@ -1,4 +1,4 @@
-//! Nearly all tests wait nearly all of their time, so that many fit beside each other. Those that fill the machine take turns.
+//! Most tests wait most of their time, so that many fit beside each other. Those that fill the machine take turns.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
