@@ -95,15 +95,19 @@ impl Printer {
     }
 
     pub fn list<R: Row>(&mut self, items: &[R], revision: i64) -> io::Result<()> {
-        let document = || document::list(items.iter().map(Row::json).collect(), revision);
+        let list = document::List {
+            items,
+            document: R::json,
+            revision,
+        };
         match self.format {
             Format::Table | Format::Wide => self.table(items),
             Format::Json if self.lines => {
                 let lines: String = items.iter().map(|item| document::json_line(&item.json())).collect();
                 self.terminal.out.write(&lines)
             }
-            Format::Json => self.terminal.out.write(&document::json(&document())),
-            Format::Yaml => self.terminal.out.write(&document::yaml(&document())),
+            Format::Json => self.terminal.out.write(&document::json(&list)),
+            Format::Yaml => self.terminal.out.write(&document::yaml(&list)),
             Format::Name => self.names(items.iter().map(Row::name)),
         }
     }

@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
+use prost::Message as _;
 use prost_reflect::{
     EnumDescriptor, EnumValueDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor, MethodDescriptor,
     ServiceDescriptor,
 };
+use prost_types::FileDescriptorSet;
 
-use crate::json::descriptor_pool;
+use crate::DESCRIBED;
 
 pub fn of_service(service: &ServiceDescriptor) -> String {
     of(&service.parent_file(), service.path())
@@ -43,13 +45,13 @@ fn of(file: &FileDescriptor, path: &[i32]) -> String {
 
 fn all() -> HashMap<(String, Vec<i32>), String> {
     let mut all = HashMap::new();
-    for file in descriptor_pool().files() {
-        let Some(info) = &file.file_descriptor_proto().source_code_info else {
-            continue;
-        };
-        for location in &info.location {
+    let described = FileDescriptorSet::decode(DESCRIBED).expect("the build wrote these descriptors");
+    for file in described.file {
+        let locations = file.source_code_info.into_iter().flat_map(|info| info.location);
+        for location in locations {
             if let Some(comment) = &location.leading_comments {
-                all.insert((file.name().to_owned(), location.path.clone()), flowing(comment));
+                let place = (file.name.clone().unwrap_or_default(), location.path);
+                all.insert(place, flowing(comment));
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::DESCRIPTORS;
 
-/// The descriptors of the package, with comments.
+/// The descriptors of the package, without comments.
 pub fn descriptor_pool() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> =
         LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("the build wrote these descriptors"));

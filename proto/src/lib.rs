@@ -28,5 +28,8 @@ pub mod v1 {
     tonic::include_proto!("muster.v1");
 }
 
-/// The encoded `FileDescriptorSet` of the package and all it imports, with comments.
+/// The encoded `FileDescriptorSet` of the package and all it imports.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The same with comments.
+pub const DESCRIBED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/described.bin"));

@@ -46,7 +46,7 @@ use axum::{
 use http::header;
 use muster_certs::pin::Pin;
 use muster_proto::{
-    DESCRIPTORS,
+    DESCRIBED,
     error::{ErrorReason, Problem},
     v1::{
         access_service_server::AccessServiceServer, agent_service_server::AgentServiceServer,
@@ -174,7 +174,7 @@ impl Api {
             .collect();
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(DESCRIBED)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 // Each version describes the other one too, since both are listed.
                 .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)

@@ -61,14 +61,20 @@ pub fn measure(agents: usize) -> anyhow::Result<Value> {
             &|| bare(1, "one"),
         ],
     )?;
-    let [all, bare_all] = timed(
+    let [all, table, bare_all] = timed(
         LISTS,
-        [&|| ctl(&["agent", "list", "-o", "json"]), &|| bare(PAGE, "all")],
+        [
+            &|| ctl(&["agent", "list", "-o", "json"]),
+            &|| ctl(&["agent", "list"]),
+            &|| bare(PAGE, "all"),
+        ],
     )?;
 
     let listed: Value = serde_json::from_str(&all.last)?;
     let items = listed["items"].as_array().map_or(0, Vec::len);
     anyhow::ensure!(items == agents, "{items} of {agents} agents were listed");
+    let lines = table.last.lines().count();
+    anyhow::ensure!(lines > agents, "the table has {lines} lines for {agents} agents");
     let counted: usize = bare_all.last.trim().parse()?;
     anyhow::ensure!(
         counted == agents,
@@ -86,10 +92,13 @@ pub fn measure(agents: usize) -> anyhow::Result<Value> {
         },
         "list": {
             "runs": LISTS,
-            "ms": all.median(),
+            "json_ms": all.median(),
+            "table_ms": table.median(),
             "bare_ms": bare_all.median(),
-            "ratio_to_bare": rounded(all.median() / bare_all.median()),
-            "printed_bytes": all.last.len(),
+            "ratio_of_json_to_bare": rounded(all.median() / bare_all.median()),
+            "ratio_of_table_to_bare": rounded(table.median() / bare_all.median()),
+            "bytes_of_json": all.last.len(),
+            "bytes_of_table": table.last.len(),
         },
     }))
 }

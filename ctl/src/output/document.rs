@@ -1,5 +1,6 @@
 //! JSON and YAML. The dialect is that of the proto3 JSON mapping, made by `muster_proto::json`; here it is only written.
 
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 use serde_json::{Value, json};
 
 use super::text;
@@ -9,37 +10,69 @@ pub fn list(items: Vec<Value>, revision: i64) -> Value {
     json!({ "items": items, "revision": revision.to_string() })
 }
 
+/// The same list, of items that are made as they are written: the documents of a fleet at once take longer than all else.
+#[derive(Debug)]
+pub struct List<'a, T> {
+    pub items: &'a [T],
+    pub document: fn(&T) -> Value,
+    pub revision: i64,
+}
+
+impl<T> Serialize for List<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_struct("List", 2)?;
+        list.serialize_field("items", &Items(self))?;
+        list.serialize_field("revision", &self.revision.to_string())?;
+        list.end()
+    }
+}
+
+#[derive(Debug)]
+struct Items<'a, T>(&'a List<'a, T>);
+
+impl<T> Serialize for Items<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.items.iter().map(self.0.document))
+    }
+}
+
 /// Indented, ends with a line break.
-pub fn json(value: &Value) -> String {
-    inert(&format!("{value:#}\n"))
+pub fn json(value: &impl Serialize) -> String {
+    inert(serde_json::to_string_pretty(value).expect(SAYABLE) + "\n")
 }
 
 /// On one line: an object of a stream.
-pub fn json_line(value: &Value) -> String {
-    inert(&format!("{value}\n"))
+pub fn json_line(value: &impl Serialize) -> String {
+    inert(serde_json::to_string(value).expect(SAYABLE) + "\n")
 }
+
+const SAYABLE: &str = "what is printed has names for keys, and a String takes all that is written";
 
 /// The same document with what a terminal would act on escaped. JSON asks for that below U+0020 only, but U+009B begins a
 /// command to a terminal just as well. Outside of strings there is nothing of the kind.
-fn inert(document: &str) -> String {
-    let mut inert = String::with_capacity(document.len());
-    for character in document.chars() {
-        match character {
-            '\n' => inert.push(character),
-            _ if character.is_control() || text::reorders(character) => {
-                inert.push_str(&format!("\\u{:04x}", u32::from(character)));
-            }
-            _ => inert.push(character),
-        }
+fn inert(document: String) -> String {
+    // JSON itself leaves nothing below U+0020 but line breaks, so that most documents are as they shall be.
+    let acts = |character: char| character >= '\u{7f}' && (character.is_control() || text::reorders(character));
+    if document.is_ascii() && !document.contains('\u{7f}') {
+        return document;
     }
-    inert
+    let mut inert = String::with_capacity(document.len());
+    let mut rest = document.as_str();
+    while let Some((before, found)) = rest.find(acts).map(|at| rest.split_at(at)) {
+        inert.push_str(before);
+        let mut found = found.chars();
+        if let Some(character) = found.next() {
+            inert.push_str(&format!("\\u{:04x}", u32::from(character)));
+        }
+        rest = found.as_str();
+    }
+    inert + rest
 }
 
 /// Long texts are not folded: a line of a value is a line of the output.
-pub fn yaml(value: &Value) -> String {
+pub fn yaml(value: &impl Serialize) -> String {
     let options = serde_saphyr::ser_options! { folded_wrap_chars: 1 << 30 };
-    let mut text = serde_saphyr::to_string_with_options(value, options)
-        .expect("a JSON value holds nothing that YAML cannot say, and a String takes all that is written");
+    let mut text = serde_saphyr::to_string_with_options(value, options).expect(SAYABLE);
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -57,6 +90,23 @@ mod tests {
             "{\n  \"items\": [],\n  \"revision\": \"7\"\n}\n"
         );
         assert_eq!(yaml(&list(vec![], 7)), "items: []\nrevision: \"7\"\n");
+    }
+
+    #[test]
+    fn a_list_that_is_made_as_it_is_written_is_the_same() {
+        let items = ["a", "\u{9b}31m é"];
+        let document = |item: &&str| json!({ "name": item, "none": {} });
+        for count in 0..=items.len() {
+            let items = &items[..count];
+            let made = list(items.iter().map(document).collect(), 7);
+            let lazy = List {
+                items,
+                document,
+                revision: 7,
+            };
+            assert_eq!(json(&lazy), json(&made));
+            assert_eq!(yaml(&lazy), yaml(&made));
+        }
     }
 
     #[test]

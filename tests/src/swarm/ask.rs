@@ -6,20 +6,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::anyhow;
-use muster_proto::v1;
+use anyhow::{anyhow, bail};
+use muster_proto::{error, v1};
 use musterctl::{
     client::{Client, Manner},
     context::Context,
     problem::Problem,
     problem::status::Asked,
 };
+use tokio::time::sleep;
 use tonic::{Response, Status};
 
 use super::traffic;
 
 /// Of one call; a page of the history of many agents takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often one call is made that the controller puts off.
+const TIMES: u32 = 60;
 /// The largest pages.
 const RESULTS: i32 = 1_000;
 const USAGE: i32 = 500;
@@ -62,13 +65,27 @@ impl Api {
         })
     }
 
-    async fn call<T, R>(
+    /// Waits when the controller says so: it limits how often an operator may ask.
+    async fn call<T: Clone, R>(
         &self,
-        call: impl AsyncFnOnce(tonic::Request<T>) -> Result<Response<R>, Status>,
+        call: impl AsyncFn(tonic::Request<T>) -> Result<Response<R>, Status>,
         message: T,
     ) -> anyhow::Result<R> {
-        let answer = self.client.call(&self.asked, call, message).await;
-        answer.map_err(|problem| said(&problem))
+        for _ in 0..TIMES {
+            let mut wait = None;
+            let asking = async |request| {
+                let answer = call(request).await;
+                let refused = answer.as_ref().err().and_then(error::Problem::from_status);
+                wait = refused.and_then(|refused| refused.retry_after);
+                answer
+            };
+            let answer = self.client.call(&self.asked, asking, message.clone()).await;
+            match (answer, wait) {
+                (Err(_), Some(wait)) => sleep(wait).await,
+                (answer, _) => return answer.map_err(|problem| said(&problem)),
+            }
+        }
+        bail!("the controller has no time for the question")
     }
 
     /// Checks of a swarm, or with another description the same anew.

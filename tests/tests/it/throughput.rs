@@ -37,7 +37,7 @@ fn the_command_line_lists_as_many_agents_as_a_bare_client() {
     for figure in ["nothing_ms", "version_ms", "list_one_ms", "bare_call_ms"] {
         assert!(figures["start"][figure].as_f64().is_some_and(|ms| ms > 0.0), "{figure}");
     }
-    let ratio = &figures["list"]["ratio_to_bare"];
+    let ratio = &figures["list"]["ratio_of_json_to_bare"];
     assert!(ratio.as_f64().is_some_and(f64::is_normal), "{ratio}");
 }
 
