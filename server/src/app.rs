@@ -176,7 +176,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let on_clone = config.enrollment.on_clone;
     let renewer = Renewer::new(db.clone(), pki.clone(), agents.clone(), links.clone(), grace, on_clone).await?;
 
-    let users = Arc::new(Users::load(db.clone(), pki.clone(), rights.clone(), started_at).await?);
+    let users = Arc::new(Users::load(db.clone(), changes.clone(), pki.clone(), rights.clone(), started_at).await?);
     let grants = Arc::new(Grants::new(db.clone(), changes.clone(), rights, users.clone()));
     let api_keys = Arc::new(ApiKeys::load(db.clone(), changes.clone(), users.clone()).await?);
     let manifests = Arc::new(Manifests::new(

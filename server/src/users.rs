@@ -17,6 +17,7 @@ use crate::{
         permission::USERS_WRITE,
         rights::{ADMIN, Grant, Rights, RightsOfAll, Subject},
     },
+    changes::Changes,
     clock::{self, DAY, MINUTE, Micros},
     events::Event,
     grants,
@@ -148,6 +149,7 @@ struct Live {
 #[derive(Debug)]
 pub struct Users {
     db: Db,
+    changes: Changes,
     pki: Arc<Pki>,
     rights: Arc<RightsOfAll>,
     /// By serial: all that open the API, but for those that another process has put on file since.
@@ -158,10 +160,17 @@ pub struct Users {
 }
 
 impl Users {
-    pub async fn load(db: Db, pki: Arc<Pki>, rights: Arc<RightsOfAll>, now: Micros) -> Result<Self, Error> {
+    pub async fn load(
+        db: Db,
+        changes: Changes,
+        pki: Arc<Pki>,
+        rights: Arc<RightsOfAll>,
+        now: Micros,
+    ) -> Result<Self, Error> {
         let live = db.user_certificate_list_live(now).await?;
         Ok(Self {
             db,
+            changes,
             pki,
             rights,
             live: RwLock::new(live.into_iter().map(entry).collect()),
@@ -270,6 +279,7 @@ impl Users {
         if self.leaves_no_admin(|grant| grant.subject == subject, now).await? {
             return Err(Error::LastAdmin(name.to_owned()));
         }
+        let _held = self.changes.hold().await;
         let mut tx = self.db.begin().await?;
         tx.user_revoke(name, now).await?;
         tx.user_certificate_revoke_all(name, reason, now).await?;
@@ -293,6 +303,7 @@ impl Users {
             live.name != name
         });
         self.rights.remove_grants(&subject, |_| true);
+        self.changes.committed();
         self.get(name).await
     }
 

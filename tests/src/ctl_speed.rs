@@ -8,8 +8,12 @@ use std::{
 };
 
 use anyhow::Context as _;
+use http_body_util::BodyExt as _;
 use muster_proto::v1::{self, agent_service_client::AgentServiceClient};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
+use tonic::transport::Channel;
+use tower::ServiceExt as _;
 
 use crate::{
     Controller, api_latency, binaries,
@@ -20,7 +24,7 @@ use crate::{
     swarm::figure::{median, rounded},
 };
 
-/// What the bare client is started with: port, file of roots, context file, size of a page, and whether that is all.
+/// What the bare client is started with: port, file of roots, context file, and [`WHAT`] it lists.
 pub const BARE: &str = "bare";
 
 const STARTS: usize = 50;
@@ -28,6 +32,8 @@ const LISTS: usize = 5;
 const WARM_UP: usize = 2;
 /// What `musterctl` asks for when it wants the whole list.
 const PAGE: i32 = 500;
+/// One agent; all of them; all of them as JSON, over REST.
+const WHAT: [&str; 3] = ["one", "all", "json"];
 
 /// # Errors
 /// When a call fails.
@@ -43,11 +49,10 @@ pub fn measure(agents: usize) -> anyhow::Result<Value> {
         command.arg("--config").arg(&context).args(arguments);
         command
     };
-    let bare = |page: i32, pages: &str| {
+    let bare = |what: &str| {
         let mut command = process::clean_command(binaries::path("ctl-speed"), &home);
         command.args([BARE, &controller.api_port.to_string()]);
-        command.arg(dial::roots(&controller)).arg(&context);
-        command.args([page.to_string(), pages.to_owned()]);
+        command.arg(dial::roots(&controller)).arg(&context).arg(what);
         command
     };
 
@@ -58,15 +63,16 @@ pub fn measure(agents: usize) -> anyhow::Result<Value> {
             &nothing,
             &|| ctl(&["version"]),
             &|| ctl(&["agent", "list", "--limit", "1", "-o", "json"]),
-            &|| bare(1, "one"),
+            &|| bare("one"),
         ],
     )?;
-    let [all, table, bare_all] = timed(
+    let [all, table, bare_all, bare_json] = timed(
         LISTS,
         [
             &|| ctl(&["agent", "list", "-o", "json"]),
             &|| ctl(&["agent", "list"]),
-            &|| bare(PAGE, "all"),
+            &|| bare("all"),
+            &|| bare("json"),
         ],
     )?;
 
@@ -75,11 +81,13 @@ pub fn measure(agents: usize) -> anyhow::Result<Value> {
     anyhow::ensure!(items == agents, "{items} of {agents} agents were listed");
     let lines = table.last.lines().count();
     anyhow::ensure!(lines > agents, "the table has {lines} lines for {agents} agents");
-    let counted: usize = bare_all.last.trim().parse()?;
-    anyhow::ensure!(
-        counted == agents,
-        "the bare client has got {counted} of {agents} agents"
-    );
+    for bare in [&bare_all, &bare_json] {
+        let counted: usize = bare.last.trim().parse()?;
+        anyhow::ensure!(
+            counted == agents,
+            "the bare client has got {counted} of {agents} agents"
+        );
+    }
     Ok(json!({
         "agents": agents,
         "database": if controller.database_url().is_some() { "postgresql" } else { "sqlite" },
@@ -95,7 +103,8 @@ pub fn measure(agents: usize) -> anyhow::Result<Value> {
             "json_ms": all.median(),
             "table_ms": table.median(),
             "bare_ms": bare_all.median(),
-            "ratio_of_json_to_bare": rounded(all.median() / bare_all.median()),
+            "bare_json_ms": bare_json.median(),
+            "ratio_of_json_to_bare": rounded(all.median() / bare_json.median()),
             "ratio_of_table_to_bare": rounded(table.median() / bare_all.median()),
             "bytes_of_json": all.last.len(),
             "bytes_of_table": table.last.len(),
@@ -153,10 +162,10 @@ pub fn bare(arguments: &[String]) -> ExitCode {
 }
 
 fn count(arguments: &[String]) -> anyhow::Result<usize> {
-    let [port, roots, context, page, pages] = arguments else {
-        anyhow::bail!("port, roots, context, size of a page, one or all");
+    let [port, roots, context, what] = arguments else {
+        anyhow::bail!("port, roots, context, one of {WHAT:?}");
     };
-    let (port, page_size) = (port.parse()?, page.parse()?);
+    let port = port.parse()?;
     let identity = dial::operator(Path::new(context));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -164,21 +173,55 @@ fn count(arguments: &[String]) -> anyhow::Result<usize> {
         let channel = channel
             .map_err(anyhow::Error::from_boxed)
             .context("it cannot connect")?;
-        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(16 << 20);
-        let mut count = 0;
-        let mut page_token = String::new();
-        loop {
-            let request = v1::ListAgentsRequest {
-                page_size,
-                page_token,
-                ..v1::ListAgentsRequest::default()
-            };
-            let answer = client.list_agents(request).await?.into_inner();
-            count += answer.items.len();
-            page_token = answer.next_page_token;
-            if page_token.is_empty() || pages == "one" {
-                return Ok(count);
-            }
+        match what.as_str() {
+            "json" => count_json(channel).await,
+            "one" => count_messages(channel, 1).await,
+            _ => count_messages(channel, PAGE).await,
         }
     })
+}
+
+/// Of one agent there is one page.
+async fn count_messages(channel: Channel, page_size: i32) -> anyhow::Result<usize> {
+    let mut client = AgentServiceClient::new(channel).max_decoding_message_size(16 << 20);
+    let mut count = 0;
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListAgentsRequest {
+            page_size,
+            page_token,
+            ..v1::ListAgentsRequest::default()
+        };
+        let answer = client.list_agents(request).await?.into_inner();
+        count += answer.items.len();
+        page_token = answer.next_page_token;
+        if page_token.is_empty() || page_size == 1 {
+            return Ok(count);
+        }
+    }
+}
+
+async fn count_json(channel: Channel) -> anyhow::Result<usize> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page {
+        items: Vec<IgnoredAny>,
+        #[serde(default)]
+        next_page_token: String,
+    }
+    let mut count = 0;
+    let mut page_token = String::new();
+    loop {
+        // As a whole, since it may hold anything.
+        let encoded: String = page_token.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("http://controller/v1/agents?pageSize={PAGE}&pageToken={encoded}");
+        let request = http::Request::get(path).body(tonic::body::Body::empty())?;
+        let answer = channel.clone().oneshot(request).await?;
+        let page: Page = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
+        count += page.items.len();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(count);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The door of both listeners: finds the method in the table, finds out who is calling, lets in or refuses, and counts.
 //! A refused peer of the agent listener is shown out as well: its connection ends after the answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -10,10 +10,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 use muster_proto::{
     error::{ErrorReason, Problem, code_name, reason_name},
     v1::{AuditEntry, AuditOutcome},
 };
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tonic::Code;
 use tracing::{info, warn};
@@ -32,6 +34,9 @@ use crate::{
 
 /// Of a path that is not served: as much as a message repeats.
 const MAX_PATH: usize = 100;
+/// What is read of a call that is refused, and for how long.
+const HEARD_OUT_BYTES: usize = 64 << 10;
+const HEARD_OUT_WITHIN: Duration = Duration::from_millis(100);
 
 /// What decides on callers.
 #[derive(Clone, Debug)]
@@ -93,6 +98,9 @@ impl Guard {
             Ok(caller) => caller,
             Err(problem) => {
                 guard.access.telemetry.api_request(method.path, code_name(problem.code));
+                if guard.listener == Listener::Api {
+                    hear_out(request.into_body()).await;
+                }
                 return guard.refuse(&peer, problem, is_grpc, &request_id);
             }
         };
@@ -180,6 +188,15 @@ impl Guard {
         }
         plain(&problem)
     }
+}
+
+/// Takes what is on its way of a call that is refused, and throws it away. Behind an answer HTTP/2 counts it as an error of the
+/// peer, and ends a connection with a thousand of them: a script that calls too often would lose the calls that are let in.
+async fn hear_out(body: Body) {
+    let mut body = Limited::new(body, HEARD_OUT_BYTES);
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Who has more to say, or nothing yet, is answered all the same.
+    let _ = timeout(HEARD_OUT_WITHIN, all).await;
 }
 
 /// As RFC 9457 wants it.

@@ -89,10 +89,14 @@ impl ManifestService for Api {
         let (manifests, reach, by) = (Arc::clone(&self.manifests), reach(&ctx, WRITE), super::by(&ctx));
         let note = ctx.note.clone();
         let change = async move {
-            let before = |drafts: &[Draft]| note_drafts(&note, drafts);
-            manifests
-                .apply(wanted, &reach, &digest, before, &by, clock::now())
-                .await
+            let mut after = None;
+            let before = |drafts: &[Draft]| after = note_drafts(&note, drafts);
+            let applied = manifests.apply(wanted, &reach, &digest, before, &by, clock::now());
+            let plan = applied.await?;
+            if let Some(after) = after {
+                note.after(&after);
+            }
+            Ok::<_, Error>(plan)
         };
         let plan = self.whole(change).await.map_err(|problem| status(&ctx, problem))?;
         for change in plan.changes.iter().filter(|change| change.is_change()) {
@@ -106,9 +110,9 @@ impl ManifestService for Api {
                 "manifest applied"
             );
         }
-        let plan = encode(plan);
-        ctx.note.after(&plan);
-        Ok(Response::new(ApplyManifestsResponse { plan: Some(plan) }))
+        Ok(Response::new(ApplyManifestsResponse {
+            plan: Some(encode(plan)),
+        }))
     }
 
     async fn list_manifest_versions(
@@ -184,24 +188,42 @@ fn named(manifests: &[v1::Manifest]) -> String {
     manifests.iter().map(name).collect::<Vec<_>>().join(",")
 }
 
-/// What the audit log keeps of resources as they are before a change: of those that change, if any.
-fn note_drafts(note: &Note, drafts: &[Draft]) {
+/// What the audit log keeps of resources as they are before a change: of those that change, if any. Returns what it keeps of them
+/// as they are after it, so that the end of one change can be told from the begin of the next.
+fn note_drafts(note: &Note, drafts: &[Draft]) -> Option<ApplyManifestsRequest> {
     let changed: Vec<&Draft> = drafts.iter().filter(|draft| draft.is_change()).collect();
     if changed.is_empty() {
-        return;
+        return None;
     }
     let names: Vec<String> = changed
         .iter()
         .map(|draft| format!("{}/{}", draft.kind(), draft.name()))
         .collect();
     note.resource("manifests", names.join(","));
-    let manifests: Vec<v1::Manifest> = changed.iter().filter_map(|draft| draft.documents().0).collect();
-    if !manifests.is_empty() {
-        note.before(&ApplyManifestsRequest {
+    let (before, after): (Vec<_>, Vec<_>) = changed.iter().map(|draft| draft.documents()).unzip();
+    let some = |documents: Vec<Option<v1::Manifest>>| {
+        let manifests: Vec<_> = documents.into_iter().flatten().map(as_written).collect();
+        (!manifests.is_empty()).then(|| ApplyManifestsRequest {
             manifests,
             ..ApplyManifestsRequest::default()
-        });
+        })
+    };
+    if let Some(before) = some(before) {
+        note.before(&before);
     }
+    some(after)
+}
+
+/// Without what the controller adds, which is there of a resource that was stored and not of one that will be.
+fn as_written(mut manifest: v1::Manifest) -> v1::Manifest {
+    manifest.metadata = manifest.metadata.map(|metadata| v1::PolicyMetadata {
+        name: metadata.name,
+        labels: metadata.labels,
+        scope: metadata.scope,
+        owner: metadata.owner,
+        ..v1::PolicyMetadata::default()
+    });
+    manifest
 }
 
 /// For whoever may see the kinds, or write them.

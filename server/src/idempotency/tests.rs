@@ -42,9 +42,9 @@ impl Rig {
             .await
             .unwrap();
         let rights = Arc::new(Grants::load(&db).await.unwrap());
-        let users = Users::load(db.clone(), pki.clone(), rights.clone(), clock::now()).await;
-        let users = Arc::new(users.unwrap());
         let changes = Changes::new(db.clone()).await.unwrap();
+        let users = Users::load(db.clone(), changes.clone(), pki.clone(), rights.clone(), clock::now()).await;
+        let users = Arc::new(users.unwrap());
         Rig {
             grants: Grants::new(db.clone(), changes.clone(), rights, users.clone()),
             keys: ApiKeys::load(db.clone(), changes.clone(), users.clone()).await.unwrap(),

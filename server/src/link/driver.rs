@@ -2,7 +2,6 @@
 
 mod agent_config;
 mod door;
-mod outside;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,28 +19,26 @@ use muster_proto::{
     ids::AgentId,
     v1::{AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use self::{
-    door::{Newcomer, answered},
-    outside::{Heard, Said},
-};
+use self::door::{Newcomer, answered};
 use super::{
     Close, Config, Links, Registered,
     arrivals::Arrivals,
     draining::{Due, Follower},
+    probe::Probe,
     session::{Effect, Event, Received, Session},
 };
 use crate::{
     agents::{Agents, Entry},
     clock::{self, Micros},
     clones::Party,
-    disk::Disk,
+    disk::{Disk, Level},
     ingest::{self, Job, Lost, Refused, Why},
     pki::Pki,
-    policies::{Policies, PolicySet},
+    policies::{Compiled, Policies, PolicySet},
     telemetry::Telemetry,
 };
 
@@ -70,6 +67,9 @@ pub type Inbound = BoxStream<'static, Result<ConnectRequest, Option<String>>>;
 /// it is empty, as it is nearly always.
 pub type Outbound = mpsc::Sender<Result<Box<ConnectResponse>, Close>>;
 
+/// The answer to one frame of records, when it is committed.
+type Pending = BoxFuture<'static, Event>;
+
 struct Link {
     deps: Deps,
     agent: AgentId,
@@ -81,11 +81,17 @@ struct Link {
     newcomer: Option<Box<Newcomer>>,
     outbound: Outbound,
     registered: Option<Registered>,
-    /// What is waited for beside the agent's frames: answers to its records, which of a spool come in its order, since that is the
-    /// one in which they are stored, and what is said outside of the connection.
-    pending: FuturesUnordered<BoxFuture<'static, Heard>>,
+    policies: watch::Receiver<Arc<Compiled>>,
+    /// Told when the CAs change.
+    trust: watch::Receiver<()>,
+    /// Told when this link shall leave.
+    drain: Follower,
+    /// Of a spool they come in its order, since that is the one in which they are stored.
+    pending: FuturesUnordered<Pending>,
     /// Whether records of this link could not be stored, by lane, and for how many times that the lane was sent again.
     lost: BTreeMap<Lane, (u32, Lost)>,
+    /// How full the disk is.
+    room: watch::Receiver<Level>,
     on_active: Option<Box<dyn FnOnce() + Send>>,
     /// Why it ends; when it breaks down, as if the stream had ended.
     close: Close,
@@ -129,9 +135,11 @@ pub fn run(
     let session_id = uuid::Uuid::new_v4();
     // As good as drawn by lot.
     let place = session_id.as_u64_pair().0;
-    let pending = FuturesUnordered::new();
-    pending.push(outside::Controller::new(&deps, place).next().boxed());
     let mut link = Link {
+        drain: deps.links.draining().follow(place),
+        policies: deps.policies.watch(),
+        trust: deps.pki.watch(),
+        room: deps.disk.follow(),
         deps,
         agent,
         remote: shown.remote,
@@ -141,7 +149,7 @@ pub fn run(
         session,
         outbound,
         registered: None,
-        pending,
+        pending: FuturesUnordered::new(),
         lost: BTreeMap::new(),
         on_active: Some(on_active),
         close: Close::Ended,
@@ -157,16 +165,41 @@ impl Link {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let mut armed = None;
+        self.room.mark_changed();
         loop {
             let deadline = self.session.deadline();
             if armed != Some(deadline) {
                 armed = Some(deadline);
                 timer.as_mut().reset(self.wake(deadline));
             }
+            let changed = self.registered.as_ref().map(|registered| registered.changed.clone());
+            let replaced = self.registered.as_ref().map(|registered| registered.replaced.clone());
+            let probe = self.registered.as_ref().map(|registered| registered.probe.clone());
             let events = tokio::select! {
                 biased;
-                Some(heard) = self.pending.next() => self.hear(heard),
+                () = self.deps.shutdown.cancelled() => vec![Event::ShuttingDown],
+                () = until(replaced) => vec![self.ended_by_another()],
+                () = asked(probe) => vec![Event::Probe],
+                due = self.drain.due() => match due {
+                    Due::Tell(telling) => vec![Event::Drain(telling)],
+                    Due::End { stops } => vec![Event::Overstayed { stops }],
+                },
                 answered = answered(&mut self.newcomer) => self.decide(answered).into_iter().collect(),
+                Ok(()) = self.room.changed() => vec![Event::Room(*self.room.borrow_and_update())],
+                Some(answer) = self.pending.next() => vec![answer],
+                Ok(()) = self.trust.changed(), if self.registered.is_some() => {
+                    let config = self.current().map(|(config, _)| Event::Inventory(config));
+                    let bundle = Event::TrustBundle(self.deps.pki.trust_bundle_version());
+                    config.into_iter().chain([bundle]).collect()
+                }
+                Ok(()) = self.policies.changed() => self.assigned().map(Event::Policies).into_iter().collect(),
+                () = notified(changed) => match self.current() {
+                    Some((config, policies)) => {
+                        let policies = policies.map(Event::Policies);
+                        [Event::Inventory(config)].into_iter().chain(policies).collect()
+                    }
+                    None => Vec::new(),
+                },
                 frame = inbound.next() => vec![match frame {
                     Some(Ok(frame)) => Event::Frame(Box::new(frame)),
                     Some(Err(Some(what))) => Event::Unreadable(what),
@@ -180,37 +213,6 @@ impl Link {
             // The one place where it goes on, so that a link has no room for several.
             if let Some(close) = self.step(events.into()).await {
                 return close;
-            }
-        }
-    }
-
-    /// What is to be done about it. Whoever has said it is waited for again.
-    fn hear(&mut self, heard: Heard) -> Vec<Event> {
-        match heard {
-            Heard::Answer(event) => vec![event],
-            Heard::Controller(event, controller) => {
-                self.pending.push(controller.next().boxed());
-                vec![event]
-            }
-            Heard::Register(said, register) => {
-                self.pending.push(register.next().boxed());
-                match said {
-                    Said::EndedByAnother => vec![self.ended_by_another()],
-                    Said::Probe => vec![Event::Probe],
-                    Said::TrustChanged => {
-                        let config = self.current().map(|(config, _)| Event::Inventory(config));
-                        let bundle = Event::TrustBundle(self.deps.pki.trust_bundle_version());
-                        config.into_iter().chain([bundle]).collect()
-                    }
-                    Said::PoliciesChanged => self.assigned().map(Event::Policies).into_iter().collect(),
-                    Said::InventoryChanged => match self.current() {
-                        Some((config, policies)) => {
-                            let policies = policies.map(Event::Policies);
-                            [Event::Inventory(config)].into_iter().chain(policies).collect()
-                        }
-                        None => Vec::new(),
-                    },
-                }
             }
         }
     }
@@ -308,7 +310,7 @@ impl Link {
         let pending = wait.map(move |done| {
             let took = Duration::from_micros((clock::now() - received_at).max(0) as u64);
             telemetry.ack_latency(ingest::lane_name(lane), took);
-            Heard::Answer(match (done, lost.why()) {
+            match (done, lost.why()) {
                 (Ok(done), _) => Event::Committed {
                     lane,
                     spool,
@@ -317,7 +319,7 @@ impl Link {
                 },
                 (Err(_), Some(Why::NoRoom)) => Event::NotTaken { lane, bytes, resends },
                 (Err(_), _) => Event::StoreFailed,
-            })
+            }
         });
         self.pending.push(pending.boxed());
         Ok(())
@@ -340,7 +342,7 @@ impl Link {
     }
 
     /// What the inventory and the policies say of the agent now.
-    fn current(&self) -> Option<(AgentConfig, Option<Arc<PolicySet>>)> {
+    fn current(&mut self) -> Option<(AgentConfig, Option<Arc<PolicySet>>)> {
         let policies = self.assigned();
         let Deps { pki, advertise, .. } = &self.deps;
         let config = |entry: &Entry| agent_config::of(entry, pki, advertise);
@@ -348,8 +350,8 @@ impl Link {
     }
 
     /// The policies that it shall be told now.
-    fn assigned(&self) -> Option<Arc<PolicySet>> {
-        let compiled = self.deps.policies.current();
+    fn assigned(&mut self) -> Option<Arc<PolicySet>> {
+        let compiled = self.policies.borrow_and_update().clone();
         self.deps
             .agents
             .with(self.agent, |entry| compiled.delivered_to(entry))?
@@ -399,5 +401,26 @@ impl Drop for Link {
         }
         // The receiver may be gone, and a peer that does not read is not waited for.
         let _ = self.outbound.try_send(Err(self.close.clone()));
+    }
+}
+
+async fn until(token: Option<CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(probe: Option<Arc<Probe>>) {
+    match probe {
+        Some(probe) => probe.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn notified(notify: Option<Arc<tokio::sync::Notify>>) {
+    match notify {
+        Some(notify) => notify.notified().await,
+        None => std::future::pending().await,
     }
 }

@@ -44,7 +44,7 @@ impl Rig {
         let policies = Arc::new(Policies::load(db.clone(), changes.clone(), pki.clone()).await.unwrap());
         let rights = Arc::new(Grants::load(&db).await.unwrap());
         let users = Arc::new(
-            Users::load(db.clone(), pki, rights.clone(), clock::now())
+            Users::load(db.clone(), changes.clone(), pki, rights.clone(), clock::now())
                 .await
                 .unwrap(),
         );

@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use muster_certs::{certificate::Certificate, key::KeyPair};
 use proptest::prelude::*;
+use tokio::time::timeout;
 
 use super::*;
 use crate::{
     admin,
-    changes::Changes,
     grants::{self, Grants},
     idempotency::Once,
     store::Source,
@@ -19,6 +19,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Rig {
     users: Arc<Users>,
     grants: Grants,
+    changes: Changes,
     db: Db,
     pki: Arc<Pki>,
     _folder: tempfile::TempDir,
@@ -31,11 +32,12 @@ impl Rig {
         let pki = Arc::new(Pki::create(&folder.path().join("pki"), &domain, SystemTime::now()).unwrap());
         let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
         let rights = Arc::new(Grants::load(&db).await.unwrap());
-        let users = Users::load(db.clone(), pki.clone(), rights.clone(), clock::now()).await;
-        let users = Arc::new(users.unwrap());
         let changes = Changes::new(db.clone()).await.unwrap();
+        let users = Users::load(db.clone(), changes.clone(), pki.clone(), rights.clone(), clock::now()).await;
+        let users = Arc::new(users.unwrap());
         let rig = Rig {
-            grants: Grants::new(db.clone(), changes, rights, users.clone()),
+            grants: Grants::new(db.clone(), changes.clone(), rights, users.clone()),
+            changes,
             users,
             db,
             pki,
@@ -125,6 +127,29 @@ fn request(name: &str) -> Request {
 
 fn serial(issued: &Issued) -> String {
     Certificate::parse(&issued.chain[0]).unwrap().serial
+}
+
+#[tokio::test]
+async fn who_watches_is_told_of_the_grants_that_go_with_a_user() {
+    let rig = Rig::new().await;
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(rig.changes.clone().run(shutdown.clone()));
+    let told = async || {
+        let revision = rig.db.revision_current().await.unwrap();
+        let all = async {
+            while rig.changes.revision() < revision {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(HOUR / 60, all).await.expect("nobody is told");
+        revision
+    };
+    rig.create("alice").await.unwrap();
+    let with_alice = told().await;
+    rig.revoke("alice").await.unwrap();
+    assert!(told().await > with_alice);
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use super::traffic;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often one call is made that the controller puts off.
 const TIMES: u32 = 60;
+const AGAIN: Duration = Duration::from_secs(1);
 /// The largest pages.
 const RESULTS: i32 = 1_000;
 const USAGE: i32 = 500;
@@ -81,7 +82,8 @@ impl Api {
             };
             let answer = self.client.call(&self.asked, asking, message.clone()).await;
             match (answer, wait) {
-                (Err(_), Some(wait)) => sleep(wait).await,
+                // It says when the next call may come, and there are many that wait for it.
+                (Err(_), Some(wait)) => sleep(wait.max(AGAIN)).await,
                 (answer, _) => return answer.map_err(|problem| said(&problem)),
             }
         }

@@ -3,4 +3,5 @@
 mod auditor;
 mod escalation;
 mod matrix;
+mod rates;
 mod reports;

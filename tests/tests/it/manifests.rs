@@ -307,7 +307,7 @@ fn what_is_decided_is_explained_step_by_step() {
 }
 
 #[test]
-fn what_was_applied_or_refused_is_in_the_audit_log_with_what_it_was_before() {
+fn what_was_applied_or_refused_is_in_the_audit_log_with_what_it_was_before_and_after() {
     let controller = Controller::start();
     let ctl = controller.ctl();
     let role = |permission: &str| {
@@ -338,18 +338,20 @@ fn what_was_applied_or_refused_is_in_the_audit_log_with_what_it_was_before() {
     for entry in &applied {
         assert_eq!(entry["resource"], "manifests/Role/on-call", "{entry}");
     }
-    let has_before = |caller: &str, reason: &str| {
+    let digests = |caller: &str, reason: &str| {
         let of = |entry: &&&Value| entry["caller"] == caller && entry["reason"].as_str().unwrap_or_default() == reason;
-        let before = applied
-            .iter()
-            .filter(of)
-            .map(|entry| entry["beforeDigest"].as_str().unwrap_or_default() != "");
-        before.collect::<Vec<bool>>()
+        let digest = |entry: &Value, which: &str| entry[which].as_str().unwrap_or_default().to_owned();
+        let both = |entry: &&Value| (digest(entry, "beforeDigest"), digest(entry, "afterDigest"));
+        applied.iter().filter(of).map(both).collect::<Vec<_>>()
     };
-    let mut own = has_before("user/tester", "");
+    let mut own = digests("user/tester", "");
     own.sort_unstable();
-    assert_eq!(own, [false, true], "one that made it, and one that changed it");
-    assert_eq!(has_before("user/max", "ESCALATION"), [true]);
+    let [(nothing, made), (found, left)] = own.as_slice() else {
+        panic!("{own:?}")
+    };
+    assert_eq!(nothing, "", "there was no role before the first");
+    assert!(found == made && left != made && !left.is_empty(), "{own:?}");
+    assert_eq!(digests("user/max", "ESCALATION"), [(left.clone(), String::new())]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use muster_proto::v1::AckedSpool;
 use tracing::info;
 
-use super::{super::probe::Verdict, Link, outside};
+use super::{super::probe::Verdict, Link};
 use crate::{
     agents::{Connection, Entry},
     clock::{self, Micros},
@@ -108,13 +108,10 @@ impl Link {
         let connected = || self.deps.agents.connected(self.agent, connection, hello, now);
         let links = &self.deps.links;
         self.registered = links.register(self.agent, &self.session_id, party.clone(), expected, connected);
-        let Some(registered) = self.registered.clone() else {
-            return false;
-        };
-        let register = outside::Register::new(&self.deps, registered);
-        self.pending.push(register.next().boxed());
-        self.deps.telemetry.link_opened();
-        true
+        if self.registered.is_some() {
+            self.deps.telemetry.link_opened();
+        }
+        self.registered.is_some()
     }
 
     /// It is registered: what is read after that cannot miss a change.
