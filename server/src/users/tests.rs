@@ -133,7 +133,6 @@ fn serial(issued: &Issued) -> String {
 async fn who_watches_is_told_of_the_grants_that_go_with_a_user() {
     let rig = Rig::new().await;
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(rig.changes.clone().run(shutdown.clone()));
     let told = async || {
         let revision = rig.db.revision_current().await.unwrap();
         let all = async {
@@ -144,12 +143,14 @@ async fn who_watches_is_told_of_the_grants_that_go_with_a_user() {
         timeout(HOUR / 60, all).await.expect("nobody is told");
         revision
     };
-    rig.create("alice").await.unwrap();
-    let with_alice = told().await;
-    rig.revoke("alice").await.unwrap();
-    assert!(told().await > with_alice);
-    shutdown.cancel();
-    running.await.unwrap();
+    let changing = async {
+        rig.create("alice").await.unwrap();
+        let with_alice = told().await;
+        rig.revoke("alice").await.unwrap();
+        assert!(told().await > with_alice);
+        shutdown.cancel();
+    };
+    tokio::join!(changing, rig.changes.clone().run(shutdown.clone()));
 }
 
 #[tokio::test]
