@@ -158,7 +158,11 @@ fn controller_session(room: Level, quotas: &Quotas, now: i64) -> controller::Ses
 impl<'a> World<'a> {
     fn new(small: Option<&'a SmallDisk>) -> Self {
         let disk = match small {
-            Some(small) => tempfile::tempdir_in(small.path()),
+            Some(small) => {
+                // A case that failed may have left it full.
+                small.make_room();
+                tempfile::tempdir_in(small.path())
+            }
             None => tempfile::tempdir(),
         }
         .expect("a directory");
