@@ -1,5 +1,5 @@
-//! Compiles the `.proto` files without protoc and keeps the descriptor set: with comments for reflection and descriptions, without them for
-//! the JSON dialect, whose every process decodes it at start.
+//! Compiles the `.proto` files without protoc and keeps the descriptor set: with comments for reflection and descriptions,
+//! without them for the JSON dialect, whose every process decodes it at start.
 
 use std::{env, fs, path::PathBuf};
 
@@ -23,8 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .include_imports(true)
         .include_source_info(true)
         .open_files(&files)?;
-    // Encoded by protox and not through prost's types, which would drop the options they do not know.
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    // Encoded by protox and not through prost's types, which would drop the options they do not know.
     let encoded = compiler.encode_file_descriptor_set();
     fs::write(out.join("described.bin"), &encoded)?;
     let bare = compiler.include_source_info(false).encode_file_descriptor_set();

@@ -95,7 +95,7 @@ impl Printer {
     }
 
     pub fn list<R: Row>(&mut self, items: &[R], revision: i64) -> io::Result<()> {
-        let list = document::List {
+        let list = || document::List {
             items,
             document: R::json,
             revision,
@@ -106,8 +106,8 @@ impl Printer {
                 let lines: String = items.iter().map(|item| document::json_line(&item.json())).collect();
                 self.terminal.out.write(&lines)
             }
-            Format::Json => self.terminal.out.write(&document::json(&list)),
-            Format::Yaml => self.terminal.out.write(&document::yaml(&list)),
+            Format::Json => self.terminal.out.write(&document::json(&list())),
+            Format::Yaml => self.terminal.out.write(&document::yaml(&list())),
             Format::Name => self.names(items.iter().map(Row::name)),
         }
     }

@@ -51,8 +51,9 @@ const SAYABLE: &str = "what is printed has names for keys, and a String takes al
 /// The same document with what a terminal would act on escaped. JSON asks for that below U+0020 only, but U+009B begins a
 /// command to a terminal just as well. Outside of strings there is nothing of the kind.
 fn inert(document: String) -> String {
-    // JSON itself leaves nothing below U+0020 but line breaks, so that most documents are as they shall be.
+    // JSON itself leaves nothing below U+0020 but line breaks.
     let acts = |character: char| character >= '\u{7f}' && (character.is_control() || text::reorders(character));
+    // Most documents are ASCII, and as they shall be.
     if document.is_ascii() && !document.contains('\u{7f}') {
         return document;
     }

@@ -23,6 +23,7 @@ use super::traffic;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often one call is made that the controller puts off.
 const TIMES: u32 = 60;
+/// The least time until such a call is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The largest pages.
 const RESULTS: i32 = 1_000;
