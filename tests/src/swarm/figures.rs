@@ -83,6 +83,13 @@ const FIGURES: &[Figure] = &[
     ),
     figure(
         1,
+        Scenario::Metrics,
+        "kib_per_link_after_burst",
+        &["memory_after_burst", "kib_per_link"],
+        "",
+    ),
+    figure(
+        1,
         Scenario::Idle,
         "cpu_percent_with_heartbeats",
         &["load", "cpu_percent_of_a_core"],

@@ -117,9 +117,13 @@ impl Run<'_> {
             self.broadcast().await?;
         }
         self.load().await?;
-        self.drain().await?;
-        sleep(CALM).await;
+        self.calm_down().await?;
         self.memory("after_traffic", empty, enrolled);
+        if let Some(factor) = self.args.load.burst {
+            self.burst(factor).await?;
+            self.calm_down().await?;
+            self.memory("after_burst", empty, enrolled);
+        }
         if self.args.cold_restart {
             self.cold_restart().await?;
             self.drain().await?;
@@ -243,16 +247,26 @@ impl Run<'_> {
         self.fleet.counts.lateness.clear();
         let steady = self.report_at(1.0, load.duration).await?;
         self.put("load", steady);
-        if let Some(factor) = load.burst {
-            say(&format!(
-                "they report {factor} times as often for {} s",
-                load.burst_duration.as_secs()
-            ));
-            self.fleet.counts.acks.clear();
-            let burst = self.report_at(f64::from(factor), load.burst_duration).await?;
-            self.put("burst", burst);
-        }
+        Ok(())
+    }
+
+    async fn burst(&mut self, factor: u32) -> anyhow::Result<()> {
+        let length = self.args.load.burst_duration;
+        say(&format!(
+            "they report {factor} times as often for {} s",
+            length.as_secs()
+        ));
+        self.fleet.counts.acks.clear();
+        let burst = self.report_at(f64::from(factor), length).await?;
+        self.put("burst", burst);
+        Ok(())
+    }
+
+    /// They record nothing more, until all that they have recorded is stored and the controller has had time to tidy up.
+    async fn calm_down(&mut self) -> anyhow::Result<()> {
         self.fleet.order(0.0);
+        self.drain().await?;
+        sleep(CALM).await;
         Ok(())
     }
 
