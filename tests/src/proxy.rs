@@ -239,11 +239,16 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, direction: Direction, index: u
             let _ = to.shutdown(Shutdown::Write);
             return;
         }
-        let Some((allowed, last)) = shared.admit(index, direction, count) else {
-            return;
-        };
-        if to.write_all(&buffer[..allowed]).is_err() || last {
-            break;
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let Some((allowed, last)) = shared.admit(index, direction, rest.len()) else {
+                return;
+            };
+            let (now, later) = rest.split_at(allowed);
+            if to.write_all(now).is_err() || last {
+                return shared.end(index);
+            }
+            rest = later;
         }
     }
     shared.end(index);
@@ -266,14 +271,15 @@ impl Shared {
             Direction::Up => &mut connection.carried.up,
             Direction::Down => &mut connection.carried.down,
         };
-        let limit = match (fault, direction) {
-            (Fault::CutUp(limit), Direction::Up) | (Fault::CutDown(limit), Direction::Down) => Some(limit),
-            _ => None,
+        let (limit, ends) = match (fault, direction) {
+            (Fault::CutUp(bytes), Direction::Up) | (Fault::CutDown(bytes), Direction::Down) => (bytes, true),
+            (Fault::StallUp(bytes), Direction::Up) | (Fault::StallDown(bytes), Direction::Down) => (bytes, false),
+            _ => (u64::MAX, false),
         };
-        let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(*carried));
+        let left = limit.saturating_sub(*carried);
         let allowed = count.min(usize::try_from(left).unwrap_or(usize::MAX));
         *carried += allowed as u64;
-        Some((allowed, limit.is_some_and(|limit| *carried >= limit)))
+        Some((allowed, ends && *carried >= limit))
     }
 }
 
@@ -361,16 +367,19 @@ mod tests {
     #[test]
     fn one_way_falls_silent_after_as_many_bytes_and_the_other_goes_on() {
         let proxy = Proxy::to(&echo());
-        proxy.set(Fault::StallUp(5));
+        proxy.set(Fault::StallUp(8));
         let mut stream = client(&proxy);
         stream.write_all(b"hello").unwrap();
         assert_eq!(read(&stream, 5), b"hello");
+        // Also when the limit is within what comes at once.
         stream.write_all(b" world").unwrap();
+        assert_eq!(read(&stream, 3), b" wo");
         stream.set_read_timeout(Some(SECOND / 5)).unwrap();
-        assert!(stream.read(&mut [0; 5]).is_err(), "a byte got through");
+        assert!(stream.read(&mut [0; 3]).is_err(), "a byte got through");
+        assert_eq!(proxy.carried(), [Carried { up: 8, down: 8 }]);
         stream.set_read_timeout(Some(20 * SECOND)).unwrap();
         proxy.set(Fault::Forward);
-        assert_eq!(read(&stream, 6), b" world");
+        assert_eq!(read(&stream, 3), b"rld");
     }
 
     #[test]
