@@ -71,6 +71,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("failed to start the threads of links")]
+    Threads(#[source] io::Error),
     #[error("failed to describe the API")]
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("the lease of the database was lost; another controller may be active")]
@@ -105,6 +107,8 @@ pub struct Controller {
     /// Listeners, links, watches: ended first.
     serving: CancellationToken,
     served: TaskTracker,
+    /// Where links live: there for as long as anything of `served` is.
+    threads: net::Threads,
     /// Storing and tasks: ended when nothing more can come in.
     background: CancellationToken,
     backgrounds: TaskTracker,
@@ -278,9 +282,11 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     };
     reload.look(SystemTime::now()).await;
     let trust_domain = pki.trust_domain();
+    let threads = net::Threads::start("links").map_err(Error::Threads)?;
     let agents_listener = net::Listener {
         name: "agents",
         tcp: agents_tcp,
+        threads: Some(threads.clone()),
         tls: muster_certs::tls::agent_listener(certificate.served(), pki.agents_clients(), trust_domain)?,
         limits: config.agent_limits(),
         proxies: config.agent_proxy_protocol.clone(),
@@ -291,6 +297,8 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let api_listener = net::Listener {
         name: "api",
         tcp: api_tcp,
+        // One call may be work for all cores.
+        threads: None,
         tls: muster_certs::tls::api_listener(&api_certificate, pki.users_clients(), trust_domain)?,
         limits: config.api_limits(),
         proxies: Vec::new(),
@@ -342,6 +350,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
         lease,
         serving,
         served,
+        threads,
         background,
         backgrounds,
     }))
@@ -356,6 +365,7 @@ impl Controller {
             mut lease,
             serving,
             served,
+            threads: _threads,
             background,
             backgrounds,
             ..

@@ -8,6 +8,7 @@ pub mod api;
 pub mod api_keys;
 pub mod app;
 pub mod arrival;
+mod aside;
 pub mod audit;
 pub mod backup;
 pub mod cas;

@@ -9,6 +9,7 @@ mod network;
 mod proxy;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,6 +24,7 @@ pub use accept::serve;
 pub use admission::source_of;
 pub use connection::Connection;
 pub use network::Network;
+pub use threads::Threads;
 
 /// Who sent a request; in the extensions of each.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct Listener {
     /// The label of its metrics and log lines: "agents" or "api".
     pub name: &'static str,
     pub tcp: TcpListener,
+    /// Where its connections live. None: where they are taken.
+    pub threads: Option<Threads>,
     pub tls: Arc<muster_certs::rustls::ServerConfig>,
     pub limits: Limits,
     /// Proxies, which say whose connection they pass on: from them a header of the PROXY protocol is demanded, from others none

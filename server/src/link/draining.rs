@@ -174,7 +174,8 @@ impl Follower {
 
 async fn at(moment: Option<Instant>) {
     match moment {
-        Some(moment) => sleep_until(moment).await,
+        // In a box, since there is none nearly always.
+        Some(moment) => Box::pin(sleep_until(moment)).await,
         None => std::future::pending().await,
     }
 }

@@ -2,11 +2,13 @@
 
 mod agent_config;
 mod door;
+mod notices;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
+    vec,
 };
 
 use futures_channel::mpsc;
@@ -19,28 +21,34 @@ use muster_proto::{
     ids::AgentId,
     v1::{AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{SetOnce, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use self::door::{Newcomer, answered};
+use self::{
+    door::{Newcomer, answered},
+    notices::{Notice, Sources},
+};
 use super::{
     Close, Config, Links, Registered,
     arrivals::Arrivals,
-    draining::{Due, Follower},
-    probe::Probe,
+    draining::Due,
     session::{Effect, Event, Received, Session},
 };
 use crate::{
     agents::{Agents, Entry},
+    aside::Aside,
     clock::{self, Micros},
     clones::Party,
-    disk::{Disk, Level},
+    disk::Disk,
     ingest::{self, Job, Lost, Refused, Why},
     pki::Pki,
-    policies::{Compiled, Policies, PolicySet},
+    policies::{Policies, PolicySet},
     telemetry::Telemetry,
 };
+
+/// From where on a link's next moment is one for all links.
+const FAR: Micros = 8 * clock::SECOND;
 
 /// What a link works with.
 #[derive(Clone, Debug)]
@@ -65,7 +73,7 @@ pub type Inbound = BoxStream<'static, Result<ConnectRequest, Option<String>>>;
 
 /// Frames for the agent, and why there are no more. Of a kind of queue that takes memory for what is in it, and next to none when
 /// it is empty, as it is nearly always.
-pub type Outbound = mpsc::Sender<Result<Box<ConnectResponse>, Close>>;
+pub type Outbound = mpsc::Sender<Unsent>;
 
 /// The answer to one frame of records, when it is committed.
 type Pending = BoxFuture<'static, Event>;
@@ -80,18 +88,13 @@ struct Link {
     /// Until it is let in, while the session before it is asked.
     newcomer: Option<Box<Newcomer>>,
     outbound: Outbound,
-    registered: Option<Registered>,
-    policies: watch::Receiver<Arc<Compiled>>,
-    /// Told when the CAs change.
-    trust: watch::Receiver<()>,
-    /// Told when this link shall leave.
-    drain: Follower,
+    registered: Arc<SetOnce<Registered>>,
+    /// Among all links, for what they do one after the other.
+    place: u64,
     /// Of a spool they come in its order, since that is the one in which they are stored.
     pending: FuturesUnordered<Pending>,
     /// Whether records of this link could not be stored, by lane, and for how many times that the lane was sent again.
     lost: BTreeMap<Lane, (u32, Lost)>,
-    /// How full the disk is.
-    room: watch::Receiver<Level>,
     on_active: Option<Box<dyn FnOnce() + Send>>,
     /// Why it ends; when it breaks down, as if the stream had ended.
     close: Close,
@@ -103,6 +106,15 @@ enum Next {
     Event(Event),
     Send(ConnectResponse),
 }
+
+/// What is still to be done of something that has happened.
+struct Work {
+    events: VecDeque<Event>,
+    effects: vec::IntoIter<Effect>,
+}
+
+/// A frame as [`Outbound`] takes it.
+type Unsent = Result<Box<ConnectResponse>, Close>;
 
 impl From<Option<Event>> for Next {
     fn from(event: Option<Event>) -> Self {
@@ -133,13 +145,7 @@ pub fn run(
     let share = deps.ingest.quotas().share(agent, deps.agents.count(), now);
     let session = Session::new(agent, deps.config.clone(), shown.not_after, share, now);
     let session_id = uuid::Uuid::new_v4();
-    // As good as drawn by lot.
-    let place = session_id.as_u64_pair().0;
     let mut link = Link {
-        drain: deps.links.draining().follow(place),
-        policies: deps.policies.watch(),
-        trust: deps.pki.watch(),
-        room: deps.disk.follow(),
         deps,
         agent,
         remote: shown.remote,
@@ -148,7 +154,9 @@ pub fn run(
         session_id: session_id.simple().to_string(),
         session,
         outbound,
-        registered: None,
+        registered: Arc::default(),
+        // As good as drawn by lot.
+        place: session_id.as_u64_pair().0,
         pending: FuturesUnordered::new(),
         lost: BTreeMap::new(),
         on_active: Some(on_active),
@@ -165,41 +173,18 @@ impl Link {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let mut armed = None;
-        self.room.mark_changed();
+        let mut notices = Aside::new(self.sources().notices());
         loop {
             let deadline = self.session.deadline();
             if armed != Some(deadline) {
                 armed = Some(deadline);
                 timer.as_mut().reset(self.wake(deadline));
             }
-            let changed = self.registered.as_ref().map(|registered| registered.changed.clone());
-            let replaced = self.registered.as_ref().map(|registered| registered.replaced.clone());
-            let probe = self.registered.as_ref().map(|registered| registered.probe.clone());
             let events = tokio::select! {
                 biased;
-                () = self.deps.shutdown.cancelled() => vec![Event::ShuttingDown],
-                () = until(replaced) => vec![self.ended_by_another()],
-                () = asked(probe) => vec![Event::Probe],
-                due = self.drain.due() => match due {
-                    Due::Tell(telling) => vec![Event::Drain(telling)],
-                    Due::End { stops } => vec![Event::Overstayed { stops }],
-                },
+                Some(notice) = notices.next() => self.noticed(notice),
                 answered = answered(&mut self.newcomer) => self.decide(answered).into_iter().collect(),
-                Ok(()) = self.room.changed() => vec![Event::Room(*self.room.borrow_and_update())],
                 Some(answer) = self.pending.next() => vec![answer],
-                Ok(()) = self.trust.changed(), if self.registered.is_some() => {
-                    let config = self.current().map(|(config, _)| Event::Inventory(config));
-                    let bundle = Event::TrustBundle(self.deps.pki.trust_bundle_version());
-                    config.into_iter().chain([bundle]).collect()
-                }
-                Ok(()) = self.policies.changed() => self.assigned().map(Event::Policies).into_iter().collect(),
-                () = notified(changed) => match self.current() {
-                    Some((config, policies)) => {
-                        let policies = policies.map(Event::Policies);
-                        [Event::Inventory(config)].into_iter().chain(policies).collect()
-                    }
-                    None => Vec::new(),
-                },
                 frame = inbound.next() => vec![match frame {
                     Some(Ok(frame)) => Event::Frame(Box::new(frame)),
                     Some(Err(Some(what))) => Event::Unreadable(what),
@@ -210,30 +195,89 @@ impl Link {
                     vec![Event::Tick]
                 }
             };
-            // The one place where it goes on, so that a link has no room for several.
-            if let Some(close) = self.step(events.into()).await {
-                return close;
+            let mut work = Work {
+                events: events.into(),
+                effects: Vec::new().into_iter(),
+            };
+            loop {
+                match self.go_on(&mut work) {
+                    Ok(None) => break,
+                    Ok(Some(unsent)) => {
+                        // In a box, since it is rare that one has to wait.
+                        if let Err(close) = Box::pin(self.send_when_there_is_room(unsent)).await {
+                            return close;
+                        }
+                    }
+                    Err(close) => return close,
+                }
             }
         }
     }
 
-    /// Events with all that follows from them.
-    async fn step(&mut self, mut events: VecDeque<Event>) -> Option<Close> {
-        while let Some(event) = events.pop_front() {
-            for effect in self.session.handle(event, clock::now()) {
-                match self.carry_out(effect) {
-                    Ok(Next::Nothing) => {}
-                    Ok(Next::Event(event)) => events.push_back(event),
-                    Ok(Next::Send(frame)) => {
-                        if let Err(close) = self.send(frame).await {
-                            return Some(close);
+    fn sources(&self) -> Sources {
+        let Deps {
+            shutdown,
+            links,
+            disk,
+            pki,
+            policies,
+            ..
+        } = &self.deps;
+        Sources {
+            shutdown: shutdown.clone(),
+            registered: self.registered.clone(),
+            drain: links.draining().follow(self.place),
+            room: disk.follow(),
+            trust: pki.watch(),
+            policies: policies.watch(),
+        }
+    }
+
+    fn noticed(&mut self, notice: Notice) -> Vec<Event> {
+        match notice {
+            Notice::ShuttingDown => vec![Event::ShuttingDown],
+            Notice::Replaced => vec![self.ended_by_another()],
+            Notice::Probe => vec![Event::Probe],
+            Notice::Drain(Due::Tell(telling)) => vec![Event::Drain(telling)],
+            Notice::Drain(Due::End { stops }) => vec![Event::Overstayed { stops }],
+            Notice::Room(level) => vec![Event::Room(level)],
+            // Whoever is not registered yet reads it afterwards.
+            Notice::Trust if !self.registered.initialized() => Vec::new(),
+            Notice::Trust => {
+                let config = self.current().map(|(config, _)| Event::Inventory(config));
+                let bundle = Event::TrustBundle(self.deps.pki.trust_bundle_version());
+                config.into_iter().chain([bundle]).collect()
+            }
+            Notice::Policies => self.assigned().map(Event::Policies).into_iter().collect(),
+            Notice::Inventory => match self.current() {
+                Some((config, policies)) => {
+                    let policies = policies.map(Event::Policies);
+                    [Event::Inventory(config)].into_iter().chain(policies).collect()
+                }
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// Goes on until all is done, or with a frame for which there is no room now.
+    fn go_on(&mut self, work: &mut Work) -> Result<Option<Unsent>, Close> {
+        loop {
+            for effect in work.effects.by_ref() {
+                match self.carry_out(effect)? {
+                    Next::Nothing => {}
+                    Next::Event(event) => work.events.push_back(event),
+                    Next::Send(frame) => {
+                        if let Some(unsent) = self.send(frame)? {
+                            return Ok(Some(unsent));
                         }
                     }
-                    Err(close) => return Some(close),
                 }
             }
+            match work.events.pop_front() {
+                Some(event) => work.effects = self.session.handle(event, clock::now()).into_iter(),
+                None => return Ok(None),
+            }
         }
-        None
     }
 
     fn carry_out(&mut self, effect: Effect) -> Result<Next, Close> {
@@ -255,7 +299,7 @@ impl Link {
             }
             Effect::Ingest(frame) => self.ingest(*frame)?,
             Effect::Answered => {
-                if let Some(registered) = &self.registered {
+                if let Some(registered) = self.registered.get() {
                     registered.probe.answered();
                 }
             }
@@ -335,14 +379,14 @@ impl Link {
     }
 
     fn ended_by_another(&self) -> Event {
-        match self.registered.as_ref().and_then(|registered| registered.cut.get()) {
+        match self.registered.get().and_then(|registered| registered.cut.get()) {
             Some(why) => Event::Cut(why.clone()),
             None => Event::Replaced,
         }
     }
 
     /// What the inventory and the policies say of the agent now.
-    fn current(&mut self) -> Option<(AgentConfig, Option<Arc<PolicySet>>)> {
+    fn current(&self) -> Option<(AgentConfig, Option<Arc<PolicySet>>)> {
         let policies = self.assigned();
         let Deps { pki, advertise, .. } = &self.deps;
         let config = |entry: &Entry| agent_config::of(entry, pki, advertise);
@@ -350,8 +394,8 @@ impl Link {
     }
 
     /// The policies that it shall be told now.
-    fn assigned(&mut self) -> Option<Arc<PolicySet>> {
-        let compiled = self.policies.borrow_and_update().clone();
+    fn assigned(&self) -> Option<Arc<PolicySet>> {
+        let compiled = self.deps.policies.current();
         self.deps
             .agents
             .with(self.agent, |entry| compiled.delivered_to(entry))?
@@ -359,22 +403,24 @@ impl Link {
 
     /// Within two heartbeats in any case, since the clock may be set meanwhile.
     fn wake(&self, deadline: Micros) -> tokio::time::Instant {
-        let wait = deadline
-            .saturating_sub(clock::now())
-            .clamp(0, 2 * self.deps.config.heartbeat);
-        tokio::time::Instant::now() + Duration::from_micros(wait.unsigned_abs())
+        let now = clock::now();
+        let wait = deadline.saturating_sub(now).clamp(0, 2 * self.deps.config.heartbeat);
+        tokio::time::Instant::now() + Duration::from_micros(in_step(now, wait).unsigned_abs())
+    }
+
+    /// Gives the frame back when there is no room for it now. Fails when the agent is gone.
+    fn send(&mut self, frame: ConnectResponse) -> Result<Option<Unsent>, Close> {
+        match self.outbound.try_send(Ok(Box::new(frame))) {
+            Ok(()) => Ok(None),
+            Err(full) if full.is_full() => Ok(Some(full.into_inner())),
+            Err(_) => Err(Close::Ended),
+        }
     }
 
     /// Fails when the agent does not read, or is gone.
-    async fn send(&mut self, frame: ConnectResponse) -> Result<(), Close> {
-        let frame = match self.outbound.try_send(Ok(Box::new(frame))) {
-            Ok(()) => return Ok(()),
-            Err(full) if full.is_full() => full.into_inner(),
-            Err(_) => return Err(Close::Ended),
-        };
+    async fn send_when_there_is_room(&mut self, frame: Unsent) -> Result<(), Close> {
         let patience = Duration::from_micros(4 * self.deps.config.heartbeat.max(1) as u64);
-        // Boxed, since it is rare that one has to wait.
-        match Box::pin(tokio::time::timeout(patience, self.outbound.feed(frame))).await {
+        match tokio::time::timeout(patience, self.outbound.feed(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Close::Ended),
             Err(_) => Err(Close::Timeout),
@@ -382,10 +428,19 @@ impl Link {
     }
 }
 
+/// What is far away is due at a whole second, so that one awakening of the thread does for all links that have nothing to do but
+/// to look at the time.
+fn in_step(now: Micros, wait: Micros) -> Micros {
+    match wait {
+        FAR.. => wait + (-(now + wait)).rem_euclid(clock::SECOND),
+        _ => wait,
+    }
+}
+
 /// Whatever ends the link, nobody takes it for connected afterwards.
 impl Drop for Link {
     fn drop(&mut self) {
-        if self.registered.is_some() {
+        if self.registered.initialized() {
             self.deps.links.unregister(self.agent, &self.session_id);
             let reason = self.close.status_reason();
             self.deps.telemetry.link_closed(reason);
@@ -404,23 +459,18 @@ impl Drop for Link {
     }
 }
 
-async fn until(token: Option<CancellationToken>) {
-    match token {
-        Some(token) => token.cancelled().await,
-        None => std::future::pending().await,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn asked(probe: Option<Arc<Probe>>) {
-    match probe {
-        Some(probe) => probe.asked().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn notified(notify: Option<Arc<tokio::sync::Notify>>) {
-    match notify {
-        Some(notify) => notify.notified().await,
-        None => std::future::pending().await,
+    #[test]
+    fn what_is_far_away_is_due_at_a_whole_second_and_never_early() {
+        let now = 1_000 * clock::SECOND + 300_000;
+        for wait in [0, 1, clock::SECOND, FAR - 1] {
+            assert_eq!(in_step(now, wait), wait);
+        }
+        assert_eq!(in_step(now, FAR), FAR + 700_000);
+        assert_eq!(in_step(now, FAR + 700_000), FAR + 700_000);
+        assert_eq!(in_step(now, FAR + 700_001), FAR + 1_700_000);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ where
     let Listener {
         name,
         tcp,
+        threads,
         tls,
         limits,
         proxies,
@@ -69,7 +70,11 @@ where
 
     let mut source = Source {
         name,
-        accept: || tcp.accept(),
+        accept: || async {
+            let (stream, addr) = tcp.accept().await?;
+            // It is told of what it waits for by the thread that it lives on.
+            Ok((stream.into_std()?, addr))
+        },
         metrics: shared.metrics.clone(),
         failing: false,
     };
@@ -81,7 +86,11 @@ where
         match admitted {
             Ok(slot) => {
                 shared.metrics.accepted();
-                tracker.spawn(connection(Arc::clone(&shared), service.clone(), stream, addr, slot));
+                let connection = connection(Arc::clone(&shared), service.clone(), stream, addr, slot);
+                match &threads {
+                    Some(threads) => tracker.spawn_on(connection, threads.next()),
+                    None => tracker.spawn(connection),
+                };
             }
             Err(refusal) => {
                 shared.metrics.refused(refusal.reason());
@@ -136,9 +145,9 @@ pub(super) struct Source<A> {
 impl<A, F> Source<A>
 where
     A: FnMut() -> F,
-    F: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+    F: Future<Output = io::Result<(net::TcpStream, SocketAddr)>>,
 {
-    pub(super) async fn next(&mut self) -> (TcpStream, SocketAddr) {
+    pub(super) async fn next(&mut self) -> (net::TcpStream, SocketAddr) {
         loop {
             match (self.accept)().await {
                 Ok(accepted) => {
@@ -183,7 +192,7 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 /// The life of one connection. It holds the room that its present needs, and neither that of its past nor of its future: so
 /// what it goes through is in boxes, and their results too.
-async fn connection<S, B>(shared: Arc<Shared>, service: S, stream: TcpStream, addr: SocketAddr, slot: Slot)
+async fn connection<S, B>(shared: Arc<Shared>, service: S, stream: net::TcpStream, addr: SocketAddr, slot: Slot)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -205,7 +214,7 @@ where
 async fn begin<S, B>(
     shared: &Shared,
     service: S,
-    stream: TcpStream,
+    stream: net::TcpStream,
     mut addr: SocketAddr,
     mut slot: Slot,
 ) -> Option<BoxFuture<'_, Result<(), http::Error>>>
@@ -258,12 +267,13 @@ where
 /// `addr` is the peer's, and becomes that of whom a proxy says it is.
 async fn handshake(
     shared: &Shared,
-    mut stream: TcpStream,
+    stream: net::TcpStream,
     addr: &mut SocketAddr,
     slot: &mut Slot,
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let handshake = async {
+        let mut stream = TcpStream::from_std(stream).map_err(Failure::Io)?;
         http::tune(&stream).map_err(Failure::Io)?;
         if shared.is_proxy(*addr) {
             if let Some(source) = proxy::read(&mut stream).await? {

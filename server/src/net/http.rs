@@ -2,11 +2,13 @@
 //! Takes no part in what a request means.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, stream};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -17,12 +19,13 @@ use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::{Connection, Limits, Peer};
+use crate::aside::Aside;
 
 /// A connection that has begun no request after this long is closed, where nothing else bounds its idleness.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
@@ -122,59 +125,84 @@ where
     C: GracefulConnection<Error = hyper::Error>,
 {
     let connection = &place.connection;
-    let mut distrust = serving.distrust;
-    let mut patience = Some(Instant::now() + serving.limits.promote_within.unwrap_or(FIRST_REQUEST_WITHIN));
-    let grace = loop {
-        tokio::select! {
-            ended = served.as_mut() => return or_hung_up(ended),
-            () = serving.shutdown.cancelled() => break serving.limits.grace,
-            () = told(&mut distrust) => break CLOSE_GRACE,
-            () = connection.closing() => {
-                tokio::select! {
-                    ended = served.as_mut() => return or_hung_up(ended),
-                    () = serving.shutdown.cancelled() => {}
-                    () = serving.gone.cancelled() => {}
-                    () = sleep(LINGER) => {}
-                }
-                break CLOSE_GRACE;
+    let Serving { shutdown, gone, .. } = serving;
+    let grace = serving.limits.grace;
+    let mut leave = Aside::new(stream::once(time_to_leave(connection, serving)));
+    let leave = tokio::select! {
+        ended = served.as_mut() => return or_hung_up(ended),
+        Some(leave) = leave.next() => leave,
+    };
+    let grace = match leave {
+        Leave::Shutdown => grace,
+        Leave::Distrusted | Leave::Impatient => CLOSE_GRACE,
+        Leave::Closing => {
+            tokio::select! {
+                ended = served.as_mut() => return or_hung_up(ended),
+                () = shutdown.cancelled() => {}
+                () = gone.cancelled() => {}
+                () = sleep(LINGER) => {}
             }
-            () = connection.ended() => {
-                // Streams that are under way may say why they end.
-                if let Ok(ended) = timeout(LINGER, served.as_mut()).await {
-                    return or_hung_up(ended);
-                }
-                break END_GRACE;
+            CLOSE_GRACE
+        }
+        Leave::Ended => {
+            // Streams that are under way may say why they end.
+            if let Ok(ended) = timeout(LINGER, served.as_mut()).await {
+                return or_hung_up(ended);
             }
-            () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
-                let has_shown = match serving.limits.promote_within {
-                    Some(_) => connection.is_promoted(),
-                    None => connection.has_requested(),
-                };
-                if !has_shown {
-                    break CLOSE_GRACE;
-                }
-                patience = None;
-            }
+            END_GRACE
         }
     };
 
     served.as_mut().graceful_shutdown();
     tokio::select! {
         ended = timeout(grace, served) => ended.map_or(Ok(()), or_hung_up),
-        () = serving.gone.cancelled() => Ok(()),
+        () = gone.cancelled() => Ok(()),
         () = async { connection.ended().await; sleep(LINGER).await; } => Ok(()),
     }
 }
 
-/// Without a sender, or when it is gone, it waits for ever.
-async fn told(distrust: &mut Option<watch::Receiver<()>>) {
-    let told = match distrust {
-        Some(distrust) => distrust.changed().await.is_ok(),
-        None => false,
+/// Why a connection ends whose peer would stay.
+enum Leave {
+    Shutdown,
+    /// See [`super::Listener::distrust`].
+    Distrusted,
+    Closing,
+    Ended,
+    /// It has not shown in time what it is for.
+    Impatient,
+}
+
+async fn time_to_leave(connection: &Connection, serving: Serving<'_>) -> Leave {
+    let distrust = serving.distrust;
+    let promote_within = serving.limits.promote_within;
+    let patience = async {
+        // In boxes, here and below, which are gone when they are no longer wanted.
+        Box::pin(sleep(promote_within.unwrap_or(FIRST_REQUEST_WITHIN))).await;
+        let has_shown = match promote_within {
+            Some(_) => connection.is_promoted(),
+            None => connection.has_requested(),
+        };
+        if has_shown {
+            pending::<()>().await;
+        }
     };
-    if !told {
-        std::future::pending::<()>().await;
+    tokio::select! {
+        () = serving.shutdown.cancelled() => Leave::Shutdown,
+        () = told(distrust) => Leave::Distrusted,
+        () = connection.closing() => Leave::Closing,
+        () = connection.ended() => Leave::Ended,
+        () = patience => Leave::Impatient,
     }
+}
+
+/// Without a sender, or when it is gone, it waits for ever.
+async fn told(distrust: Option<watch::Receiver<()>>) {
+    if let Some(mut distrust) = distrust
+        && Box::pin(async move { distrust.changed().await }).await.is_ok()
+    {
+        return;
+    }
+    pending().await
 }
 
 fn two(limits: &Limits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
@@ -184,9 +212,13 @@ fn two(limits: &Limits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(MAX_HEADER_BYTES as u32)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    // What is promoted has heartbeats of its own, and the rest is closed soon.
+    if limits.promote_within.is_none() {
+        builder
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+    }
     builder
 }
 

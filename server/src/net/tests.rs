@@ -80,6 +80,7 @@ impl Rig {
         let listener = Listener {
             name: "test",
             tcp,
+            threads: None,
             tls,
             limits,
             proxies: proxies.iter().map(|network| network.parse().unwrap()).collect(),
@@ -572,7 +573,10 @@ async fn the_accept_loop_outlives_a_process_without_file_descriptors() {
         match attempts.fetch_add(1, Ordering::Relaxed) {
             0..20 => Err(io::Error::from_raw_os_error(EMFILE)),
             20 => Err(io::ErrorKind::ConnectionAborted.into()),
-            _ => tcp.accept().await,
+            _ => {
+                let (stream, addr) = tcp.accept().await?;
+                Ok((stream.into_std()?, addr))
+            }
         }
     };
     let mut source = Source {

@@ -107,11 +107,12 @@ impl Link {
         let hello = admission.hello.clone();
         let connected = || self.deps.agents.connected(self.agent, connection, hello, now);
         let links = &self.deps.links;
-        self.registered = links.register(self.agent, &self.session_id, party.clone(), expected, connected);
-        if self.registered.is_some() {
+        let registered = links.register(self.agent, &self.session_id, party.clone(), expected, connected);
+        let is_in = registered.is_some_and(|registered| self.registered.set(registered).is_ok());
+        if is_in {
             self.deps.telemetry.link_opened();
         }
-        self.registered.is_some()
+        is_in
     }
 
     /// It is registered: what is read after that cannot miss a change.
