@@ -29,7 +29,7 @@ use crate::{
     grants::Grants,
     ingest::{self, Ingest},
     lease::{self, Lease},
-    link::{self, Links, arrivals::Arrivals},
+    link::{self, Links, arrivals::Arrivals, bulletin::Bulletins},
     manifests::Manifests,
     net,
     pki::{self, Pki},
@@ -207,6 +207,13 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     let (serving, served) = (CancellationToken::new(), TaskTracker::new());
     let (background, backgrounds) = (CancellationToken::new(), TaskTracker::new());
     let heartbeat = config.link.heartbeat;
+    let concerning_links = link::bulletin::Sources {
+        shutdown: serving.clone(),
+        plan: links.draining().plans(),
+        room: disk.follow(),
+        trust: pki.watch(),
+        policies: policies.watch(),
+    };
     let about = controllers::About {
         name: config.name.clone(),
         started_at: process_started_at,
@@ -260,8 +267,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
             links,
             arrivals: Arc::new(Arrivals::new(config.limits.links_per_second, std::time::Instant::now())),
             telemetry: telemetry.clone(),
-            disk: disk.clone(),
-            shutdown: serving.clone(),
+            bulletins: Arc::new(Bulletins::new(concerning_links, served.clone())),
         },
         telemetry: telemetry.clone(),
         endpoints: config.endpoints(agents_addr),

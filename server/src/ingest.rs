@@ -1,5 +1,6 @@
-//! Takes records from links into the store: one worker for each lane, a group commit without a timer. It commits at once
-//! when idle and gathers while a commit runs, and it acknowledges after the commit only. Knows no frames and no transport.
+//! Takes records from links into the store: one worker for each lane, which gathers while a commit runs, and acknowledges after
+//! the commit only. When it is idle, results are committed at once, and what nobody waits for a moment later. Knows no frames
+//! and no transport.
 
 mod gaps;
 mod plan;
@@ -39,9 +40,8 @@ use crate::{
 /// All lanes, in order of priority.
 pub const LANES: [Lane; 3] = [Lane::Results, Lane::Metrics, Lane::Logs];
 
-/// Records and bytes in one commit.
-const MAX_RECORDS: usize = 4_000;
-const MAX_BYTES: usize = 8 << 20;
+/// For how long metrics and logs wait for others that are committed with them: a commit costs far more than what is in it.
+const PATIENCE: Micros = 20_000;
 
 /// Marks of an agent and a lane in memory, those that were used last.
 const MAX_MARKS: usize = 16;
@@ -287,24 +287,20 @@ struct Worker {
 
 impl Worker {
     async fn run(self, mut queue: queue::Receiver, shutdown: CancellationToken) {
+        let patience = match self.lane {
+            Lane::Metrics | Lane::Logs => PATIENCE,
+            Lane::Results | Lane::Unspecified => 0,
+        };
         loop {
-            let first = tokio::select! {
+            let jobs = tokio::select! {
                 biased;
-                job = queue.next() => job,
+                jobs = queue.batch(patience) => jobs,
                 () = shutdown.cancelled() => {
                     queue.close();
-                    queue.next().await
+                    queue.batch(0).await
                 }
             };
-            let Some(first) = first else { return };
-            let (mut records, mut bytes) = (first.records.len(), first.bytes);
-            let mut jobs = vec![first];
-            while records < MAX_RECORDS && bytes < MAX_BYTES {
-                let Some(job) = queue.try_next() else { break };
-                records += job.records.len();
-                bytes += job.bytes;
-                jobs.push(job);
-            }
+            let Some(jobs) = jobs else { return };
             self.deps.telemetry.ingest_bytes(self.quotas.held());
             let oldest = jobs.iter().map(|job| job.received_at).min();
             self.commit_all(jobs).await;

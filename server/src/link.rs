@@ -2,6 +2,7 @@
 //! and decides nothing; here is the register of who is connected. Knows frames, but no gRPC.
 
 pub mod arrivals;
+pub mod bulletin;
 pub mod draining;
 mod driver;
 mod policy_sync;

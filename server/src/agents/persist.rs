@@ -22,6 +22,10 @@ use crate::{
 const BATCH: usize = 1_000;
 /// For how long changes gather: links that begin one after the other would have a commit each.
 const GATHER: Duration = Duration::from_millis(50);
+/// While so many more come in that time, they gather on: rows share pages, and a page is written once for all of a commit.
+const RUSH: usize = 20;
+/// But not for longer than this.
+const GATHER_AT_MOST: Duration = Duration::from_millis(500);
 
 impl Agents {
     /// Writes until `shutdown`, then writes what is left.
@@ -31,7 +35,7 @@ impl Agents {
                 () = shutdown.cancelled() => break,
                 () = self.persist.notified() => {}
             }
-            if shutdown.run_until_cancelled(tokio::time::sleep(GATHER)).await.is_none() {
+            if shutdown.run_until_cancelled(self.gather()).await.is_none() {
                 break;
             }
             if let Err(error) = self.flush().await {
@@ -51,6 +55,19 @@ impl Agents {
                 error = &error as &dyn std::error::Error,
                 "failed to write the inventory at the end"
             );
+        }
+    }
+
+    async fn gather(&self) {
+        let (mut marked, mut gathered) = (0, Duration::ZERO);
+        while gathered < GATHER_AT_MOST {
+            tokio::time::sleep(GATHER).await;
+            gathered += GATHER;
+            let now = self.lock_dirty().len();
+            if now < marked + RUSH {
+                return;
+            }
+            marked = now;
         }
     }
 

@@ -1,9 +1,16 @@
 //! What waits to be stored of one lane: what is new before what has waited with the agents, of each spool in the order in which
 //! it was submitted. Bounded; knows nothing of records.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
 use super::{Job, Refused};
+use crate::clock::{self, Micros};
+
+/// Records and bytes in one commit.
+const MAX_RECORDS: usize = 4_000;
+const MAX_BYTES: usize = 8 << 20;
 
 /// The end that links have. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,6 +26,15 @@ pub(super) struct Receiver {
     waited: mpsc::Receiver<Job>,
     /// The first of `waited`.
     next: Option<Job>,
+    /// Taken out for the next commit.
+    batch: Batch,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    records: usize,
+    bytes: usize,
 }
 
 /// With room for so many of each; an empty one takes none.
@@ -29,6 +45,7 @@ pub(super) fn channel(max_jobs: usize) -> (Sender, Receiver) {
         new: new_jobs,
         waited: waited_jobs,
         next: None,
+        batch: Batch::default(),
     };
     (Sender { new, waited }, receiver)
 }
@@ -45,8 +62,34 @@ impl Sender {
 }
 
 impl Receiver {
+    /// What goes into one commit: all that is there, and what comes until the first of it is `patience` old. May be dropped and
+    /// asked again. None: it is closed, and nothing is left.
+    pub async fn batch(&mut self, patience: Micros) -> Option<Vec<Job>> {
+        if self.batch.jobs.is_empty() {
+            let first = self.next().await?;
+            self.batch.add(first);
+        }
+        self.take();
+        // It may have waited long enough for the commit before.
+        let age = clock::now() - self.batch.jobs.first()?.received_at;
+        let wait = (patience - age).clamp(0, patience);
+        if wait > 0 && !self.batch.is_full() {
+            tokio::time::sleep(Duration::from_micros(wait.unsigned_abs())).await;
+            self.take();
+        }
+        Some(std::mem::take(&mut self.batch).jobs)
+    }
+
+    fn take(&mut self) {
+        while !self.batch.is_full()
+            && let Some(job) = self.try_next()
+        {
+            self.batch.add(job);
+        }
+    }
+
     /// The next, if there is one now.
-    pub fn try_next(&mut self) -> Option<Job> {
+    fn try_next(&mut self) -> Option<Job> {
         if self.next.is_none() {
             self.next = self.waited.try_recv().ok();
         }
@@ -55,7 +98,7 @@ impl Receiver {
     }
 
     /// None: it is closed, and nothing is left.
-    pub async fn next(&mut self) -> Option<Job> {
+    async fn next(&mut self) -> Option<Job> {
         loop {
             if let Some(job) = self.try_next() {
                 return Some(job);
@@ -76,6 +119,18 @@ impl Receiver {
     }
 }
 
+impl Batch {
+    fn add(&mut self, job: Job) {
+        self.records += job.records.len();
+        self.bytes += job.bytes;
+        self.jobs.push(job);
+    }
+
+    fn is_full(&self) -> bool {
+        self.records >= MAX_RECORDS || self.bytes >= MAX_BYTES
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
@@ -83,7 +138,10 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::ingest::{Limits, Lost, Quotas};
+    use crate::{
+        clock::HOUR,
+        ingest::{Limits, Lost, Quotas},
+    };
 
     fn job(first_seq: u64, has_waited: bool) -> Job {
         let agent = AgentId::random();
@@ -93,7 +151,7 @@ mod tests {
             spool: "1-a".parse().expect("a spool"),
             first_seq,
             records: vec![Record::default()],
-            received_at: 0,
+            received_at: clock::now(),
             bytes: 1,
             has_waited,
             lost: Lost::default(),
@@ -137,6 +195,52 @@ mod tests {
         assert_eq!(sender.submit(job(2, true)), Err(Refused::Full));
         sender.submit(job(3, false)).expect("room");
         assert!(queue.next().now_or_never().flatten().is_some());
+    }
+
+    async fn batch(queue: &mut Receiver, patience: Micros) -> Vec<u64> {
+        let jobs = queue.batch(patience).await.expect("it is open");
+        jobs.iter().map(|job| job.first_seq).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_waits_for_what_comes_within_a_moment_and_not_when_somebody_waits_for_it() {
+        let (sender, mut queue) = channel(10);
+        let submit = |job: Job| sender.submit(job).expect("room");
+        let another = async || {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            submit(job(2, false));
+        };
+        submit(job(1, false));
+        assert_eq!(tokio::join!(batch(&mut queue, HOUR), another()).0, [1, 2]);
+        submit(job(1, false));
+        assert_eq!(tokio::join!(batch(&mut queue, 0), another()).0, [1]);
+        assert_eq!(batch(&mut queue, 0).await, [2]);
+        // It has waited long enough already, for the commit before.
+        submit(Job {
+            received_at: clock::now() - HOUR,
+            ..job(1, false)
+        });
+        assert_eq!(tokio::join!(batch(&mut queue, HOUR), another()).0, [1]);
+        assert_eq!(batch(&mut queue, 0).await, [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_commit_waits_for_nothing_and_one_that_is_given_up_leaves_all_there() {
+        let (sender, mut queue) = channel(10);
+        let submit = |job: Job| sender.submit(job).expect("room");
+        submit(Job {
+            bytes: MAX_BYTES,
+            ..job(1, false)
+        });
+        submit(job(2, false));
+        assert_eq!(batch(&mut queue, HOUR).now_or_never(), Some(vec![1]));
+
+        submit(job(3, false));
+        let given_up = tokio::time::timeout(Duration::from_secs(1), queue.batch(HOUR));
+        assert!(given_up.await.is_err());
+        queue.close();
+        assert_eq!(batch(&mut queue, 0).await, [2, 3]);
+        assert!(queue.batch(0).await.is_none());
     }
 
     /// Links on other threads submit while the worker takes: nothing overtakes what was submitted before it and is new.

@@ -55,7 +55,7 @@ pub struct Draining(watch::Sender<Option<Arc<Plan>>>);
 /// A link's part of it.
 #[derive(Debug)]
 pub struct Follower {
-    plans: watch::Receiver<Option<Arc<Plan>>>,
+    plan: Option<Arc<Plan>>,
     /// Of all that are told, which one this is: 0 the first, `u64::MAX` the last.
     place: u64,
     told: bool,
@@ -89,12 +89,9 @@ impl Draining {
             .send_if_modified(|plan| plan.take_if(|plan| !plan.stops).is_some())
     }
 
-    pub fn follow(&self, place: u64) -> Follower {
-        Follower {
-            plans: self.0.subscribe(),
-            place,
-            told: false,
-        }
+    /// Told at every change.
+    pub fn plans(&self) -> watch::Receiver<Option<Arc<Plan>>> {
+        self.0.subscribe()
     }
 
     fn put(&self, within: Duration, endpoints: Vec<String>, by: &str, stops: bool, now: Micros) -> Arc<Plan> {
@@ -138,45 +135,36 @@ impl Plan {
 }
 
 impl Follower {
-    /// When it is this link's turn. May be dropped and asked again at any time.
-    pub async fn due(&mut self) -> Due {
-        loop {
-            let plan = self.plans.borrow_and_update().clone();
-            let moment = match &plan {
-                None => {
-                    self.told = false;
-                    None
-                }
-                Some(plan) if self.told => Some(plan.end()),
-                Some(plan) => Some(plan.moment(self.place)),
-            };
-            tokio::select! {
-                biased;
-                changed = self.plans.changed() => match changed {
-                    Ok(()) => continue,
-                    // Nobody decides any more.
-                    Err(_) => std::future::pending().await,
-                },
-                () = at(moment) => {}
-            }
-            let Some(plan) = plan else { continue };
-            if std::mem::replace(&mut self.told, true) {
-                return Due::End { stops: plan.stops };
-            }
-            return Due::Tell(Telling {
-                within: if plan.stops { STOP_LEAVE } else { LEAVE },
-                endpoints: plan.endpoints.clone(),
-                stops: plan.stops,
-            });
+    pub fn new(place: u64) -> Self {
+        Self {
+            plan: None,
+            place,
+            told: false,
         }
     }
-}
 
-async fn at(moment: Option<Instant>) {
-    match moment {
-        // In a box, since there is none nearly always.
-        Some(moment) => Box::pin(sleep_until(moment)).await,
-        None => std::future::pending().await,
+    /// What is decided now.
+    pub fn hear(&mut self, plan: Option<&Arc<Plan>>) {
+        self.told &= plan.is_some();
+        self.plan = plan.cloned();
+    }
+
+    /// When it is this link's turn, as far as it has heard. May be dropped and asked again at any time.
+    pub async fn due(&mut self) -> Due {
+        let Some(plan) = &self.plan else {
+            return std::future::pending().await;
+        };
+        let moment = if self.told { plan.end() } else { plan.moment(self.place) };
+        // In a box, since there is no plan nearly always.
+        Box::pin(sleep_until(moment)).await;
+        if std::mem::replace(&mut self.told, true) {
+            return Due::End { stops: plan.stops };
+        }
+        Due::Tell(Telling {
+            within: if plan.stops { STOP_LEAVE } else { LEAVE },
+            endpoints: plan.endpoints.clone(),
+            stops: plan.stops,
+        })
     }
 }
 
@@ -192,13 +180,18 @@ mod tests {
         matches!(due, Due::Tell(_))
     }
 
+    fn hears(follower: &mut Follower, draining: &Draining) {
+        follower.hear(draining.plan().as_ref());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn links_are_told_one_after_the_other_over_the_whole_time() {
         let draining = Draining::new();
-        let mut followers: Vec<Follower> = (0..=10).map(|n| draining.follow(u64::MAX / 10 * n)).collect();
+        let mut followers: Vec<Follower> = (0..=10).map(|n| Follower::new(u64::MAX / 10 * n)).collect();
         let start = Instant::now();
         draining.begin(MINUTE, vec!["b:1".into()], "ann", 5);
         for (n, follower) in followers.iter_mut().enumerate() {
+            hears(follower, &draining);
             let Due::Tell(telling) = follower.due().await else {
                 panic!("is ended before it was told")
             };
@@ -211,9 +204,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_was_told_and_stays_is_shown_out() {
         let draining = Draining::new();
-        let mut follower = draining.follow(0);
+        let mut follower = Follower::new(0);
         let start = Instant::now();
         draining.begin(MINUTE, Vec::new(), "ann", 5);
+        hears(&mut follower, &draining);
         assert!(told(&follower.due().await));
         assert_eq!(follower.due().await, Due::End { stops: false });
         assert_eq!(start.elapsed(), MINUTE + PATIENCE);
@@ -222,11 +216,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_time_counts_for_those_that_are_not_told_yet() {
         let draining = Draining::new();
-        let mut last = draining.follow(u64::MAX);
+        let mut last = Follower::new(u64::MAX);
         draining.begin(60 * MINUTE, Vec::new(), "ann", 5);
+        hears(&mut last, &draining);
         assert!(timeout(MINUTE, last.due()).await.is_err(), "told too early");
         let start = Instant::now();
         draining.begin(Duration::from_secs(1), Vec::new(), "ann", 65);
+        hears(&mut last, &draining);
         assert!(told(&last.due().await));
         assert_eq!(start.elapsed(), Duration::from_secs(1));
         assert_eq!(draining.plan().expect("a plan").started_at, 5);
@@ -235,15 +231,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drain_that_is_cancelled_tells_nobody_and_one_that_comes_again_tells_all() {
         let draining = Draining::new();
-        let mut follower = draining.follow(u64::MAX / 2);
+        let mut follower = Follower::new(u64::MAX / 2);
         draining.begin(MINUTE, Vec::new(), "ann", 5);
+        hears(&mut follower, &draining);
         assert!(draining.cancel() && !draining.cancel());
+        hears(&mut follower, &draining);
         assert!(timeout(60 * MINUTE, follower.due()).await.is_err(), "told all the same");
         assert!(draining.plan().is_none());
         for _ in 0..2 {
             draining.begin(MINUTE, Vec::new(), "ann", 5);
+            hears(&mut follower, &draining);
             assert!(told(&follower.due().await));
             draining.cancel();
+            hears(&mut follower, &draining);
             assert!(timeout(MINUTE, follower.due()).await.is_err(), "shown out all the same");
         }
     }
@@ -251,11 +251,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stop_goes_before_everything_else() {
         let draining = Draining::new();
-        let mut follower = draining.follow(u64::MAX);
+        let mut follower = Follower::new(u64::MAX);
         draining.begin(60 * MINUTE, vec!["b:1".into()], "ann", 5);
         draining.stop(Duration::from_millis(100), 6);
         draining.begin(60 * MINUTE, Vec::new(), "ann", 7);
         assert!(!draining.cancel());
+        hears(&mut follower, &draining);
         let start = Instant::now();
         let Due::Tell(telling) = follower.due().await else {
             panic!("is ended")

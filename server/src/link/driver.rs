@@ -22,7 +22,6 @@ use muster_proto::{
     v1::{AgentConfig, ConnectRequest, ConnectResponse, Lane, connect_response},
 };
 use tokio::sync::{SetOnce, oneshot};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use self::{
@@ -32,6 +31,7 @@ use self::{
 use super::{
     Close, Config, Links, Registered,
     arrivals::Arrivals,
+    bulletin::Bulletins,
     draining::Due,
     session::{Effect, Event, Received, Session},
 };
@@ -40,7 +40,6 @@ use crate::{
     aside::Aside,
     clock::{self, Micros},
     clones::Party,
-    disk::Disk,
     ingest::{self, Job, Lost, Refused, Why},
     pki::Pki,
     policies::{Policies, PolicySet},
@@ -63,8 +62,7 @@ pub struct Deps {
     pub links: Arc<Links>,
     pub arrivals: Arc<Arrivals>,
     pub telemetry: Telemetry,
-    pub disk: Disk,
-    pub shutdown: CancellationToken,
+    pub bulletins: Arc<Bulletins>,
 }
 
 /// The frames of the agent; an error is the end of the stream. It says what is wrong with a frame that cannot be read, and
@@ -173,7 +171,8 @@ impl Link {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let mut armed = None;
-        let mut notices = Aside::new(self.sources().notices());
+        let sources = Sources::new(self.deps.bulletins.follow(), self.registered.clone(), self.place);
+        let mut notices = Aside::new(sources.notices());
         loop {
             let deadline = self.session.deadline();
             if armed != Some(deadline) {
@@ -211,25 +210,6 @@ impl Link {
                     Err(close) => return close,
                 }
             }
-        }
-    }
-
-    fn sources(&self) -> Sources {
-        let Deps {
-            shutdown,
-            links,
-            disk,
-            pki,
-            policies,
-            ..
-        } = &self.deps;
-        Sources {
-            shutdown: shutdown.clone(),
-            registered: self.registered.clone(),
-            drain: links.draining().follow(self.place),
-            room: disk.follow(),
-            trust: pki.watch(),
-            policies: policies.watch(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! of a controller, and behind it an echo, in a process of its own. What a controller needs beyond it is the controller's.
 
 mod echo;
+mod frames;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -18,8 +19,8 @@ use anyhow::{Context as _, bail};
 use http::Uri;
 use muster_certs::rustls::ClientConfig;
 use muster_proto::v1::{
-    ConnectRequest, ControllerHeartbeat, Heartbeat, Lane, Record, Records, connect_request::Frame as Out,
-    connect_response::Frame as In, link_service_client::LinkServiceClient, record::Body,
+    ConnectRequest, Heartbeat, Lane, Record, Records, connect_request::Frame as Out, connect_response::Frame as In,
+    link_service_client::LinkServiceClient, record::Body,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -68,6 +69,8 @@ struct Links {
     up: AtomicU64,
     echoed: AtomicU64,
     talk: watch::Sender<Talk>,
+    /// To the frame that goes to all.
+    answer: ConnectRequest,
 }
 
 /// So many messages on each link, each after the echo of the one before; links begin one after the other within this time.
@@ -96,6 +99,7 @@ pub async fn measure(count: usize) -> anyhow::Result<Value> {
         up: AtomicU64::new(0),
         echoed: AtomicU64::new(0),
         talk: watch::Sender::new(Talk::default()),
+        answer: frames::answer(),
     });
     let measured = all(&mut echo, &links, count).await;
     links.stop.cancel();
@@ -249,10 +253,7 @@ async fn link(links: Arc<Links>, route: Route) {
             let begin = begins.unwrap_or_else(Instant::now);
             tokio::select! {
                 frame = incoming.message() => match frame.ok()??.frame? {
-                    // That one wants an answer.
-                    In::Heartbeat(ControllerHeartbeat { answer_now: true, .. }) => {
-                        outgoing.send(heartbeat(echo::ANSWER)).await.ok()?;
-                    }
+                    In::PolicySync(_) => outgoing.send(links.answer.clone()).await.ok()?,
                     _ => {
                         links.echoed.fetch_add(1, Ordering::Relaxed);
                         left -= 1;
@@ -283,7 +284,9 @@ async fn link(links: Arc<Links>, route: Route) {
 impl Message {
     fn frame(self, number: u64) -> ConnectRequest {
         match self {
-            Message::Heartbeat => heartbeat(echo::ASK),
+            Message::Heartbeat => ConnectRequest {
+                frame: Some(Out::Heartbeat(Heartbeat::default())),
+            },
             Message::Batch => ConnectRequest {
                 frame: Some(Out::Records(Records {
                     lane: Lane::Metrics.into(),
@@ -295,14 +298,5 @@ impl Message {
                 })),
             },
         }
-    }
-}
-
-fn heartbeat(kind: i64) -> ConnectRequest {
-    ConnectRequest {
-        frame: Some(Out::Heartbeat(Heartbeat {
-            echo_unix_micros: kind,
-            ..Heartbeat::default()
-        })),
     }
 }

@@ -223,3 +223,36 @@ async fn what_could_not_be_written_stays_marked_beside_what_changes_then() {
     let both = Parts::BUNDLE | Parts::POLICY_STATUS;
     assert_eq!(*agents.lock_dirty(), BTreeMap::from([(id, both)]));
 }
+
+#[tokio::test]
+async fn a_rush_goes_into_one_commit_but_is_not_waited_out_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+    let agents = load(&db).await;
+    tokio::time::pause();
+    // Comes before the look at what has come.
+    let rush = async |rounds: usize| {
+        for _ in 0..rounds {
+            (0..RUSH).for_each(|_| agents.mark_dirty(AgentId::random(), Parts::SHOWN));
+            tokio::time::sleep(GATHER).await;
+        }
+    };
+    let gathered = async |rounds| {
+        agents.lock_dirty().clear();
+        tokio::select! {
+            biased;
+            () = async { rush(rounds).await; std::future::pending().await } => {}
+            () = agents.gather() => {}
+        }
+        agents.lock_dirty().len() / RUSH
+    };
+    assert_eq!(gathered(3).await, 3);
+    let most = GATHER_AT_MOST.div_duration_f64(GATHER) as usize;
+    assert!((most..most + 2).contains(&gathered(100).await));
+
+    agents.lock_dirty().clear();
+    agents.mark_dirty(AgentId::random(), Parts::SHOWN);
+    let start = tokio::time::Instant::now();
+    agents.gather().await;
+    assert!(start.elapsed() < 2 * GATHER, "one change waits for no others");
+}

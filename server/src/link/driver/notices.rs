@@ -8,15 +8,14 @@ use tokio::{
     select,
     sync::{SetOnce, watch},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     disk::Level,
     link::{
         Registered,
+        bulletin::Bulletin,
         draining::{Due, Follower},
     },
-    policies::Compiled,
 };
 
 pub(super) enum Notice {
@@ -36,17 +35,41 @@ pub(super) enum Notice {
 }
 
 pub(super) struct Sources {
-    pub shutdown: CancellationToken,
-    pub registered: Arc<SetOnce<Registered>>,
-    pub drain: Follower,
-    pub room: watch::Receiver<Level>,
-    pub trust: watch::Receiver<()>,
-    pub policies: watch::Receiver<Arc<Compiled>>,
+    bulletin: watch::Receiver<Bulletin>,
+    registered: Arc<SetOnce<Registered>>,
+    heard: Heard,
+}
+
+/// What has been told of the bulletin.
+struct Heard {
+    shutting_down: bool,
+    drain: Follower,
+    room: Option<Level>,
+    trust: u64,
+    policies: u64,
 }
 
 impl Sources {
-    pub fn notices(mut self) -> impl Stream<Item = Notice> {
-        self.room.mark_changed();
+    /// `place` is the link's among all links.
+    pub fn new(bulletin: watch::Receiver<Bulletin>, registered: Arc<SetOnce<Registered>>, place: u64) -> Self {
+        let (trust, policies) = {
+            let bulletin = bulletin.borrow();
+            (bulletin.trust, bulletin.policies)
+        };
+        Self {
+            bulletin,
+            registered,
+            heard: Heard {
+                shutting_down: false,
+                drain: Follower::new(place),
+                room: None,
+                trust,
+                policies,
+            },
+        }
+    }
+
+    pub fn notices(self) -> impl Stream<Item = Notice> {
         // In a box, since what is handed to a future lies in it twice.
         stream::unfold(Box::new(self), async |mut sources| {
             Some((sources.next().await, sources))
@@ -54,15 +77,37 @@ impl Sources {
     }
 
     async fn next(&mut self) -> Notice {
-        select! {
-            biased;
-            () = self.shutdown.cancelled() => Notice::ShuttingDown,
-            notice = of_session(&self.registered) => notice,
-            due = self.drain.due() => Notice::Drain(due),
-            Ok(()) = self.room.changed() => Notice::Room(*self.room.borrow_and_update()),
-            Ok(()) = self.trust.changed() => Notice::Trust,
-            Ok(()) = self.policies.changed() => Notice::Policies,
+        loop {
+            if let Some(notice) = self.heard.next(&self.bulletin.borrow_and_update()) {
+                return notice;
+            }
+            select! {
+                biased;
+                notice = of_session(&self.registered) => return notice,
+                due = self.heard.drain.due() => return Notice::Drain(due),
+                Ok(()) = self.bulletin.changed() => {}
+            }
         }
+    }
+}
+
+impl Heard {
+    /// The first thing that is not as it was.
+    fn next(&mut self, bulletin: &Bulletin) -> Option<Notice> {
+        self.drain.hear(bulletin.plan.as_ref());
+        if bulletin.shutting_down && !std::mem::replace(&mut self.shutting_down, true) {
+            return Some(Notice::ShuttingDown);
+        }
+        if self.room.replace(bulletin.room) != Some(bulletin.room) {
+            return Some(Notice::Room(bulletin.room));
+        }
+        if std::mem::replace(&mut self.trust, bulletin.trust) != bulletin.trust {
+            return Some(Notice::Trust);
+        }
+        if std::mem::replace(&mut self.policies, bulletin.policies) != bulletin.policies {
+            return Some(Notice::Policies);
+        }
+        None
     }
 }
 

@@ -23,17 +23,15 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use super::frames;
 use crate::bare::Bare;
-
-/// In a heartbeat: send it back, and: it is an answer.
-pub const ASK: i64 = 1;
-pub const ANSWER: i64 = 2;
 
 #[derive(Clone)]
 struct Echo(Arc<Shared>);
 
 struct Shared {
     to_all: watch::Sender<u64>,
+    frame: ConnectResponse,
     answers: AtomicU64,
     wanted: AtomicU64,
     all_answered: Notify,
@@ -44,6 +42,7 @@ pub async fn serve() -> anyhow::Result<()> {
     let bare = Bare::listen()?;
     let echo = Echo(Arc::new(Shared {
         to_all: watch::Sender::new(0),
+        frame: frames::to_all(),
         answers: AtomicU64::new(0),
         wanted: AtomicU64::new(u64::MAX),
         all_answered: Notify::new(),
@@ -88,18 +87,19 @@ impl LinkService for Echo {
             let is_asked = loop {
                 tokio::select! {
                     frame = inbound.message() => match frame.ok()??.frame? {
-                        In::Heartbeat(heartbeat) if heartbeat.echo_unix_micros == ANSWER => echo.0.answered(),
+                        In::PolicyStatus(_) => echo.0.answered(),
                         _ => break false,
                     },
                     Ok(()) = to_all.changed() => break true,
                 }
             };
-            let heartbeat = ControllerHeartbeat {
-                time_unix_micros: 0,
-                answer_now: is_asked,
+            let frame = match is_asked {
+                true => echo.0.frame.clone(),
+                false => ConnectResponse {
+                    frame: Some(Out::Heartbeat(ControllerHeartbeat::default())),
+                },
             };
-            let frame = Some(Out::Heartbeat(heartbeat));
-            Some((Ok(ConnectResponse { frame }), (echo, inbound, to_all)))
+            Some((Ok(frame), (echo, inbound, to_all)))
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -37,9 +37,8 @@ impl Run<'_> {
         let (synced, answered) = (counts.synced.count(), counts.answered.count());
         let all = self.agents.len() as u64;
         let before = self.target.cpu();
-        let start = self.fleet.started.elapsed();
+        let (start, begun) = (self.fleet.started.elapsed(), Instant::now());
         api.assign(&self.name, &self.selector, 1, "second").await?;
-        let begun = Instant::now();
         while self.fleet.counts.answered.count() < answered + all {
             if begun.elapsed() > PATIENCE {
                 let came = self.fleet.counts.synced.count() - synced;
@@ -49,7 +48,12 @@ impl Run<'_> {
         }
         // What was answered is on its way.
         sleep(SETTLE).await;
-        let cpu = self.spent_since(before);
+        let (cpu, took) = (self.spent_since(before), begun.elapsed());
+        // What the links take in as much time anyway is not of this.
+        let before = self.target.cpu();
+        sleep(took).await;
+        let anyway = self.spent_since(before);
+        let cpu = cpu.and_then(|cpu| Some(cpu.saturating_sub(anyway?)));
         let counts = &self.fleet.counts;
         let (last_frame, last_answer) = (counts.synced.last(), counts.answered.last());
         let applied = api.applied(&traffic::check_name(&self.name, 0)).await?;
