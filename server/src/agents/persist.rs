@@ -58,6 +58,7 @@ impl Agents {
         }
     }
 
+    /// Waits until what belongs into one commit has come.
     async fn gather(&self) {
         let (mut marked, mut gathered) = (0, Duration::ZERO);
         while gathered < GATHER_AT_MOST {
