@@ -27,7 +27,7 @@ use muster_proto::{
     label,
     v1::{AgentStatus, PolicyStatus},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use assignments::Assignments;
 pub use certificates::Certificate;
@@ -81,6 +81,22 @@ pub struct Hello {
     pub warnings: Vec<String>,
 }
 
+/// A version of the trust bundle, and who says that it has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Told {
+    pub version: i64,
+    pub by: AgentId,
+}
+
+impl Told {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            version: entry.bundle_version,
+            by: entry.id,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Agents {
     db: Db,
@@ -96,6 +112,7 @@ pub struct Agents {
     first_uses: Mutex<Vec<store::FirstUse>>,
     /// Events that wait to be written.
     notices: Mutex<Vec<store::EventRow>>,
+    newest_bundle: watch::Sender<Option<Told>>,
     persist: Notify,
     pub assignments: Assignments,
     /// Held over a write of the inventory.
@@ -117,9 +134,11 @@ impl Agents {
         }
         let deleted = db.agent_list_deleted().await?;
         let deleted = deleted.iter().filter_map(|id| id.parse().ok()).collect();
+        let newest_bundle = entries.values().map(Told::of).max();
         Ok(Self {
             db,
             changes,
+            newest_bundle: watch::Sender::new(newest_bundle),
             entries: RwLock::new(entries),
             deleted: Mutex::new(deleted),
             dirty: Mutex::default(),
@@ -148,11 +167,9 @@ impl Agents {
         counts
     }
 
-    /// The newest version of the trust bundle that any of them has acknowledged.
-    pub fn newest_bundle(&self) -> i64 {
-        let mut newest = 0;
-        self.each(|entry| newest = newest.max(entry.bundle_version));
-        newest
+    /// The newest version of the trust bundle that any of them has told of since it was loaded, or is on file for any.
+    pub fn newest_bundle(&self) -> watch::Receiver<Option<Told>> {
+        self.newest_bundle.subscribe()
     }
 
     pub fn get(&self, id: AgentId) -> Option<Entry> {
@@ -300,6 +317,14 @@ impl Agents {
         self.update(id, |entry| {
             let before = std::mem::replace(&mut entry.bundle_version, version);
             Parts::BUNDLE.when(before != version)
+        });
+        let told = Some(Told { version, by: id });
+        self.newest_bundle.send_if_modified(|newest| {
+            let is_newer = told.map(|told| told.version) > newest.map(|newest| newest.version);
+            if is_newer {
+                *newest = told;
+            }
+            is_newer
         });
     }
 

@@ -147,7 +147,6 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
 
     let changes = Changes::new(db.clone()).await?;
     let agents = Arc::new(Agents::load(db.clone(), changes.clone(), started_at).await?);
-    let agents_told = agents.newest_bundle();
     let policies = Arc::new(Policies::load(db.clone(), changes.clone(), pki.clone()).await?);
     let states = Arc::new(States::load(db.clone(), changes.clone(), agents.clone(), policies.clone()).await?);
     let (ingest, ingest_handle) = Ingest::load(ingest::Deps {
@@ -322,6 +321,8 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     backgrounds.spawn(certificate.run(background.clone()));
     backgrounds.spawn(reload.run(background.clone()));
     backgrounds.spawn(tasks::liveness::run(agents.clone(), heartbeat, background.clone()));
+    let (watching, keys, inventory, stop) = (api.clone(), pki.clone(), agents.clone(), background.clone());
+    backgrounds.spawn(async move { watching.controller.watch_keys(keys, inventory, stop).await });
     let identity = tasks::identity::Deps {
         db: db.clone(),
         fleet: api.fleet.clone(),
@@ -346,8 +347,7 @@ pub async fn start(config: Config, shutdown: &CancellationToken) -> Result<Optio
     backgrounds.spawn(async move { agents.run_persist(stop).await });
     backgrounds.close();
 
-    let (held, told) = (pki.trust_bundle_version(), agents_told);
-    api.controller.announce(held, told, started_at).await;
+    api.controller.announce(started_at).await;
     info!(agents = %agents_addr, api = %api_addr, name = config.name, "the controller is ready");
     Ok(Some(Controller {
         agents_addr,

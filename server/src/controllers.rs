@@ -4,9 +4,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use muster_proto::{error::FieldViolation, v1::EventSeverity};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
+    agents::{Agents, Told},
     clock::{self, Micros},
     config::check_endpoint,
     events::{self, Event},
@@ -14,6 +16,7 @@ use crate::{
         Links,
         draining::{Draining, Plan},
     },
+    pki::Pki,
     store::Db,
 };
 
@@ -69,35 +72,55 @@ impl Controller {
         Self { about, db, links }
     }
 
-    /// Tells that it is active, and whether the keys that it has are older than those that agents have been told of: it may
-    /// have been standby while the CA was rotated on another host. `held` and `told` are versions of the trust bundle.
-    pub async fn announce(&self, held: i64, told: i64, now: Micros) {
+    /// Tells that it is active.
+    pub async fn announce(&self, now: Micros) {
         let name = &self.about.name;
-        let mut events = vec![
-            Event::new(
-                "CONTROLLER_ACTIVE",
-                None,
-                format!("controller {name} is the active one of its database"),
-                now,
-            )
-            .with("controller", name),
-        ];
-        if told > held {
-            error!(
-                held,
-                told,
-                "the keys in the data directory are older than those that agents trust; bring `pki` from the host of the last controller"
-            );
-            let text = format!(
-                "the keys of controller {name} are older than those that agents trust; bring the folder `pki` of the controller \
-                 that was active before"
-            );
-            let event = Event::new("CONTROLLER_KEYS_OLD", None, text, now)
-                .severity(EventSeverity::Error)
-                .with("controller", name);
-            events.push(event);
+        let text = format!("controller {name} is the active one of its database");
+        let event = Event::new("CONTROLLER_ACTIVE", None, text, now).with("controller", name);
+        events::record(&self.db, vec![event]).await;
+    }
+
+    /// Tells when agents have a newer trust bundle than it has, until `shutdown`: it may have been standby while the CA was
+    /// rotated on another host. What agents tell counts as well as what is on file, which a controller that was killed left
+    /// behind them. Once it has newer keys, it may tell again.
+    pub async fn watch_keys(&self, pki: Arc<Pki>, agents: Arc<Agents>, shutdown: CancellationToken) {
+        let (mut told, mut keys) = (agents.newest_bundle(), pki.watch());
+        let mut has_told = false;
+        loop {
+            let held = pki.trust_bundle_version();
+            let newer = told.borrow_and_update().filter(|told| told.version > held);
+            if let Some(newer) = newer
+                && !has_told
+            {
+                self.tell_that_keys_are_old(held, newer).await;
+            }
+            has_told = newer.is_some();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Ok(()) = told.changed() => {}
+                Ok(()) = keys.changed() => {}
+            }
         }
-        events::record(&self.db, events).await;
+    }
+
+    async fn tell_that_keys_are_old(&self, held: i64, newer: Told) {
+        error!(
+            held,
+            told = newer.version,
+            agent.id = %newer.by,
+            "the keys in the data directory are older than those that agents trust; bring `pki` from the host of the last controller"
+        );
+        let name = &self.about.name;
+        let text = format!(
+            "the keys of controller {name} are older than those that agent {} trusts; bring the folder `pki` of the controller that \
+             was active before",
+            newer.by
+        );
+        let event = Event::new("CONTROLLER_KEYS_OLD", None, text, clock::now())
+            .severity(EventSeverity::Error)
+            .with("controller", name)
+            .with("agent", newer.by);
+        events::record(&self.db, vec![event]).await;
     }
 
     pub fn draining(&self) -> &Draining {

@@ -190,8 +190,8 @@ fn a_standby_with_old_keys_says_so_when_it_takes_over() {
             Err(status.to_string())
         }
     });
-    // In order, so that what the agents have said is on file.
-    pair.first.stop();
+    // What the agents have said last is not on file yet.
+    pair.first.kill();
     poll::until("the second controller tells", 60 * SECOND, || {
         let events = pair.second.ctl().events("CONTROLLER_KEYS_OLD")?;
         if events.len() == 1 {

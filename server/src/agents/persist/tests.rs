@@ -2,7 +2,7 @@ use muster_proto::v1::{PolicyReport, PolicyStatus};
 
 use super::*;
 use crate::{
-    agents::{Connection, Hello, Labels, OnClone},
+    agents::{Connection, Hello, Labels, OnClone, Told},
     changes::Changes,
     clones::{Decision, Party},
     store::{
@@ -222,6 +222,25 @@ async fn what_could_not_be_written_stays_marked_beside_what_changes_then() {
     agents.flush().await.unwrap_err();
     let both = Parts::BUNDLE | Parts::POLICY_STATUS;
     assert_eq!(*agents.lock_dirty(), BTreeMap::from([(id, both)]));
+}
+
+#[tokio::test]
+async fn the_newest_trust_bundle_is_the_newest_on_file_or_told_of_since() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+    let [one, other] = [enroll(&db).await, enroll(&db).await];
+    let agents = load(&db).await;
+    agents.set_bundle_version(one, 3);
+    agents.flush().await.unwrap();
+
+    let agents = load(&db).await;
+    let mut newest = agents.newest_bundle();
+    assert_eq!(*newest.borrow(), Some(Told { version: 3, by: one }));
+    agents.set_bundle_version(other, 3);
+    agents.set_bundle_version(one, 2);
+    assert!(!newest.has_changed().unwrap());
+    agents.set_bundle_version(other, 4);
+    assert_eq!(*newest.borrow_and_update(), Some(Told { version: 4, by: other }));
 }
 
 #[tokio::test]
