@@ -42,7 +42,7 @@ use transitions::{Transition, Transitions};
 use crate::{
     access::{labels, scope::Scopes},
     changes::Changes,
-    clock::Micros,
+    clock::{self, Micros},
     store::{self, ChangeKind, Db, Op},
 };
 
@@ -95,6 +95,11 @@ impl Told {
             by: entry.id,
         }
     }
+
+    /// Versions are the times at which they were made.
+    fn is_credible(&self, now: Micros) -> bool {
+        self.version <= now.saturating_add(clock::DAY)
+    }
 }
 
 #[derive(Debug)]
@@ -134,7 +139,8 @@ impl Agents {
         }
         let deleted = db.agent_list_deleted().await?;
         let deleted = deleted.iter().filter_map(|id| id.parse().ok()).collect();
-        let newest_bundle = entries.values().map(Told::of).max();
+        let trusted = entries.values().filter(|entry| entry.is_trusted());
+        let newest_bundle = trusted.map(Told::of).filter(|told| told.is_credible(now)).max();
         Ok(Self {
             db,
             changes,
@@ -170,6 +176,10 @@ impl Agents {
     /// The newest version of the trust bundle that any of them has told of since it was loaded, or is on file for any.
     pub fn newest_bundle(&self) -> watch::Receiver<Option<Told>> {
         self.newest_bundle.subscribe()
+    }
+
+    pub fn has(&self, id: AgentId) -> bool {
+        self.read().contains_key(&id)
     }
 
     pub fn get(&self, id: AgentId) -> Option<Entry> {
@@ -318,11 +328,11 @@ impl Agents {
             let before = std::mem::replace(&mut entry.bundle_version, version);
             Parts::BUNDLE.when(before != version)
         });
-        let told = Some(Told { version, by: id });
+        let told = Told { version, by: id };
         self.newest_bundle.send_if_modified(|newest| {
-            let is_newer = told.map(|told| told.version) > newest.map(|newest| newest.version);
+            let is_newer = newest.is_none_or(|newest| version > newest.version) && told.is_credible(clock::now());
             if is_newer {
-                *newest = told;
+                *newest = Some(told);
             }
             is_newer
         });

@@ -108,12 +108,12 @@ impl Controller {
             held,
             told = newer.version,
             agent.id = %newer.by,
-            "the keys in the data directory are older than those that agents trust; bring `pki` from the host of the last controller"
+            "the keys in the data directory are older than those that an agent says it trusts; bring `pki` from the host of the last controller"
         );
         let name = &self.about.name;
         let text = format!(
-            "the keys of controller {name} are older than those that agent {} trusts; bring the folder `pki` of the controller that \
-             was active before",
+            "the keys of controller {name} are older than those that agent {} says it trusts; bring the folder `pki` of the \
+             controller that was active before",
             newer.by
         );
         let event = Event::new("CONTROLLER_KEYS_OLD", None, text, clock::now())

@@ -12,7 +12,10 @@ mod validate;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use muster_proto::{
@@ -42,6 +45,9 @@ pub const LANES: [Lane; 3] = [Lane::Results, Lane::Metrics, Lane::Logs];
 
 /// For how long metrics and logs wait for others that are committed with them: a commit costs far more than what is in it.
 const PATIENCE: Micros = 20_000;
+
+/// How often it is looked for marks of agents that are gone.
+const TIDY: Micros = 5 * clock::MINUTE;
 
 /// Marks of an agent and a lane in memory, those that were used last.
 const MAX_MARKS: usize = 16;
@@ -177,6 +183,24 @@ impl Marks {
             .unwrap_or(0)
     }
 
+    /// Reads those of a lane, of agents that are on file.
+    async fn read(&self, db: &Db, lane: Lane, agents: &Agents) -> Result<(), store::Error> {
+        for row in db.mark_list(lane).await? {
+            if let (Ok(agent), Ok(spool)) = (row.agent_id.parse(), row.spool_id.parse())
+                && agents.has(agent)
+            {
+                self.set(agent, lane, spool, row.seq.max(0) as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets those of a lane of agents that are gone.
+    fn tidy(&self, lane: Lane, agents: &Agents) {
+        let mut marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        marks.retain(|(agent, of), _| *of != lane || agents.has(*agent));
+    }
+
     fn set(&self, agent: AgentId, lane: Lane, spool: SpoolId, seq: u64) {
         let mut marks = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let spools = marks.entry((agent, lane)).or_default();
@@ -222,11 +246,7 @@ impl Ingest {
     pub async fn load(deps: Deps) -> Result<(Self, Handle), store::Error> {
         let marks = Marks::default();
         for lane in LANES {
-            for row in deps.db.mark_list(lane).await? {
-                if let (Ok(agent), Ok(spool)) = (row.agent_id.parse(), row.spool_id.parse()) {
-                    marks.set(agent, lane, spool, row.seq.max(0) as u64);
-                }
-            }
+            marks.read(&deps.db, lane, &deps.agents).await?;
         }
         let marks = Arc::new(marks);
         let quotas = Quotas::new(deps.limits);
@@ -259,19 +279,24 @@ impl Ingest {
 
     /// Works until `shutdown`, then commits what is queued.
     pub async fn run(self, shutdown: CancellationToken) {
-        let worker = |lane| Worker {
+        let [results, metrics, logs] = LANES.map(|lane| self.worker(lane));
+        tokio::join!(
+            results.run(self.results, shutdown.clone()),
+            metrics.run(self.metrics, shutdown.clone()),
+            logs.run(self.logs, shutdown),
+        );
+    }
+
+    fn worker(&self, lane: Lane) -> Worker {
+        Worker {
             lane,
             deps: self.deps.clone(),
             marks: self.marks.clone(),
             quotas: self.quotas.clone(),
             gaps: self.gaps.clone(),
             series: self.series.clone(),
-        };
-        tokio::join!(
-            worker(Lane::Results).run(self.results, shutdown.clone()),
-            worker(Lane::Metrics).run(self.metrics, shutdown.clone()),
-            worker(Lane::Logs).run(self.logs, shutdown),
-        );
+            is_unsure: AtomicBool::new(false),
+        }
     }
 }
 
@@ -283,6 +308,8 @@ struct Worker {
     quotas: Quotas,
     gaps: Arc<gaps::Gaps>,
     series: Arc<series::Series>,
+    /// Whether the last commit may be in the database without having said so: its connection may have broken just then.
+    is_unsure: AtomicBool,
 }
 
 impl Worker {
@@ -291,6 +318,7 @@ impl Worker {
             Lane::Metrics | Lane::Logs => PATIENCE,
             Lane::Results | Lane::Unspecified => 0,
         };
+        let mut tidied_at = clock::now();
         loop {
             let jobs = tokio::select! {
                 biased;
@@ -304,8 +332,12 @@ impl Worker {
             self.deps.telemetry.ingest_bytes(self.quotas.held());
             let oldest = jobs.iter().map(|job| job.received_at).min();
             self.commit_all(jobs).await;
-            self.quotas
-                .committed(self.lane, clock::now() - oldest.unwrap_or_default());
+            let now = clock::now();
+            self.quotas.committed(self.lane, now - oldest.unwrap_or_default());
+            if (now - tidied_at).abs() >= TIDY {
+                tidied_at = now;
+                self.marks.tidy(self.lane, &self.deps.agents);
+            }
             self.deps.telemetry.ingest_bytes(self.quotas.held());
         }
     }
@@ -359,7 +391,7 @@ impl Worker {
             self.deps.agents.new_series_refused(work.agent, refused, now);
         }
         let agents = &self.deps.agents;
-        self.series.tidy(now, |agent| agents.with(agent, |_| ()).is_some());
+        self.series.tidy(now, |agent| agents.has(agent));
     }
 
     /// A job whose data may be refused: record by record, so that only the culprit is rejected.
@@ -400,6 +432,9 @@ impl Worker {
             Lane::Metrics | Lane::Logs => None,
             Lane::Results | Lane::Unspecified => Some(self.deps.states.writing.lock().await),
         };
+        if self.is_unsure.load(Ordering::Relaxed) {
+            self.recall().await?;
+        }
         let now = clock::now();
         let mut plan = plan::Plan::new(&self.deps.states);
         for work in work.iter_mut() {
@@ -430,7 +465,9 @@ impl Worker {
         tx.log_insert_all(&plan.logs).await?;
         let marks: Vec<MarkRow> = plan.mark_rows();
         tx.mark_put_all(self.lane, &marks, now).await?;
+        self.is_unsure.store(true, Ordering::Relaxed);
         tx.commit().await?;
+        self.is_unsure.store(false, Ordering::Relaxed);
 
         for ((agent, spool), seq) in plan.marks() {
             self.marks.set(agent, self.lane, spool, seq);
@@ -451,6 +488,15 @@ impl Worker {
         self.deps.telemetry.records(lane, Fate::Duplicate, counts.duplicates);
         self.deps.telemetry.records(lane, Fate::Rejected, counts.rejected);
         self.deps.telemetry.commit(started.elapsed());
+        Ok(())
+    }
+
+    /// Reads anew what a commit changes, since it is not known whether the last one has.
+    async fn recall(&self) -> Result<(), store::Error> {
+        self.marks.read(&self.deps.db, self.lane, &self.deps.agents).await?;
+        if self.lane == Lane::Results {
+            self.deps.states.recall().await?;
+        }
         Ok(())
     }
 
@@ -487,3 +533,6 @@ pub fn lane_name(lane: Lane) -> &'static str {
         Lane::Results | Lane::Unspecified => "results",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,19 +77,21 @@ impl States {
         agents: Arc<Agents>,
         policies: Arc<Policies>,
     ) -> Result<Self, store::Error> {
-        let mut entries: HashMap<AgentId, BTreeMap<String, Entry>> = HashMap::new();
-        for row in db.state_list().await? {
-            let (agent, check, entry) = Entry::from_row(row)?;
-            entries.entry(agent).or_default().insert(check, entry);
-        }
         Ok(Self {
+            entries: RwLock::new(on_file(&db).await?),
             db,
             changes,
             agents,
             policies,
-            entries: RwLock::new(entries),
             writing: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// Reads all anew, when it is not known whether a commit has come about. Whoever calls holds `writing`.
+    pub async fn recall(&self) -> Result<(), store::Error> {
+        let entries = on_file(&self.db).await?;
+        *self.write() = entries;
+        Ok(())
     }
 
     pub fn get(&self, agent: AgentId, check: &str) -> Option<Entry> {
@@ -173,4 +175,13 @@ impl States {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<AgentId, BTreeMap<String, Entry>>> {
         self.entries.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+async fn on_file(db: &Db) -> Result<HashMap<AgentId, BTreeMap<String, Entry>>, store::Error> {
+    let mut entries: HashMap<AgentId, BTreeMap<String, Entry>> = HashMap::new();
+    for row in db.state_list().await? {
+        let (agent, check, entry) = Entry::from_row(row)?;
+        entries.entry(agent).or_default().insert(check, entry);
+    }
+    Ok(entries)
 }

@@ -38,7 +38,8 @@ impl Agents {
             if shutdown.run_until_cancelled(self.gather()).await.is_none() {
                 break;
             }
-            if let Err(error) = self.flush().await {
+            // What comes meanwhile gathers in its turn.
+            if let Err(error) = self.write_marked().await {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "failed to write the inventory; trying again"
@@ -105,48 +106,56 @@ impl Agents {
         seen.sort_unstable();
         for batch in seen.chunks(BATCH) {
             let rows: Vec<_> = batch.iter().map(|(_, id, at)| (id.to_string(), *at)).collect();
+            // Two that write the same rows in other orders would wait for each other.
+            let _writing = self.writing.lock().await;
             self.db.agent_flush_last_seen(&rows).await?;
         }
         Ok(())
     }
 
+    /// Until nothing is marked.
     async fn flush(&self) -> Result<(), Error> {
-        loop {
-            let marked = std::mem::take(&mut *self.lock_dirty());
-            let is_idle = marked.is_empty() && self.lock_transitions().is_empty();
-            if is_idle && self.lock_notices().is_empty() && self.lock_first_uses().is_empty() {
-                return Ok(());
-            }
-            let marked = self.in_order_of_rows(marked);
-            let (first, rest) = marked.split_at(marked.len().min(BATCH));
-            let transitions = self.lock_transitions().take();
-            let notices = std::mem::take(&mut *self.lock_notices());
-            let first_uses = std::mem::take(&mut *self.lock_first_uses());
-            if let Err(error) = self.write_batch(first, &transitions, &notices, &first_uses).await {
-                self.put_back(&marked);
-                self.lock_transitions().put_back(transitions);
-                self.lock_notices().splice(0..0, notices);
-                self.lock_first_uses().splice(0..0, first_uses);
+        while self.write_marked().await? {}
+        Ok(())
+    }
+
+    /// Writes what is marked now. False: nothing is.
+    async fn write_marked(&self) -> Result<bool, Error> {
+        let marked = std::mem::take(&mut *self.lock_dirty());
+        let is_idle = marked.is_empty() && self.lock_transitions().is_empty();
+        if is_idle && self.lock_notices().is_empty() && self.lock_first_uses().is_empty() {
+            return Ok(false);
+        }
+        let marked = self.in_order_of_rows(marked);
+        let (first, rest) = marked.split_at(marked.len().min(BATCH));
+        let transitions = self.lock_transitions().take();
+        let notices = std::mem::take(&mut *self.lock_notices());
+        let first_uses = std::mem::take(&mut *self.lock_first_uses());
+        if let Err(error) = self.write_batch(first, &transitions, &notices, &first_uses).await {
+            self.put_back(&marked);
+            self.lock_transitions().put_back(transitions);
+            self.lock_notices().splice(0..0, notices);
+            self.lock_first_uses().splice(0..0, first_uses);
+            return Err(error);
+        }
+        for transition in transitions {
+            info!(
+                agent.id = %transition.id,
+                agent.name = transition.name,
+                from = status_name(transition.from),
+                to = status_name(transition.to),
+                reason = transition.reason,
+                changes = transition.changes,
+                "agent changed its status"
+            );
+        }
+        for (index, batch) in rest.chunks(BATCH).enumerate() {
+            if let Err(error) = self.write_batch(batch, &[], &[], &[]).await {
+                self.put_back(&rest[index * BATCH..]);
                 return Err(error);
             }
-            for transition in transitions {
-                info!(
-                    agent.id = %transition.id,
-                    agent.name = transition.name,
-                    from = status_name(transition.from),
-                    to = status_name(transition.to),
-                    reason = transition.reason,
-                    changes = transition.changes,
-                    "agent changed its status"
-                );
-            }
-            for (index, batch) in rest.chunks(BATCH).enumerate() {
-                if let Err(error) = self.write_batch(batch, &[], &[], &[]).await {
-                    self.put_back(&rest[index * BATCH..]);
-                    return Err(error);
-                }
-            }
         }
+        Ok(true)
     }
 
     /// As they have come to be on file, more or less: rows that are neighbours share pages, and a page is written once for all

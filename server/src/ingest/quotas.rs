@@ -40,8 +40,8 @@ pub const MOST: u64 = 1 << 20;
 const PARTS: u64 = 5;
 /// From when a frame is received until it is committed, when all is well.
 const PROMPT: Micros = SECOND / 4;
-/// Beyond this many, those that say nothing any longer are dropped.
-const MAX_PACES: usize = 1_024;
+/// From this many on, those that say nothing any longer are dropped whenever there are twice as many as are left.
+const MIN_PACES: usize = 1_024;
 /// What a frame takes in memory beside its records, until it is committed and acknowledged.
 const FRAME_COST: u64 = 512;
 /// The same of a record beside its bytes.
@@ -82,8 +82,31 @@ struct Shared {
     lent: AtomicU64,
     /// By lane, how long the oldest frame of the last commit had waited for its end.
     delays: [AtomicI64; LANES.len()],
-    /// Of agents that were slowed down and have no link now.
-    paces: Mutex<HashMap<AgentId, [Pace; LANES.len()]>>,
+    paces: Mutex<Paces>,
+}
+
+/// Of agents whose links have ended: who connects anew is no other agent.
+#[derive(Debug)]
+struct Paces {
+    of: HashMap<AgentId, [Pace; LANES.len()]>,
+    /// From how many on to look for those that say nothing any longer.
+    tidy_at: usize,
+    /// When the last link began.
+    now: Micros,
+}
+
+impl Paces {
+    fn keep(&mut self, agent: AgentId, paces: &[Pace; LANES.len()]) {
+        let kept = self.of.entry(agent).or_default();
+        for (kept, pace) in kept.iter_mut().zip(paces) {
+            kept.merge(pace);
+        }
+        if self.of.len() >= self.tidy_at {
+            self.of
+                .retain(|_, paces| paces.iter().any(|pace| pace.matters(self.now)));
+            self.tidy_at = (2 * self.of.len()).max(MIN_PACES);
+        }
+    }
 }
 
 impl Quotas {
@@ -94,7 +117,11 @@ impl Quotas {
             held: AtomicU64::new(0),
             lent: AtomicU64::new(0),
             delays: Default::default(),
-            paces: Mutex::default(),
+            paces: Mutex::new(Paces {
+                of: HashMap::new(),
+                tidy_at: MIN_PACES,
+                now: 0,
+            }),
         }))
     }
 
@@ -102,14 +129,14 @@ impl Quotas {
     pub fn share(&self, agent: AgentId, fleet: usize, now: Micros) -> Share {
         self.0.fleet.store(fleet.max(1) as u64, Ordering::Relaxed);
         let mut paces = self.0.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        if paces.len() > MAX_PACES {
-            paces.retain(|_, paces| paces.iter().any(|pace| pace.matters(now)));
-        }
+        paces.now = now;
+        let paces = paces.of.get(&agent).copied().unwrap_or_default();
         Share {
             agent,
             shared: self.0.clone(),
             lent: [0; LANES.len()],
-            paces: paces.remove(&agent).unwrap_or_default(),
+            owes: paces.map(|pace| pace.due() > now),
+            paces,
         }
     }
 
@@ -139,6 +166,8 @@ pub struct Share {
     /// By lane, beyond its part.
     lent: [u64; LANES.len()],
     paces: [Pace; LANES.len()],
+    /// By lane, whether it still owes what it owed when the link began.
+    owes: [bool; LANES.len()],
 }
 
 impl Share {
@@ -206,8 +235,15 @@ impl Share {
     }
 
     /// Counts what came in a lane. When that may be acknowledged; not later than now, as long as the agent keeps its limits.
-    pub fn spend(&mut self, lane: Lane, bytes: u64, records: usize, now: Micros) -> Micros {
-        self.paces[lane_index(lane)].spend(&self.shared.limits, bytes, records as u64, now)
+    /// None: it was beyond them when it connected, and goes on as if it had not been.
+    pub fn spend(&mut self, lane: Lane, bytes: u64, records: usize, now: Micros) -> Option<Micros> {
+        let (limits, index) = (&self.shared.limits, lane_index(lane));
+        let pace = &mut self.paces[index];
+        self.owes[index] &= pace.due() > now;
+        if self.owes[index] && pace.is_beyond(limits, bytes, records as u64, now) {
+            return None;
+        }
+        Some(pace.spend(limits, bytes, records as u64, now))
     }
 
     /// An acknowledgement had to wait. True: for the first time in a while.
@@ -220,10 +256,9 @@ impl Drop for Share {
     fn drop(&mut self) {
         let lent: u64 = self.lent.iter().sum();
         self.shared.lent.fetch_sub(lent, Ordering::Relaxed);
-        // Who connects anew is no other agent for it.
-        if self.paces.iter().any(Pace::was_throttled) {
+        if self.paces.iter().any(Pace::was_used) {
             let mut paces = self.shared.paces.lock().unwrap_or_else(PoisonError::into_inner);
-            paces.insert(self.agent, self.paces);
+            paces.keep(self.agent, &self.paces);
         }
     }
 }

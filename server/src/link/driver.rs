@@ -174,6 +174,8 @@ impl Link {
         let sources = Sources::new(self.deps.bulletins.follow(), self.registered.clone(), self.place);
         let mut notices = Aside::new(sources.notices());
         loop {
+            // However much an agent has sent at once, others live on this thread too.
+            tokio::task::consume_budget().await;
             let deadline = self.session.deadline();
             if armed != Some(deadline) {
                 armed = Some(deadline);

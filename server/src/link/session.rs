@@ -18,7 +18,7 @@ pub use self::words::{Admission, Admitted, Close, Effect, Event, Received};
 use super::{draining::Telling, policy_sync};
 use crate::{
     agents::{OnClone, Report},
-    clock::{self, Micros},
+    clock::{self, Micros, SECOND},
     disk::Level,
     ingest::Share,
     policies::PolicySet,
@@ -34,6 +34,11 @@ const DRAIN: &str = "drain";
 /// Frames before Welcome, which an agent waits for.
 const MAX_EARLY: usize = 64;
 const MAX_EARLY_BYTES: usize = 1 << 20;
+/// What frames without records cost of an agent's time, each and for its bytes: so many a second, after a while of silence a
+/// thousand at once, and beyond that the link ends.
+const FRAME: Micros = SECOND / 50;
+const BYTES_PER_SECOND: i64 = 1 << 20;
+const FRAMES_BURST: Micros = 20 * SECOND;
 const MAX_FACTS: usize = 1_000;
 /// Digests are "sha256:<hex>".
 const MAX_DIGEST: usize = 128;
@@ -85,6 +90,8 @@ pub struct Session {
     state: State,
     last_heard: Micros,
     ignored_frames: u64,
+    /// Until when frames without records are paid for.
+    frames_paid: Micros,
     /// With the capability "trust-bundle": the version that the agent holds, or that is on its way to it.
     bundle: Option<i64>,
     /// The agent has the capability "answer-now".
@@ -107,6 +114,7 @@ impl Session {
             state: State::Handshake,
             last_heard: now,
             ignored_frames: 0,
+            frames_paid: now - FRAMES_BURST,
             bundle: None,
             answers_now: false,
             resends: false,
@@ -184,6 +192,10 @@ impl Session {
 
     fn frame(&mut self, request: ConnectRequest, now: Micros) -> Vec<Effect> {
         use connect_request::Frame;
+        let has_records = matches!(&request.frame, Some(Frame::Records(records)) if !records.records.is_empty());
+        if !has_records && !self.affords(&request, now) {
+            return protocol("more frames without records than an agent has reason to send");
+        }
         let Some(frame) = request.frame else {
             self.ignored_frames += 1;
             return Vec::new();
@@ -244,6 +256,19 @@ impl Session {
             Frame::TrustBundleStatus(status) => effects.push(Effect::TrustBundleHeld(status.version)),
         }
         effects
+    }
+
+    fn affords(&mut self, frame: &ConnectRequest, now: Micros) -> bool {
+        let cost = FRAME + frame.encoded_len() as i64 * SECOND / BYTES_PER_SECOND;
+        let free = now - FRAMES_BURST;
+        // When it is further ahead than it gets, the clock was set back.
+        let is_ahead = self.frames_paid > now;
+        let before = if is_ahead { free } else { self.frames_paid.max(free) };
+        let after = before + cost;
+        if after <= now {
+            self.frames_paid = after;
+        }
+        after <= now
     }
 
     fn hello(&mut self, hello: v1::Hello) -> Vec<Effect> {

@@ -4,6 +4,7 @@ mod drain;
 mod expiry;
 mod intake;
 mod probes;
+mod rate;
 mod room;
 
 use std::{

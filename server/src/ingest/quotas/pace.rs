@@ -32,15 +32,36 @@ impl Default for Pace {
 }
 
 impl Pace {
+    /// When it is paid for.
     pub(super) fn spend(&mut self, limits: &Limits, bytes: u64, records: u64, now: Micros) -> Micros {
+        let (records, bytes) = self.after(limits, bytes, records, now);
+        self.records = records.min(now + LONGEST);
+        self.bytes = bytes.min(now + LONGEST);
+        self.due()
+    }
+
+    /// Whether the agent would owe more than it is ever made to wait for.
+    pub(super) fn is_beyond(&self, limits: &Limits, bytes: u64, records: u64, now: Micros) -> bool {
+        let (records, bytes) = self.after(limits, bytes, records, now);
+        records.max(bytes) > now + LONGEST
+    }
+
+    fn after(&self, limits: &Limits, bytes: u64, records: u64, now: Micros) -> (Micros, Micros) {
         let pay = |due: Micros, count: u64, per_second: u64| {
             let cost = count.saturating_mul(1_000_000) / per_second.max(1);
-            let due = due.max(now - BURST).saturating_add_unsigned(cost);
-            due.min(now + LONGEST)
+            due.max(now - BURST).saturating_add_unsigned(cost)
         };
-        self.records = pay(self.records, records, limits.agent_records_per_second);
-        self.bytes = pay(self.bytes, bytes, limits.agent_bytes_per_second);
-        self.due()
+        (
+            pay(self.records, records, limits.agent_records_per_second),
+            pay(self.bytes, bytes, limits.agent_bytes_per_second),
+        )
+    }
+
+    /// What both owe, of two links of one agent.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.records = self.records.max(other.records);
+        self.bytes = self.bytes.max(other.bytes);
+        self.throttled = self.throttled.max(other.throttled);
     }
 
     pub(super) fn due(&self) -> Micros {
@@ -52,13 +73,12 @@ impl Pace {
         before.is_none_or(|before| (now - before).abs() > EPISODE)
     }
 
-    /// One that never was may have used up some of its burst, and no more.
-    pub(super) fn was_throttled(&self) -> bool {
-        self.throttled.is_some()
+    pub(super) fn was_used(&self) -> bool {
+        self.due() > Micros::MIN
     }
 
     /// Whether it would be another pace for a link that begins now.
     pub(super) fn matters(&self, now: Micros) -> bool {
-        self.due() > now - BURST || self.throttled.is_some_and(|throttled| now - throttled <= EPISODE)
+        self.due().saturating_add(BURST) > now || self.throttled.is_some_and(|throttled| now - throttled <= EPISODE)
     }
 }

@@ -1,7 +1,7 @@
 use muster_proto::{ids::AgentId, v1::Lane};
 use proptest::prelude::*;
 
-use super::{IDLE, LANES, LEAST, Limits, MOST, PROMPT, Quotas, Share};
+use super::{IDLE, LANES, LEAST, Limits, MIN_PACES, MOST, PROMPT, Quotas, Share};
 use crate::clock::{MINUTE, SECOND};
 
 const MIB: u64 = 1 << 20;
@@ -112,16 +112,16 @@ fn who_keeps_its_limits_is_acknowledged_at_once_and_who_does_not_when_it_is_paid
     let mut now = MINUTE;
     for _ in 0..100 {
         now += SECOND / 2;
-        assert!(share.spend(Lane::Results, 1_000, 50, now) <= now);
+        assert!(share.spend(Lane::Results, 1_000, 50, now).expect("taken") <= now);
     }
     // The burst that is left, and then one second for each hundred.
     let due: Vec<i64> = (0..12)
-        .map(|_| share.spend(Lane::Results, 1_000, 200, now) - now)
+        .map(|_| share.spend(Lane::Results, 1_000, 200, now).expect("taken") - now)
         .collect();
     assert!(due[0] <= 0, "{due:?}");
     assert_eq!(due[11] - due[10], 2 * SECOND);
     assert!(
-        share.spend(Lane::Metrics, 1_000, 200, now) <= now,
+        share.spend(Lane::Metrics, 1_000, 200, now).expect("taken") <= now,
         "the other lane has its own"
     );
 }
@@ -135,15 +135,49 @@ fn an_agent_beyond_its_limits_does_not_get_away_by_connecting_anew() {
     let agent = AgentId::random();
     let mut first = quotas.share(agent, 1, 0);
     assert_eq!(first.window(Lane::Metrics, 0, 0, 0), IDLE / 8);
-    let due = first.spend(Lane::Metrics, 40_000, 1, 0);
+    let due = first.spend(Lane::Metrics, 40_000, 1, 0).expect("taken");
     assert!(due > 20 * SECOND, "{due}");
     assert!(first.throttled(Lane::Metrics, 0));
     assert!(!first.throttled(Lane::Metrics, SECOND), "one episode");
     drop(first);
     let mut second = quotas.share(agent, 1, SECOND);
     assert_eq!(second.window(Lane::Metrics, 0, 0, SECOND), LEAST);
-    assert!(second.spend(Lane::Metrics, 1, 1, SECOND) >= due);
+    assert!(second.spend(Lane::Metrics, 1, 1, SECOND).expect("taken") >= due);
     assert!(!second.throttled(Lane::Metrics, 2 * SECOND), "the same episode");
+}
+
+/// It never waits for an acknowledgement, so that nobody has told it to be slow.
+#[test]
+fn links_that_end_before_they_are_acknowledged_take_no_more_than_one_that_stays() {
+    let limits = Limits {
+        agent_records_per_second: 100,
+        ..Limits::default()
+    };
+    let quotas = Quotas::new(limits);
+    let agent = AgentId::random();
+    let mut taken = 0;
+    let end = 100 * SECOND;
+    for now in (0..end).step_by(50_000) {
+        let mut link = quotas.share(agent, 1, now);
+        if link.spend(Lane::Results, 1_000, 1_000, now).is_some() {
+            taken += 1_000;
+        }
+    }
+    // The burst before, and what it may owe afterwards.
+    assert!((15_000..=18_000).contains(&taken), "{taken}");
+    for (agent, now) in [(AgentId::random(), end), (agent, end + 70 * SECOND)] {
+        let due = quotas.share(agent, 2, now).spend(Lane::Results, 1, 1, now);
+        assert!(due.expect("taken") < now, "{due:?}");
+    }
+}
+
+#[test]
+fn paces_of_agents_that_say_nothing_any_longer_are_forgotten() {
+    let quotas = Quotas::new(Limits::default());
+    for now in (0..).step_by(SECOND as usize).take(4 * MIN_PACES) {
+        quotas.share(AgentId::random(), 1, now).spend(Lane::Logs, 1, 1, now);
+    }
+    assert!(quotas.0.paces.lock().unwrap().of.len() <= MIN_PACES);
 }
 
 #[derive(Clone, Debug)]

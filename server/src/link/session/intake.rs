@@ -131,11 +131,14 @@ impl Intake {
         let Some(held) = self.share.hold(bytes, count) else {
             return Err(Close::Overloaded);
         };
+        let Some(paid) = self.share.spend(lane, bytes, count, now) else {
+            return Err(Close::Overloaded);
+        };
         let first_at = records.records.first().map_or(now, |record| record.time_unix_micros);
         let has_waited = of.has_waited(&spool, now.saturating_sub(first_at));
         of.unacked += bytes;
         of.peak = of.peak.max(of.unacked);
-        of.paid.push_back(self.share.spend(lane, bytes, count, now));
+        of.paid.push_back(paid);
         Ok(Some(Effect::Ingest(Box::new(Received {
             lane,
             spool,
