@@ -304,7 +304,10 @@ impl Driver<'_> {
                 return Reason::Closed(closed.clone());
             }
             leaving |= self.session.leaving().is_some();
-            let deadline = self.session.deadline().unwrap_or_else(|| Instant::now() + LINGER);
+            let deadline = self
+                .session
+                .deadline(frame.is_some())
+                .unwrap_or_else(|| Instant::now() + LINGER);
             let input = tokio::select! {
                 biased;
                 () = stop.cancelled(), if !stopping => {

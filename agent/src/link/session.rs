@@ -7,6 +7,7 @@ use std::{
 };
 
 use muster_proto::v1::{self, connect_request::Frame as Out, connect_response::Frame as In};
+use prost::Message as _;
 
 use self::{flow::Flow, latest::Latest, leave::Leave};
 use super::queue::{Lanes, NeverSent, generation};
@@ -186,10 +187,15 @@ impl Session {
         }
     }
 
-    /// When to come back with [`Event::Tick`] if nothing else happens before.
-    pub fn deadline(&self) -> Option<Instant> {
+    /// When to come back with [`Event::Tick`] if nothing else happens before. While a frame is held up, what would be sent then
+    /// counts for nothing.
+    pub fn deadline(&self, is_held_up: bool) -> Option<Instant> {
         match &self.state {
             State::Handshake { deadline, .. } => Some(*deadline),
+            State::Active(active) if is_held_up => {
+                let leave = active.leave.as_ref().map(Leave::held_up_deadline);
+                Some(leave.into_iter().fold(active.silent_at(), Instant::min))
+            }
             State::Active(active) => {
                 let leave = active.leave.as_ref().map(Leave::deadline);
                 let flows = [&self.results, &self.metrics, &self.logs].map(Flow::deadline);
@@ -398,7 +404,11 @@ impl Session {
                 {
                     active.leave = Some(Leave::now(why.clone(), now.instant));
                 }
-                Ok(())
+                match &active.leave {
+                    // There is no way to say goodbye.
+                    Some(leave @ Leave::By(_, why)) if now.instant >= leave.held_up_deadline() => Err(why.clone()),
+                    _ => Ok(()),
+                }
             }
             _ => Ok(()),
         }
@@ -469,7 +479,7 @@ impl Active {
 
     fn collect(&mut self, body: v1::PolicyBody) -> Result<(), Closed> {
         let policy = body.policy.ok_or_else(|| violation("a PolicyBody without a policy"))?;
-        self.bodies_bytes += policy.payload.len();
+        self.bodies_bytes += size_of::<v1::Signed>() + policy.encoded_len();
         if self.bodies_bytes > BODIES_BYTES {
             return Err(violation("more policies than an agent holds before their PolicySync"));
         }

@@ -116,12 +116,15 @@ fn read(dir: &Path) -> io::Result<(Vec<Spool>, Vec<Loss>)> {
     let (mut spools, mut losses) = (Vec::new(), Vec::new());
     for ((_, id), paths) in files {
         let mut segments: VecDeque<Segment> = VecDeque::new();
+        // Of a file that is there and of no use, when nothing is before it.
+        let mut missing = None;
         for (first_seq, path) in paths {
             let (segment, torn) = match Segment::open(path.clone(), first_seq) {
                 Ok(opened) => opened,
                 Err(error) => {
                     // The others are not to wait for it.
                     tracing::error!(path = %path.display(), %error, "a file of the queue cannot be read; it is left alone");
+                    missing = missing.or(Some(first_seq));
                     continue;
                 }
             };
@@ -130,16 +133,21 @@ fn read(dir: &Path) -> io::Result<(Vec<Spool>, Vec<Loss>)> {
             }
             if segment.count == 0 {
                 segment.remove();
+                missing = missing.or(Some(first_seq));
                 continue;
             }
-            if let Some(before) = segments.back()
-                && before.last_seq() + 1 < first_seq
+            let before = match segments.back() {
+                Some(before) => Some((before.last_seq() + 1, before.newest_at)),
+                None => missing.map(|first_seq| (first_seq, segment.oldest_at)),
+            };
+            if let Some((missing, from)) = before
+                && missing < first_seq
             {
                 losses.push(Loss {
                     spool: id.clone(),
-                    first_seq: before.last_seq() + 1,
+                    first_seq: missing,
                     last_seq: first_seq - 1,
-                    from: before.newest_at,
+                    from,
                     to: segment.oldest_at,
                 });
             }

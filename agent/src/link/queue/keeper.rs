@@ -2,11 +2,14 @@
 //! room for others, and a disk that failed is tried again.
 
 use std::{
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use muster_proto::v1::Lane;
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The least that a lane may hold, however full the disk; on a tiny one its part of the twentieth.
 const LEAST: u64 = 1024 * 1024;
+
+/// What did not reach the disk.
+type Failed = Vec<(Lane, io::Error)>;
 
 #[derive(Debug)]
 pub struct Keeper {
@@ -47,19 +53,46 @@ impl Keeper {
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut syncing = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.queue.unsynced(), if at_once => self.sync().await,
-                _ = sync.tick() => self.sync().await,
+                () = self.queue.unsynced(), if at_once => self.sync(&mut syncing).await,
+                _ = sync.tick() => self.sync(&mut syncing).await,
                 _ = look.tick() => self.look().await,
             }
         }
-        self.sync().await;
+        // What is on its way, and what was recorded since.
+        self.sync(&mut syncing).await;
+        self.sync(&mut syncing).await;
     }
 
-    /// Off the runtime, since a disk may take its time.
-    async fn sync(&self) {
+    /// Off the runtime, since a disk may take its time. What it takes longer for than one waits is in `syncing`, and nothing else
+    /// is begun meanwhile.
+    async fn sync(&self, syncing: &mut Option<oneshot::Receiver<Failed>>) {
+        if syncing.is_none() {
+            *syncing = self.begin_sync();
+        }
+        let Some(answer) = syncing else { return };
+        let Ok(answer) = timeout(PATIENCE, answer).await else {
+            return;
+        };
+        *syncing = None;
+        let mut lanes = self.queue.lock();
+        let failed = answer.unwrap_or_default();
+        for lane in Lanes::ALL {
+            let errors = failed.iter().filter(|(of, _)| *of == lane).map(|(_, error)| error);
+            let mut worked = true;
+            for error in errors {
+                worked = false;
+                tracing::error!(%error, "the queue does not reach the disk");
+                lanes.lane_mut(lane).disk_failed(error);
+            }
+            lanes.lane_mut(lane).synced(worked);
+        }
+    }
+
+    fn begin_sync(&self) -> Option<oneshot::Receiver<Failed>> {
         let files: Vec<_> = {
             let mut lanes = self.queue.lock();
             Lanes::ALL
@@ -68,19 +101,23 @@ impl Keeper {
                 .collect()
         };
         if files.is_empty() {
-            return;
+            return None;
         }
-        let synced = detached::call(move || {
+        let begun = detached::call(move || {
             let failed = files.into_iter().map(|(lane, file)| (lane, file.sync_data()));
             failed
                 .filter_map(|(lane, it)| it.err().map(|error| (lane, error)))
                 .collect::<Vec<_>>()
         });
-        let Ok(answer) = synced else { return };
-        if let Ok(Ok(failed)) = timeout(PATIENCE, answer).await {
-            for (lane, error) in failed {
-                tracing::error!(%error, "the queue does not reach the disk");
-                self.queue.lock().lane_mut(lane).disk_failed(&error);
+        match begun {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::error!(%error, "the queue cannot be synced to the disk now");
+                let mut lanes = self.queue.lock();
+                for lane in Lanes::ALL {
+                    lanes.lane_mut(lane).not_synced();
+                }
+                None
             }
         }
     }
@@ -89,7 +126,10 @@ impl Keeper {
         let space = statvfs::ask(&self.directory, PATIENCE).await;
         let now = unix_micros(SystemTime::now());
         let mut lanes = self.queue.lock();
-        if let Ok(space) = space {
+        // Some file systems do not say how large they are.
+        if let Ok(space) = space
+            && space.size > 0
+        {
             let wanted = Lanes::ALL.map(|lane| self.limits.of(lane)).iter().sum();
             let total = room(space, used(&lanes), wanted);
             for lane in Lanes::ALL {

@@ -16,7 +16,7 @@ use prost::Message as _;
 use super::{
     Limits, NeverSent,
     frame::{self, HEADER},
-    segment::Segment,
+    segment::{Segment, may_pass},
     spool::{Batch, Loss, Spool, file_name},
 };
 
@@ -31,6 +31,8 @@ pub struct Lane {
     home: Home,
     /// Of records that could not be told of yet.
     losses: Vec<(Loss, Why)>,
+    /// Records cannot be read now, and it is not known that they never can.
+    is_held_up: bool,
     dropped: u64,
     rejected: u64,
     acknowledged: u64,
@@ -94,6 +96,7 @@ impl Lane {
             spools,
             home,
             losses: Vec::new(),
+            is_held_up: false,
             dropped: 0,
             rejected: 0,
             acknowledged: 0,
@@ -265,6 +268,27 @@ impl Lane {
         files
     }
 
+    /// Whether the files of [`Self::written`] have reached the disk. When one has not, a second attempt would not find what the
+    /// system has dropped: what memory has is written anew.
+    pub fn synced(&mut self, all: bool) {
+        for segment in self.spools.iter_mut().flat_map(|spool| spool.segments_mut()) {
+            segment.synced(all);
+        }
+        if let Home::Disk { is_new, .. } = &mut self.home {
+            *is_new |= !all;
+        }
+    }
+
+    /// Nobody has tried to.
+    pub fn not_synced(&mut self) {
+        for segment in self.spools.iter_mut().flat_map(|spool| spool.segments_mut()) {
+            segment.not_synced();
+        }
+        if let Home::Disk { is_new, .. } = &mut self.home {
+            *is_new = true;
+        }
+    }
+
     /// From now on records stay in memory.
     pub fn disk_failed(&mut self, error: &io::Error) {
         if let Home::Disk { broken, .. } = &mut self.home {
@@ -378,10 +402,22 @@ impl Lane {
         let index = self.spools.iter().position(|it| &**it.id() == spool)?;
         loop {
             match read(&mut self.spools[index]) {
-                Ok(found) => return found,
+                Ok(found) => {
+                    self.is_held_up = false;
+                    return found;
+                }
                 Err(error) => {
+                    let loss = match may_pass(&error) {
+                        true => None,
+                        false => self.spools[index].drop_after(seq),
+                    };
+                    let Some(loss) = loss else {
+                        if !std::mem::replace(&mut self.is_held_up, true) {
+                            tracing::warn!(spool, %error, "records of the queue cannot be read now; it is tried again");
+                        }
+                        return None;
+                    };
                     tracing::error!(spool, %error, "records of the queue cannot be read; they are given up");
-                    let loss = self.spools[index].drop_after(seq)?;
                     self.lost(loss, Why::Unreadable);
                     if self.forget_empty(index) {
                         return None;

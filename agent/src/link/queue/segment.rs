@@ -9,6 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::io::Errno;
+
 use super::frame;
 
 /// What a file begins with: the kind of file and the version of its layout.
@@ -47,6 +49,26 @@ struct SegmentFile {
     whole: usize,
     /// Something in it may not have reached the disk itself.
     is_unsynced: bool,
+    /// Somebody was given it in order to sync it.
+    is_syncing: bool,
+}
+
+/// What there is of a segment that could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Salvage {
+    /// All of it after all, or it is not known yet.
+    Whole,
+    /// The first records.
+    Part,
+    Nothing,
+}
+
+/// Whether it is the process or the system that lacks something now, and nothing is known of the file.
+pub fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN | Errno::STALE)
+    )
 }
 
 /// A file of which a part could not be used.
@@ -98,6 +120,7 @@ impl Segment {
                 file: None,
                 whole: content.bytes.len(),
                 is_unsynced: false,
+                is_syncing: false,
             }),
         };
         Ok((segment, torn))
@@ -183,27 +206,59 @@ impl Segment {
     /// The file, if it was written to since it was given out last: whoever takes it syncs it.
     pub fn take_unsynced(&mut self) -> Option<Arc<File>> {
         let file = self.file.as_mut().filter(|file| file.is_unsynced)?;
+        let opened = file.open().ok()?;
         file.is_unsynced = false;
-        if self.content.is_some() {
-            file.file.clone()
-        } else {
-            file.file.take()
+        file.is_syncing = true;
+        if self.content.is_none() {
+            file.file = None;
+        }
+        Some(opened)
+    }
+
+    /// What was given out to be synced has been, or something of it has failed.
+    pub fn synced(&mut self, all: bool) {
+        if let Some(file) = self.file.as_mut().filter(|file| file.is_syncing) {
+            file.is_syncing = false;
+            if !all {
+                file.is_unsynced = true;
+                if self.content.is_some() {
+                    file.whole = 0;
+                }
+            }
         }
     }
 
-    /// Goes on with the whole frames that a damaged file begins with; false: there are none, or nothing is wrong with it.
-    pub fn salvage(&mut self) -> bool {
-        let Some(file) = &mut self.file else { return false };
-        let content = match Content::read(&file.path) {
-            Ok((content, _)) if (1..self.count).contains(&(content.starts.len() as u64)) => content,
-            _ => return false,
+    /// What was given out to be synced was not even tried.
+    pub fn not_synced(&mut self) {
+        if let Some(file) = self.file.as_mut().filter(|file| file.is_syncing) {
+            file.is_syncing = false;
+            file.is_unsynced = true;
+        }
+    }
+
+    /// Goes on with the whole frames that a damaged file begins with.
+    pub fn salvage(&mut self) -> Salvage {
+        let Some(file) = &mut self.file else {
+            return Salvage::Nothing;
         };
+        let content = match Content::read(&file.path) {
+            Ok((content, _)) => content,
+            Err(error) if may_pass(&error) => return Salvage::Whole,
+            Err(_) => return Salvage::Nothing,
+        };
+        match content.starts.len() as u64 {
+            0 => return Salvage::Nothing,
+            count if count == self.count => return Salvage::Whole,
+            // More than was written is somebody else's.
+            count if count > self.count => return Salvage::Nothing,
+            _ => {}
+        }
         self.count = content.starts.len() as u64;
         self.bytes = content.bytes.len();
         self.newest_at = content.at(content.starts.len() - 1);
         file.whole = self.bytes;
         self.content = Some(content);
-        true
+        Salvage::Part
     }
 
     /// Best effort: what stays is sent again, and known to the controller.
@@ -289,6 +344,7 @@ impl SegmentFile {
             file: Some(Arc::new(file)),
             whole: frames.len(),
             is_unsynced: true,
+            is_syncing: false,
         })
     }
 
@@ -446,16 +502,49 @@ mod tests {
     }
 
     #[test]
+    fn what_did_not_reach_the_disk_is_written_again_or_synced_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("segment");
+        let mut segment = filled(&path, &[b"one", b"two"]);
+        segment.take_unsynced().expect("it was written to");
+        segment.synced(true);
+        assert!(segment.take_unsynced().is_none() && !segment.is_volatile());
+
+        segment.append(30, b"three").expect("it is written");
+        segment.take_unsynced().expect("it was written to");
+        segment.not_synced();
+        segment.take_unsynced().expect("it was not even tried");
+        segment.synced(false);
+        assert!(segment.is_volatile(), "memory alone is known to have it");
+        // What a system does that drops what it could not write.
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .expect("the file")
+            .set_len(8)
+            .expect("cut");
+        segment.settle(path.clone()).expect("it is written anew");
+        segment.take_unsynced().expect("it was written to");
+        let (mut again, _) = Segment::open(path, 5).expect("it opens");
+        assert_eq!(again.get(7).expect("read"), Some(&b"three"[..]));
+
+        segment.unload();
+        segment.synced(false);
+        assert!(!segment.is_volatile(), "the file alone has it");
+        segment.take_unsynced().expect("it is tried again");
+    }
+
+    #[test]
     fn of_a_damaged_file_the_whole_frames_before_the_damage_are_kept() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("segment");
         let mut segment = filled(&path, &[b"one", b"two", b"three"]);
         segment.unload();
-        assert!(!segment.salvage(), "nothing is wrong with it");
+        assert_eq!(segment.salvage(), Salvage::Whole);
         let file = OpenOptions::new().write(true).open(&path).expect("the file");
         file.write_all_at(b"T", 8 + 19 + 16).expect("written");
         segment.get(5).expect_err("it is damaged");
-        assert!(segment.salvage());
+        assert_eq!(segment.salvage(), Salvage::Part);
         assert_eq!((segment.count, segment.last_seq(), segment.newest_at), (1, 5, 10));
         segment.unload();
         assert_eq!(segment.get(5).expect("read"), Some(&b"one"[..]));

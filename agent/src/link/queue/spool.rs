@@ -11,7 +11,7 @@ use std::{
 use muster_proto::v1;
 use prost::Message as _;
 
-use super::segment::Segment;
+use super::segment::{Salvage, Segment};
 
 /// What a record costs in a frame of the link beside itself: its tag and its length.
 const RECORD_OVERHEAD: usize = 4;
@@ -238,7 +238,7 @@ impl Spool {
         loss
     }
 
-    /// Gives up what cannot be read of the segment of the record after `seq`.
+    /// Gives up what cannot be read of the segment of the record after `seq`. None: nothing is wrong with it by now.
     pub fn drop_after(&mut self, seq: u64) -> Option<Loss> {
         let next = self.next_after(seq)?;
         let index = self.segments.partition_point(|segment| segment.last_seq() < next);
@@ -250,7 +250,11 @@ impl Spool {
             from: segment.oldest_at,
             to: segment.newest_at,
         };
-        if segment.salvage() && segment.last_seq() >= next {
+        let found = segment.salvage();
+        if found == Salvage::Whole {
+            return None;
+        }
+        if found == Salvage::Part && segment.last_seq() >= next {
             loss.first_seq = segment.last_seq() + 1;
             loss.from = segment.newest_at;
         } else if let Some(segment) = self.segments.remove(index) {

@@ -255,6 +255,33 @@ fn a_missing_file_is_a_gap_and_a_strange_one_is_left_alone() {
 }
 
 #[test]
+fn a_first_file_that_is_of_no_use_is_a_gap() {
+    let damage: [fn(&Path); 2] = [
+        |file| std::fs::write(file, "no segment").unwrap(),
+        |file| {
+            std::fs::remove_file(file).unwrap();
+            std::fs::create_dir(file).unwrap();
+        },
+    ];
+    for damage in damage {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lanes = open(dir.path(), "1-a");
+        for _ in 0..30 {
+            lanes.push(v1::Lane::Metrics, &record(1000), 1);
+        }
+        drop(lanes);
+        let lane = dir.path().join("queue/agent/metrics");
+        let files = std::fs::read_dir(&lane).unwrap().map(|it| it.unwrap().path());
+        damage(&files.min().unwrap());
+        let mut lanes = open(dir.path(), "2-b");
+        lanes.tell_losses(2);
+        let depth = lanes.lane(v1::Lane::Metrics).depth(2);
+        assert_eq!(depth.records + depth.dropped, 30);
+        assert!(depth.dropped > 0);
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_does_not_hold_up_the_others() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), "1-a").push(v1::Lane::Results, &numbered(1), 1);

@@ -46,6 +46,14 @@ impl Leave {
         }
     }
 
+    /// The same while nothing can be sent: a link that does not take the goodbye either is not waited for.
+    pub fn held_up_deadline(&self) -> Instant {
+        match self {
+            Leave::At(at, _) => *at,
+            Leave::By(at, _) => *at + FLUSH,
+        }
+    }
+
     pub fn why(&self) -> &Closed {
         match self {
             Leave::At(_, why) | Leave::By(_, why) => why,

@@ -161,7 +161,10 @@ impl Link<'_> {
                     closed => self.closed(&closed),
                 };
             }
-            let deadline = self.session.deadline().unwrap_or_else(|| Instant::now() + LINGER);
+            let deadline = self
+                .session
+                .deadline(frame.is_some())
+                .unwrap_or_else(|| Instant::now() + LINGER);
             tokio::select! {
                 biased;
                 () = self.fleet.stop.cancelled(), if !stopping => {
@@ -184,9 +187,11 @@ impl Link<'_> {
                     Ok(None) => return self.broken("the controller closed the link"),
                     Err(status) => return self.ended_by(&status),
                 },
-                () = sleep_until(deadline.into()) => {
-                    self.handle(Event::Tick);
-                }
+                // What could not be sent before the session was over is not waited for.
+                () = sleep_until(deadline.into()) => match self.session.closed() {
+                    Some(_) => frame = None,
+                    None => self.handle(Event::Tick),
+                },
                 () = self.agent.queue.recorded(), if frame.is_none() => {}
             }
         }

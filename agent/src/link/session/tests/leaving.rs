@@ -43,7 +43,7 @@ fn who_is_sent_away_leaves_at_its_own_moment_within_the_time_and_goes_where_it_w
             bench.pass(moment - Duration::from_millis(1));
             assert_eq!(bench.all(), [], "not yet");
             assert_eq!(
-                bench.session.deadline(),
+                bench.session.deadline(false),
                 Some(bench.now.instant + Duration::from_millis(1))
             );
         }
@@ -53,6 +53,24 @@ fn who_is_sent_away_leaves_at_its_own_moment_within_the_time_and_goes_where_it_w
         let reason = "the controller is updated".to_owned();
         assert_eq!(bench.closed(), &Closed::Drained { to, reason });
     }
+}
+
+#[test]
+fn while_nothing_can_be_sent_it_wakes_for_what_ends_the_link_alone() {
+    let mut bench = bench(0.5);
+    bench.all();
+    let silent_at = bench.session.deadline(true).expect("a moment");
+    let heartbeat = bench.session.deadline(false).expect("a moment");
+    assert!(silent_at > heartbeat);
+    bench.pass(heartbeat - bench.now.instant);
+    assert_eq!(bench.session.deadline(true), Some(silent_at), "no heartbeat can go out");
+
+    bench.handle(Event::Stop);
+    assert_eq!(bench.session.deadline(true), Some(bench.now.instant + 2 * FLUSH));
+    bench.pass(FLUSH);
+    assert!(bench.session.closed().is_none(), "the goodbye may still go out");
+    bench.pass(FLUSH);
+    assert_eq!(bench.closed(), &Closed::Stopped);
 }
 
 #[test]
@@ -112,7 +130,7 @@ fn a_time_without_end_has_one() {
             ..Default::default()
         }));
         let deadline = Duration::from_secs(3600);
-        assert!(bench.session.deadline().unwrap() <= bench.now.instant + deadline);
+        assert!(bench.session.deadline(false).unwrap() <= bench.now.instant + deadline);
         bench.now.instant += deadline - INTERVAL;
         bench.receive(In::Heartbeat(Default::default()));
         bench.pass(INTERVAL);
@@ -153,7 +171,7 @@ fn a_planned_leave_waits_a_second_for_acks_and_no_longer() {
     bench.record(v1::Lane::Results, 10);
     bench.handle(Event::Stop);
     bench.all();
-    assert_eq!(bench.session.deadline(), Some(bench.now.instant + FLUSH));
+    assert_eq!(bench.session.deadline(false), Some(bench.now.instant + FLUSH));
     bench.pass(FLUSH);
     assert!(matches!(&bench.all()[..], [Out::Goodbye(_)]));
     assert!(!bench.lanes.lane(v1::Lane::Results).is_empty());
