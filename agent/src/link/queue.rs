@@ -2,6 +2,7 @@
 //! that a user can see and a record of every gap. Knows nothing of connections; what is on its way is the session's business.
 
 use std::{
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -192,11 +193,22 @@ impl Lanes {
     /// `now`: microseconds since 1970.
     pub fn push(&mut self, lane: v1::Lane, record: &v1::Record, now: i64) {
         if let Some(error) = self.lane_mut(lane).push(record, now) {
-            tracing::error!(lane = lane_name(lane), %error, "the disk does not take the queue; it stays in memory");
-            let text = format!("records of lane {} stay in memory: {error}", lane_name(lane));
-            self.tell("AGENT_QUEUE_IN_MEMORY", v1::EventSeverity::Error, text, lane, now);
+            self.tell_in_memory(lane, &error, now);
         }
         self.tell_losses(now);
+    }
+
+    /// What was written did not reach the disk itself.
+    pub fn sync_failed(&mut self, lane: v1::Lane, error: &io::Error, now: i64) {
+        if self.lane_mut(lane).disk_failed(error) {
+            self.tell_in_memory(lane, error, now);
+        }
+    }
+
+    fn tell_in_memory(&mut self, lane: v1::Lane, error: &io::Error, now: i64) {
+        tracing::error!(lane = lane_name(lane), %error, "the disk does not take the queue; it stays in memory");
+        let text = format!("records of lane {} stay in memory: {error}", lane_name(lane));
+        self.tell("AGENT_QUEUE_IN_MEMORY", v1::EventSeverity::Error, text, lane, now);
     }
 
     /// Every loss becomes a record, as reliable as the results beside it.

@@ -79,16 +79,17 @@ impl Keeper {
         };
         *syncing = None;
         let mut lanes = self.queue.lock();
-        let failed = answer.unwrap_or_default();
         for lane in Lanes::ALL {
-            let errors = failed.iter().filter(|(of, _)| *of == lane).map(|(_, error)| error);
-            let mut worked = true;
-            for error in errors {
-                worked = false;
-                tracing::error!(%error, "the queue does not reach the disk");
-                lanes.lane_mut(lane).disk_failed(error);
+            // Nobody knows how far one came that ended without an answer.
+            let Ok(failed) = &answer else {
+                lanes.lane_mut(lane).not_synced();
+                continue;
+            };
+            let first = failed.iter().find(|(of, _)| *of == lane);
+            lanes.lane_mut(lane).synced(first.is_none());
+            if let Some((_, error)) = first {
+                lanes.sync_failed(lane, error, unix_micros(SystemTime::now()));
             }
-            lanes.lane_mut(lane).synced(worked);
         }
     }
 

@@ -289,10 +289,11 @@ impl Lane {
         }
     }
 
-    /// From now on records stay in memory.
-    pub fn disk_failed(&mut self, error: &io::Error) {
-        if let Home::Disk { broken, .. } = &mut self.home {
-            *broken = Some(error.to_string());
+    /// From now on records stay in memory. True: until now they did not.
+    pub fn disk_failed(&mut self, error: &io::Error) -> bool {
+        match &mut self.home {
+            Home::Disk { broken, .. } => broken.replace(error.to_string()).is_none(),
+            Home::Memory => false,
         }
     }
 

@@ -386,6 +386,33 @@ fn a_directory_that_takes_nothing_leaves_the_queue_in_memory_until_it_does() {
     assert_eq!(open(dir.path(), "2-b").lane(v1::Lane::Metrics).depth(1).records, kept);
 }
 
+#[test]
+fn a_sync_that_fails_is_told_once_and_all_that_memory_has_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lanes = open(dir.path(), "1-a");
+    for number in 1..=3 {
+        lanes.push(v1::Lane::Metrics, &record(100), number);
+    }
+    for now in [4, 5] {
+        assert!(!lanes.lane_mut(v1::Lane::Metrics).written().is_empty());
+        lanes.lane_mut(v1::Lane::Metrics).synced(false);
+        lanes.sync_failed(v1::Lane::Metrics, &std::io::Error::from_raw_os_error(5), now);
+    }
+    lanes.push(v1::Lane::Metrics, &record(100), 6);
+    lanes.settle(7);
+    let events: Vec<_> = waiting(lanes.lane_mut(v1::Lane::Results))
+        .into_iter()
+        .filter_map(|(_, _, record)| match record.body {
+            Some(v1::record::Body::Event(event)) => Some(event.reason),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(events, ["AGENT_QUEUE_IN_MEMORY", "AGENT_QUEUE_ON_DISK"]);
+    assert!(!lanes.lane_mut(v1::Lane::Metrics).written().is_empty());
+    drop(lanes);
+    assert_eq!(open(dir.path(), "2-b").lane(v1::Lane::Metrics).depth(8).records, 4);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Push(usize),
