@@ -238,6 +238,7 @@ async fn the_newest_trust_bundle_is_the_newest_on_file_or_told_of_since() {
     assert_eq!(*newest.borrow(), Some(Told { version: 3, by: one }));
     agents.set_bundle_version(other, 3);
     agents.set_bundle_version(one, 2);
+    agents.set_bundle_version(one, i64::MAX);
     assert!(!newest.has_changed().unwrap());
     agents.set_bundle_version(other, 4);
     assert_eq!(*newest.borrow_and_update(), Some(Told { version: 4, by: other }));
