@@ -15,7 +15,7 @@ pub use self::{
     lane::{Depth, Lane},
     spool::Batch,
 };
-use self::{lane::Why, spool::Loss};
+use self::{lane::Why, segment::Synced, spool::Loss};
 use crate::clock::unix_micros;
 
 mod directory;
@@ -200,6 +200,7 @@ impl Lanes {
 
     /// What was written did not reach the disk itself.
     pub fn sync_failed(&mut self, lane: v1::Lane, error: &io::Error, now: i64) {
+        self.lane_mut(lane).synced(Synced::Failed);
         if self.lane_mut(lane).disk_failed(error) {
             self.tell_in_memory(lane, error, now);
         }

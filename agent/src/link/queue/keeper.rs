@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Lanes, Queue};
+use super::{Lanes, Queue, segment::Synced};
 use crate::{
     clock::unix_micros,
     config, detached,
@@ -80,15 +80,13 @@ impl Keeper {
         *syncing = None;
         let mut lanes = self.queue.lock();
         for lane in Lanes::ALL {
-            // Nobody knows how far one came that ended without an answer.
             let Ok(failed) = &answer else {
-                lanes.lane_mut(lane).not_synced();
+                lanes.lane_mut(lane).synced(Synced::Unknown);
                 continue;
             };
-            let first = failed.iter().find(|(of, _)| *of == lane);
-            lanes.lane_mut(lane).synced(first.is_none());
-            if let Some((_, error)) = first {
-                lanes.sync_failed(lane, error, unix_micros(SystemTime::now()));
+            match failed.iter().find(|(of, _)| *of == lane) {
+                None => lanes.lane_mut(lane).synced(Synced::All),
+                Some((_, error)) => lanes.sync_failed(lane, error, unix_micros(SystemTime::now())),
             }
         }
     }
@@ -116,7 +114,7 @@ impl Keeper {
                 tracing::error!(%error, "the queue cannot be synced to the disk now");
                 let mut lanes = self.queue.lock();
                 for lane in Lanes::ALL {
-                    lanes.lane_mut(lane).not_synced();
+                    lanes.lane_mut(lane).synced(Synced::Unknown);
                 }
                 None
             }

@@ -16,7 +16,7 @@ use prost::Message as _;
 use super::{
     Limits, NeverSent,
     frame::{self, HEADER},
-    segment::{Segment, may_pass},
+    segment::{Segment, Synced, may_pass},
     spool::{Batch, Loss, Spool, file_name},
 };
 
@@ -268,24 +268,13 @@ impl Lane {
         files
     }
 
-    /// Whether the files of [`Self::written`] have reached the disk. When one has not, a second attempt would not find what the
-    /// system has dropped: what memory has is written anew.
-    pub fn synced(&mut self, all: bool) {
+    /// What became of the files of [`Self::written`].
+    pub fn synced(&mut self, how: Synced) {
         for segment in self.spools.iter_mut().flat_map(|spool| spool.segments_mut()) {
-            segment.synced(all);
+            segment.synced(how);
         }
         if let Home::Disk { is_new, .. } = &mut self.home {
-            *is_new |= !all;
-        }
-    }
-
-    /// Nobody has tried to.
-    pub fn not_synced(&mut self) {
-        for segment in self.spools.iter_mut().flat_map(|spool| spool.segments_mut()) {
-            segment.not_synced();
-        }
-        if let Home::Disk { is_new, .. } = &mut self.home {
-            *is_new = true;
+            *is_new |= how != Synced::All;
         }
     }
 

@@ -53,6 +53,16 @@ struct SegmentFile {
     is_syncing: bool,
 }
 
+/// Whether files have reached the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    All,
+    /// Not all. A second attempt would not find what the system has dropped: what memory has is written anew.
+    Failed,
+    /// Nobody has tried, or it is not known how far one came.
+    Unknown,
+}
+
 /// What there is of a segment that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Salvage {
@@ -215,24 +225,15 @@ impl Segment {
         Some(opened)
     }
 
-    /// What was given out to be synced has been, or something of it has failed.
-    pub fn synced(&mut self, all: bool) {
-        if let Some(file) = self.file.as_mut().filter(|file| file.is_syncing) {
-            file.is_syncing = false;
-            if !all {
-                file.is_unsynced = true;
-                if self.content.is_some() {
-                    file.whole = 0;
-                }
-            }
-        }
-    }
-
-    /// What was given out to be synced was not even tried.
-    pub fn not_synced(&mut self) {
-        if let Some(file) = self.file.as_mut().filter(|file| file.is_syncing) {
-            file.is_syncing = false;
-            file.is_unsynced = true;
+    /// What became of it when it was given out to be synced.
+    pub fn synced(&mut self, how: Synced) {
+        let Some(file) = self.file.as_mut().filter(|file| file.is_syncing) else {
+            return;
+        };
+        file.is_syncing = false;
+        file.is_unsynced |= how != Synced::All;
+        if how == Synced::Failed && self.content.is_some() {
+            file.whole = 0;
         }
     }
 
@@ -507,14 +508,14 @@ mod tests {
         let path = dir.path().join("segment");
         let mut segment = filled(&path, &[b"one", b"two"]);
         segment.take_unsynced().expect("it was written to");
-        segment.synced(true);
+        segment.synced(Synced::All);
         assert!(segment.take_unsynced().is_none() && !segment.is_volatile());
 
         segment.append(30, b"three").expect("it is written");
         segment.take_unsynced().expect("it was written to");
-        segment.not_synced();
+        segment.synced(Synced::Unknown);
         segment.take_unsynced().expect("it was not even tried");
-        segment.synced(false);
+        segment.synced(Synced::Failed);
         assert!(segment.is_volatile(), "memory alone is known to have it");
         // What a system does that drops what it could not write.
         OpenOptions::new()
@@ -529,7 +530,7 @@ mod tests {
         assert_eq!(again.get(7).expect("read"), Some(&b"three"[..]));
 
         segment.unload();
-        segment.synced(false);
+        segment.synced(Synced::Failed);
         assert!(!segment.is_volatile(), "the file alone has it");
         segment.take_unsynced().expect("it is tried again");
     }

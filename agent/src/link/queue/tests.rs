@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use proptest::prelude::*;
 
@@ -230,20 +233,35 @@ fn the_queue_of_another_agent_is_not_sent() {
     assert!(!dir.path().join("queue/agent").exists());
 }
 
-#[test]
-fn a_missing_file_is_a_gap_and_a_strange_one_is_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut lanes = open(dir.path(), "1-a");
+/// Has thirty records in several files, which it gives in their order.
+fn thirty(dir: &Path) -> Vec<PathBuf> {
+    let mut lanes = open(dir, "1-a");
     for _ in 0..30 {
         lanes.push(v1::Lane::Metrics, &record(1000), 1);
     }
     drop(lanes);
-    let lane = dir.path().join("queue/agent/metrics");
-    let mut files: Vec<_> = std::fs::read_dir(&lane).unwrap().map(|it| it.unwrap().path()).collect();
+    let files = std::fs::read_dir(dir.join("queue/agent/metrics")).unwrap();
+    let mut files: Vec<_> = files.map(|it| it.unwrap().path()).collect();
     files.sort();
     assert!(files.len() > 3);
-    std::fs::remove_file(&files[1]).unwrap();
-    let strange = lane.join("notes.txt");
+    files
+}
+
+/// The reasons of those that wait.
+fn events(lanes: &mut Lanes) -> Vec<String> {
+    let records = waiting(lanes.lane_mut(v1::Lane::Results)).into_iter();
+    let events = records.filter_map(|(_, _, record)| match record.body {
+        Some(v1::record::Body::Event(event)) => Some(event.reason),
+        _ => None,
+    });
+    events.collect()
+}
+
+#[test]
+fn a_missing_file_is_a_gap_and_a_strange_one_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::remove_file(&thirty(dir.path())[1]).unwrap();
+    let strange = dir.path().join("queue/agent/metrics/notes.txt");
     std::fs::write(&strange, "not of the queue").unwrap();
     let mut lanes = open(dir.path(), "2-b");
     lanes.tell_losses(2);
@@ -265,14 +283,7 @@ fn a_first_file_that_is_of_no_use_is_a_gap() {
     ];
     for damage in damage {
         let dir = tempfile::tempdir().unwrap();
-        let mut lanes = open(dir.path(), "1-a");
-        for _ in 0..30 {
-            lanes.push(v1::Lane::Metrics, &record(1000), 1);
-        }
-        drop(lanes);
-        let lane = dir.path().join("queue/agent/metrics");
-        let files = std::fs::read_dir(&lane).unwrap().map(|it| it.unwrap().path());
-        damage(&files.min().unwrap());
+        damage(&thirty(dir.path())[0]);
         let mut lanes = open(dir.path(), "2-b");
         lanes.tell_losses(2);
         let depth = lanes.lane(v1::Lane::Metrics).depth(2);
@@ -372,13 +383,7 @@ fn a_directory_that_takes_nothing_leaves_the_queue_in_memory_until_it_does() {
     std::fs::remove_file(&lane).unwrap();
     lanes.settle(50);
     assert_eq!(lanes.lane(v1::Lane::Metrics).depth(1).broken, None);
-    let events: Vec<_> = waiting(lanes.lane_mut(v1::Lane::Results))
-        .into_iter()
-        .filter_map(|(_, _, record)| match record.body {
-            Some(v1::record::Body::Event(event)) => Some(event.reason),
-            _ => None,
-        })
-        .collect();
+    let events = events(&mut lanes);
     assert_eq!(events.first().map(String::as_str), Some("AGENT_QUEUE_IN_MEMORY"));
     assert_eq!(events.last().map(String::as_str), Some("AGENT_QUEUE_ON_DISK"));
     let kept = depth.records;
@@ -395,19 +400,11 @@ fn a_sync_that_fails_is_told_once_and_all_that_memory_has_is_written_anew() {
     }
     for now in [4, 5] {
         assert!(!lanes.lane_mut(v1::Lane::Metrics).written().is_empty());
-        lanes.lane_mut(v1::Lane::Metrics).synced(false);
         lanes.sync_failed(v1::Lane::Metrics, &std::io::Error::from_raw_os_error(5), now);
     }
     lanes.push(v1::Lane::Metrics, &record(100), 6);
     lanes.settle(7);
-    let events: Vec<_> = waiting(lanes.lane_mut(v1::Lane::Results))
-        .into_iter()
-        .filter_map(|(_, _, record)| match record.body {
-            Some(v1::record::Body::Event(event)) => Some(event.reason),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(events, ["AGENT_QUEUE_IN_MEMORY", "AGENT_QUEUE_ON_DISK"]);
+    assert_eq!(events(&mut lanes), ["AGENT_QUEUE_IN_MEMORY", "AGENT_QUEUE_ON_DISK"]);
     assert!(!lanes.lane_mut(v1::Lane::Metrics).written().is_empty());
     drop(lanes);
     assert_eq!(open(dir.path(), "2-b").lane(v1::Lane::Metrics).depth(8).records, 4);
