@@ -188,13 +188,7 @@ fn open_queue(directory: &Directory, state: &StateDir, identity: &Identity, conf
         ..Limits::default()
     };
     // What waits can be read from a disk that takes nothing.
-    let id = state.next_spool_id(now).unwrap_or_else(|error| {
-        tracing::error!(
-            error = causes(&error),
-            "the starts of the agent cannot be counted; the clock does it"
-        );
-        StateDir::spool_id_by_clock(now)
-    });
+    let id = state.next_spool_id(0, now);
     directory.open(&agent, &id, limits).unwrap_or_else(|error| {
         let error = causes(&error);
         tracing::error!(error, "the queue cannot be on disk; it is in memory until it can");

@@ -22,7 +22,7 @@ use self::{
 };
 use crate::{
     backoff::Backoff,
-    clock::Now,
+    clock::{self, Now},
     config::{Config, Endpoint},
     dial::{causes, dial},
     endpoints::{Candidate, Endpoints},
@@ -196,10 +196,10 @@ impl Link {
             self.identity.refused(serial);
         }
         if let Reason::Closed(Closed::ForeignSpool(_)) = reason {
-            match self.state.next_spool_id(SystemTime::now()) {
-                Ok(id) => self.queue.lock().renumber(&id),
-                Err(error) => tracing::error!(error = causes(&error), "failed to start a new spool"),
-            }
+            let now = SystemTime::now();
+            let mut lanes = self.queue.lock();
+            let used = queue::generation(lanes.spool_id()).unwrap_or(0);
+            lanes.renumber(&self.state.next_spool_id(used, now), clock::unix_micros(now));
         }
         if reason.refusal().is_some_and(|refusal| copy::is_refused(&refusal)) {
             self.identity.set_refused(true);

@@ -11,7 +11,7 @@ use std::{
 
 use muster_certs::file;
 
-use crate::status;
+use crate::{dial::causes, status};
 
 #[derive(Debug, Clone)]
 pub struct StateDir {
@@ -179,19 +179,21 @@ impl StateDir {
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// A spool id that was never used before: "<generation>-<random>". The generation is on disk before it is used, and
-    /// grows with every call; where the file does not tell it, it goes on from the clock.
-    pub fn next_spool_id(&self, now: SystemTime) -> Result<String, Error> {
-        self.next_spool_id_above(0, now)
+    /// A spool id that was never used before: "<generation>-<random>", of a generation above this one. The generation is on
+    /// disk before it is used, and grows with every call; where that is not possible, it is told by the clock, which is above
+    /// all that count.
+    pub fn next_spool_id(&self, above: u64, now: SystemTime) -> String {
+        let generation = self.next_generation(above, now).unwrap_or_else(|error| {
+            tracing::error!(
+                error = causes(&error),
+                "the spools of the agent cannot be counted; the clock does it"
+            );
+            clock_generation(now).max(above.saturating_add(1))
+        });
+        format!("{generation}-{:016x}", rand::random::<u64>())
     }
 
-    /// One for a directory that takes nothing: above all that count the starts of an agent.
-    pub fn spool_id_by_clock(now: SystemTime) -> String {
-        spool_id(clock_generation(now))
-    }
-
-    /// As `next_spool_id`, with a generation above this one too.
-    pub fn next_spool_id_above(&self, above: u64, now: SystemTime) -> Result<String, Error> {
+    fn next_generation(&self, above: u64, now: SystemTime) -> Result<u64, Error> {
         let path = self.generation();
         let last = match file::read_secret_text(&path, 64) {
             Ok(text) => text.trim().parse::<u64>().ok(),
@@ -204,7 +206,7 @@ impl StateDir {
             clock_generation(now)
         });
         file::write_secret(&path, format!("{generation}\n").as_bytes())?;
-        Ok(spool_id(generation))
+        Ok(generation)
     }
 }
 
@@ -212,10 +214,6 @@ fn clock_generation(now: SystemTime) -> u64 {
     now.duration_since(SystemTime::UNIX_EPOCH)
         // 0 is no generation: of a machine that knows no time yet.
         .map_or(1, |since| since.as_secs().max(1))
-}
-
-fn spool_id(generation: u64) -> String {
-    format!("{generation}-{:016x}", rand::random::<u64>())
 }
 
 fn holder(pid: &Option<u32>) -> String {
@@ -283,22 +281,33 @@ mod tests {
     #[test]
     fn spool_ids_are_never_the_same_and_their_generations_grow() {
         let (_dir, state) = state_dir();
-        let ids: Vec<String> = (0..3)
-            .map(|_| state.next_spool_id(SystemTime::UNIX_EPOCH).unwrap())
-            .collect();
+        let ids: Vec<String> = (0..3).map(|_| state.next_spool_id(0, SystemTime::UNIX_EPOCH)).collect();
         assert_eq!(ids.iter().map(|id| generation(id)).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]
     fn a_spool_id_above_what_the_controller_knows_is_kept_and_grown_from() {
         let (_dir, state) = state_dir();
-        let id = |above| generation(&state.next_spool_id_above(above, SystemTime::UNIX_EPOCH).unwrap());
+        let id = |above| generation(&state.next_spool_id(above, SystemTime::UNIX_EPOCH));
         assert_eq!([id(0), id(40), id(7), id(0)], [1, 41, 42, 43]);
     }
 
     #[test]
-    fn a_machine_that_knows_no_time_has_a_spool_that_the_controller_takes() {
-        assert_eq!(generation(&StateDir::spool_id_by_clock(SystemTime::UNIX_EPOCH)), 1);
+    fn where_spools_cannot_be_counted_the_clock_tells_their_generation() {
+        let (_dir, state) = state_dir();
+        // No file can be put in its place.
+        fs::create_dir(state.path().join("generation")).unwrap();
+        let id = |above, seconds| {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            generation(&state.next_spool_id(above, now))
+        };
+        assert_eq!(id(7, 1_800_000_000), 1_800_000_000);
+        assert_eq!(id(1_900_000_000, 1_800_000_000), 1_900_000_001);
+        assert_eq!(
+            id(0, 0),
+            1,
+            "a machine that knows no time has one that the controller takes"
+        );
     }
 
     #[test]
@@ -308,16 +317,8 @@ mod tests {
         for broken in ["", "seven", "18446744073709551615"] {
             file::write_secret(&path, broken.as_bytes()).unwrap();
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-            assert_eq!(
-                generation(&state.next_spool_id(now).unwrap()),
-                1_800_000_000,
-                "{broken:?}"
-            );
-            assert_eq!(
-                generation(&state.next_spool_id(now).unwrap()),
-                1_800_000_001,
-                "{broken:?}"
-            );
+            assert_eq!(generation(&state.next_spool_id(0, now)), 1_800_000_000, "{broken:?}");
+            assert_eq!(generation(&state.next_spool_id(0, now)), 1_800_000_001, "{broken:?}");
         }
     }
 }

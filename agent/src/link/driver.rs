@@ -424,24 +424,22 @@ impl Driver<'_> {
                     }
                 }
             }
-            Effect::StartSpool { above } => match link.state.next_spool_id_above(above, SystemTime::now()) {
-                Ok(id) => {
-                    if above > 0 {
-                        tracing::warn!(
-                            above,
-                            spool = id,
-                            "the controller has results of a later spool: the state directory was put back; going on above it"
-                        );
-                    } else {
-                        tracing::info!(
-                            spool = id,
-                            "much waits in the queue; it is sent behind what is recorded now"
-                        );
-                    }
-                    link.queue.lock().start_spool(&id);
+            Effect::StartSpool { above } => {
+                let id = link.state.next_spool_id(above, SystemTime::now());
+                if above > 0 {
+                    tracing::warn!(
+                        above,
+                        spool = id,
+                        "the controller has results of a later spool: the state directory was put back; going on above it"
+                    );
+                } else {
+                    tracing::info!(
+                        spool = id,
+                        "much waits in the queue; it is sent behind what is recorded now"
+                    );
                 }
-                Err(error) => tracing::error!(error = dial::causes(&error), "failed to start a new spool"),
-            },
+                link.queue.lock().start_spool(&id);
+            }
             Effect::Configure(config) => {
                 link.board.named(&config.name);
                 link.identity.renew_by(config.renew_after_unix_micros);

@@ -1,5 +1,5 @@
 //! The way back: while a link to a later endpoint is healthy, those before it are asked now and then, and the first that
-//! answers is gone back to. How the agent leaves, the session knows.
+//! takes links is gone back to. How the agent leaves, the session knows.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ pub(super) struct FailBack {
 }
 
 impl FailBack {
-    /// Returns an endpoint that comes before the current one and answers. Begun when the link is.
+    /// Returns an endpoint that comes before the current one and takes links. Begun when the link is.
     pub async fn found(self) -> Endpoint {
         loop {
             let after = self.config.borrow().server.fail_back;
@@ -42,14 +42,14 @@ impl FailBack {
                 match self.ask(&better.endpoint, &config).await {
                     Ok(()) => return better.endpoint,
                     Err(why) => {
-                        tracing::debug!(endpoint = %better.endpoint, why, "an endpoint that comes first does not answer")
+                        tracing::debug!(endpoint = %better.endpoint, why, "an endpoint that comes first is not there for the agent")
                     }
                 }
             }
         }
     }
 
-    /// Whether a controller of ours is there that answers: a listener alone may be that of one that is on its way out.
+    /// Whether a controller of ours is there that takes links: one that drains answers as well.
     async fn ask(&self, endpoint: &Endpoint, config: &Config) -> Result<(), String> {
         // A renewal that is being proved has superseded the certificate that is shown here.
         let _opening = self.identity.opening().await;
@@ -58,6 +58,7 @@ impl FailBack {
         let channel = channel.map_err(|error| format!("{error}: {}", error.cause()))?;
         let mut client = EnrollmentServiceClient::new(channel);
         match timeout(ANSWER, client.get_trust_bundle(v1::GetTrustBundleRequest {})).await {
+            Ok(Ok(answer)) if answer.get_ref().draining => Err("it sends its agents away".to_owned()),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => Err(status.to_string()),
             Err(_) => Err("no answer".to_owned()),

@@ -160,12 +160,15 @@ impl Lanes {
     }
 
     /// Goes on under a new spool id with what waits under the present one, since another agent has used that too.
-    pub fn renumber(&mut self, spool_id: &str) {
+    pub fn renumber(&mut self, spool_id: &str, now: i64) {
         self.spool_id = spool_id.into();
         for lane in Self::ALL {
             let id = self.spool_id.clone();
-            self.lane_mut(lane).renumber(id);
+            if let Some(error) = self.lane_mut(lane).renumber(id) {
+                self.tell_in_memory(lane, &error, now);
+            }
         }
+        self.tell_losses(now);
     }
 
     /// Of all spools but the one that grows; 0: there are none.

@@ -13,5 +13,6 @@ pub(super) async fn get_trust_bundle(
     Ok(Response::new(v1::GetTrustBundleResponse {
         trust_bundle: Some(api.pki.signed_trust_bundle()),
         time_unix_micros: clock::now(),
+        draining: api.takes_no_links().is_some(),
     }))
 }

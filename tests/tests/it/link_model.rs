@@ -447,7 +447,8 @@ impl<'a> World<'a> {
                 None => {}
                 Some(agent::Closed::ForeignSpool(_)) => {
                     let spool = self.next_spool(0);
-                    self.lanes.renumber(&spool);
+                    let now = self.now().unix_micros;
+                    self.lanes.renumber(&spool, now);
                     self.connect();
                 }
                 Some(why) => panic!("the agent ends the link: {why}"),

@@ -136,6 +136,14 @@ fn read(dir: &Path) -> io::Result<(Vec<Spool>, Vec<Loss>)> {
                 missing = missing.or(Some(first_seq));
                 continue;
             }
+            // The agent was killed when it was about to leave out of the one before what the controller has.
+            if segments
+                .back()
+                .is_some_and(|before| before.last_seq() >= segment.last_seq())
+            {
+                segment.remove();
+                continue;
+            }
             let before = match segments.back() {
                 Some(before) => Some((before.last_seq() + 1, before.newest_at)),
                 None => missing.map(|first_seq| (first_seq, segment.oldest_at)),

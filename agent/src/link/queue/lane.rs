@@ -17,7 +17,7 @@ use super::{
     Limits, NeverSent,
     frame::{self, HEADER},
     segment::{Segment, Synced, may_pass},
-    spool::{Batch, Loss, Spool, file_name},
+    spool::{Batch, Loss, Spool, file_path},
 };
 
 /// A segment that all of is acknowledged is given up when it has grown to this.
@@ -134,15 +134,24 @@ impl Lane {
         self.spools.push_back(Spool::new(id));
     }
 
-    /// As `start_spool`, for a spool whose numbers somebody else has used too: what waits in it is numbered anew.
-    pub fn renumber(&mut self, id: Arc<str>) {
-        let records = self.spools.pop_back().map(Spool::drain).unwrap_or_default();
-        self.spools.push_back(Spool::new(id));
-        for (at, record) in records {
-            if let Some(error) = self.append(at, &record) {
-                tracing::warn!(%error, "records of the queue stay in memory");
+    /// As `start_spool`, for a spool whose numbers somebody else has used too: what waits in it is numbered anew. Wherever that
+    /// is cut short, each record lies in one file, under the one id or the other. Gives the failure of the disk as `push` does.
+    pub fn renumber(&mut self, id: Arc<str>) -> Option<io::Error> {
+        let dir = match &self.home {
+            Home::Disk { dir, .. } => Some(dir.clone()),
+            Home::Memory => None,
+        };
+        while let Err(error) = self.live().forget_acknowledged(dir.as_deref()) {
+            let acknowledged = self.live().acknowledged();
+            let index = self.spools.len() - 1;
+            if !self.give_up(index, acknowledged, &error) {
+                // The controller will say once more that the numbers are not ours.
+                return None;
             }
         }
+        self.live().renumber(id);
+        let failure = self.put().err()?;
+        self.disk_failed(&failure).then_some(failure)
     }
 
     /// In the order in which they are to be sent: the one that grows, then the others, oldest first.
@@ -288,27 +297,25 @@ impl Lane {
 
     /// Tries the disk again, with all that memory alone has. True: it takes records again.
     pub fn settle(&mut self) -> bool {
-        let Home::Disk { dir, broken, is_new } = &mut self.home else {
+        if !matches!(&self.home, Home::Disk { broken: Some(_), .. }) {
             return false;
+        }
+        let put = self.put();
+        if let Home::Disk { broken, .. } = &mut self.home {
+            *broken = put.as_ref().err().map(ToString::to_string);
+        }
+        put.is_ok()
+    }
+
+    /// All records into the files that they belong in.
+    fn put(&mut self) -> io::Result<()> {
+        let Home::Disk { dir, is_new, .. } = &mut self.home else {
+            return Ok(());
         };
-        if broken.is_none() {
-            return false;
-        }
         // In case that nothing could be made of it when the agent started.
-        if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir) {
-            *broken = Some(error.to_string());
-            return false;
-        }
-        for spool in &mut self.spools {
-            let id = spool.id().clone();
-            if let Err(error) = spool.settle(|first_seq| dir.join(file_name(&id, first_seq))) {
-                *broken = Some(error.to_string());
-                return false;
-            }
-        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         *is_new = true;
-        *broken = None;
-        true
+        self.spools.iter_mut().try_for_each(|spool| spool.settle(dir))
     }
 
     fn append(&mut self, at: i64, record: &[u8]) -> Option<io::Error> {
@@ -322,7 +329,7 @@ impl Lane {
                     broken: None,
                     is_new,
                 } => {
-                    let path = dir.join(file_name(self.spools[self.spools.len() - 1].id(), first_seq));
+                    let path = file_path(dir, self.spools[self.spools.len() - 1].id(), first_seq);
                     *is_new = true;
                     Segment::create(path, first_seq).unwrap_or_else(|error| {
                         failure = Some(error);
@@ -397,23 +404,30 @@ impl Lane {
                     return found;
                 }
                 Err(error) => {
-                    let loss = match may_pass(&error) {
-                        true => None,
-                        false => self.spools[index].drop_after(seq),
-                    };
-                    let Some(loss) = loss else {
-                        if !std::mem::replace(&mut self.is_held_up, true) {
-                            tracing::warn!(spool, %error, "records of the queue cannot be read now; it is tried again");
-                        }
-                        return None;
-                    };
-                    tracing::error!(spool, %error, "records of the queue cannot be read; they are given up");
-                    self.lost(loss, Why::Unreadable);
-                    if self.forget_empty(index) {
+                    if !self.give_up(index, seq, &error) || self.forget_empty(index) {
                         return None;
                     }
                 }
             }
         }
+    }
+
+    /// After records that follow `seq` could not be read. False: nothing is given up, since it is not known that they never can.
+    fn give_up(&mut self, index: usize, seq: u64, error: &io::Error) -> bool {
+        let spool = &mut self.spools[index];
+        let id = spool.id().clone();
+        let loss = match may_pass(error) {
+            true => None,
+            false => spool.drop_after(seq),
+        };
+        let Some(loss) = loss else {
+            if !std::mem::replace(&mut self.is_held_up, true) {
+                tracing::warn!(spool = &*id, %error, "records of the queue cannot be read now; it is tried again");
+            }
+            return false;
+        };
+        tracing::error!(spool = &*id, %error, "records of the queue cannot be read; they are given up");
+        self.lost(loss, Why::Unreadable);
+        true
     }
 }

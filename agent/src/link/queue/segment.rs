@@ -208,8 +208,52 @@ impl Segment {
                 settled => return settled,
             }
         }
-        let path = self.file.take().map_or(path, |file| file.path);
+        self.file = None;
         self.file = Some(SegmentFile::create(path, &content.bytes)?);
+        Ok(())
+    }
+
+    /// Gives its file, if it has one, this name.
+    pub fn rename(&mut self, path: &Path) -> io::Result<()> {
+        let Some(file) = self.file.as_mut().filter(|file| file.path != path) else {
+            return Ok(());
+        };
+        match fs::rename(&file.path, path) {
+            // Somebody has removed it. What memory has of it can be written anew, and the rest is missed when it is read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+        file.path = path.to_owned();
+        Ok(())
+    }
+
+    /// Leaves out the records before `seq`. The others go into the file `path`, and to the disk itself, before the file that has
+    /// them is removed; where that is not possible, memory has them. Fails when they cannot be read.
+    pub fn forget_before(&mut self, seq: u64, path: Option<PathBuf>) -> io::Result<()> {
+        if self.content.is_none() {
+            self.load()?;
+        }
+        let content = self.content.get_or_insert_default();
+        let index = content
+            .starts
+            .len()
+            .min(usize::try_from(seq - self.first_seq).unwrap_or(usize::MAX));
+        content.forget(index);
+        self.first_seq = seq;
+        self.count = content.starts.len() as u64;
+        self.bytes = content.bytes.len();
+        self.oldest_at = content.at(0);
+        let (Some(old), Some(path)) = (self.file.take(), path) else {
+            return Ok(());
+        };
+        let written = SegmentFile::create(path, &content.bytes).and_then(|file| {
+            file.file.as_ref().map_or(Ok(()), |file| file.sync_all())?;
+            Ok(file)
+        });
+        self.file = written
+            .inspect_err(|error| tracing::warn!(%error, "a file of the queue could not be written anew"))
+            .ok();
+        old.remove();
         Ok(())
     }
 
@@ -264,10 +308,8 @@ impl Segment {
 
     /// Best effort: what stays is sent again, and known to the controller.
     pub fn remove(self) {
-        if let Some(file) = self.file
-            && let Err(error) = fs::remove_file(&file.path)
-        {
-            tracing::warn!(path = %file.path.display(), %error, "a file of the queue could not be removed");
+        if let Some(file) = self.file {
+            file.remove();
         }
     }
 
@@ -313,6 +355,14 @@ impl Content {
         Ok((content, (torn > 0).then_some(Torn { bytes: torn })))
     }
 
+    /// The first so many.
+    fn forget(&mut self, records: usize) {
+        let end = self.starts.get(records).copied().unwrap_or(self.bytes.len());
+        self.bytes.drain(..end);
+        self.starts.drain(..records);
+        self.starts.iter_mut().for_each(|start| *start -= end);
+    }
+
     fn frame(&self, index: usize) -> Option<frame::Frame<'_>> {
         frame::read(self.bytes.get(*self.starts.get(index)?..)?)
     }
@@ -347,6 +397,12 @@ impl SegmentFile {
             is_unsynced: true,
             is_syncing: false,
         })
+    }
+
+    fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a file of the queue could not be removed");
+        }
     }
 
     /// Writes what it lacks of `frames`. What it has is not touched: a disk that fails once more must not cost that.

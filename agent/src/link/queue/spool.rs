@@ -272,12 +272,14 @@ impl Spool {
         self.segments.iter_mut()
     }
 
-    /// Writes to disk what memory alone has. `path` is the file of the segment that begins with a number.
-    pub fn settle(&mut self, path: impl Fn(u64) -> PathBuf) -> io::Result<()> {
+    /// Writes to disk what memory alone has, all under the names that it should have.
+    pub fn settle(&mut self, dir: &Path) -> io::Result<()> {
         let full = self.segments.len().saturating_sub(1);
         for (index, segment) in self.segments.iter_mut().enumerate() {
+            let path = file_path(dir, &self.id, segment.first_seq);
+            segment.rename(&path)?;
             if segment.is_volatile() {
-                segment.settle(path(segment.first_seq))?;
+                segment.settle(path)?;
                 if index < full {
                     segment.unload();
                 }
@@ -291,23 +293,35 @@ impl Spool {
         self.range().is_none()
     }
 
-    /// All records that wait, with their times; those that cannot be read are left out.
-    pub fn drain(mut self) -> Vec<(i64, Vec<u8>)> {
-        let mut records = Vec::new();
-        let mut next = self.next_after(self.through);
-        while let Some(seq) = next {
-            let at = self
-                .segments
-                .iter()
-                .find(|it| it.last_seq() >= seq)
-                .map_or(0, |it| it.newest_at);
-            if let Ok(Some(record)) = self.get(seq) {
-                records.push((at, record.to_vec()));
-            }
-            next = self.next_after(seq);
+    pub fn acknowledged(&self) -> u64 {
+        self.through
+    }
+
+    /// Leaves nothing but what waits, also in the files, which lie in this directory.
+    pub fn forget_acknowledged(&mut self, dir: Option<&Path>) -> io::Result<()> {
+        while self.segments.front().is_some_and(|it| it.last_seq() <= self.through) {
+            self.remove_first();
         }
-        self.remove();
-        records
+        let next = self.through + 1;
+        match self.segments.front_mut() {
+            Some(first) if first.first_seq < next => {
+                let path = dir.map(|dir| file_path(dir, &self.id, next));
+                first.forget_before(next, path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is in it, which all waits, under another id and numbered anew. The files are still to be renamed.
+    pub fn renumber(&mut self, id: Arc<str>) {
+        self.id = id;
+        self.next_seq = 1;
+        for segment in &mut self.segments {
+            segment.first_seq = self.next_seq;
+            self.next_seq += segment.count;
+        }
+        self.sent = 0;
+        self.through = 0;
     }
 
     pub fn remove(self) {
@@ -338,12 +352,12 @@ impl Spool {
     }
 }
 
-/// The name of a segment's file.
-pub fn file_name(spool: &str, first_seq: u64) -> String {
-    format!("{spool}.{first_seq:020}.seg")
+/// The file of a segment, in the directory of its lane.
+pub fn file_path(lane: &Path, spool: &str, first_seq: u64) -> PathBuf {
+    lane.join(format!("{spool}.{first_seq:020}.seg"))
 }
 
-/// The opposite of [`file_name`].
+/// The opposite of [`file_path`].
 pub fn parse_file_name(path: &Path) -> Option<(&str, u64)> {
     let (spool, first_seq) = path.file_name()?.to_str()?.strip_suffix(".seg")?.split_once('.')?;
     let is_number = first_seq.len() == 20 && first_seq.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,11 +1,9 @@
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
-
-use proptest::prelude::*;
+use std::path::{Path, PathBuf};
 
 use super::*;
+
+mod model;
+mod renumbering;
 
 const LIMITS: Limits = Limits {
     bytes: 64 * 1024,
@@ -89,21 +87,6 @@ fn an_acknowledgement_of_what_was_never_sent_forgets_nothing() {
     let lane = lanes.lane_mut(v1::Lane::Results);
     assert_eq!(lane.ack("1-a", 1), Err(NeverSent { through: 1, sent: 0 }));
     assert_eq!(lane.depth(1).records, 2);
-}
-
-#[test]
-fn a_spool_whose_numbers_somebody_else_has_used_is_numbered_anew() {
-    let mut lanes = lanes();
-    for number in 1..=5 {
-        lanes.push(v1::Lane::Results, &numbered(number), 1);
-    }
-    let lane = lanes.lane_mut(v1::Lane::Results);
-    lane.take_batch("1-a", 0, 1000);
-    lane.ack("1-a", 3).unwrap();
-    lanes.renumber("2-b");
-    lanes.push(v1::Lane::Results, &numbered(6), 1);
-    let expected = [4, 5, 6].map(|number| ("2-b".to_owned(), number as u64 - 3, numbered(number)));
-    assert_eq!(waiting(lanes.lane_mut(v1::Lane::Results)), expected);
 }
 
 #[test]
@@ -297,7 +280,7 @@ fn a_file_that_cannot_be_read_does_not_hold_up_the_others() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), "1-a").push(v1::Lane::Results, &numbered(1), 1);
     // No file, so that nobody can read it, not even root.
-    let unreadable = dir.path().join("queue/agent/results").join(spool::file_name("2-b", 1));
+    let unreadable = spool::file_path(&dir.path().join("queue/agent/results"), "2-b", 1);
     std::fs::create_dir(&unreadable).unwrap();
     let mut lanes = open(dir.path(), "3-c");
     let found = waiting(lanes.lane_mut(v1::Lane::Results));
@@ -312,7 +295,7 @@ fn a_spool_that_can_no_longer_be_read_does_not_stand_before_the_next() {
         open(dir.path(), spool).push(v1::Lane::Results, &numbered(number), 1);
     }
     let mut lanes = open(dir.path(), "3-c");
-    let file = dir.path().join("queue/agent/results").join(spool::file_name("1-a", 1));
+    let file = spool::file_path(&dir.path().join("queue/agent/results"), "1-a", 1);
     std::fs::write(file, "something else").unwrap();
     let lane = lanes.lane_mut(v1::Lane::Results);
     assert_eq!(lane.next_size("1-a", 0), None);
@@ -358,7 +341,7 @@ fn however_often_an_agent_starts_its_files_take_no_more_of_the_disk_than_its_lim
 
 #[test]
 fn a_number_that_nobody_comes_to_is_in_no_name_of_a_file() {
-    let number = |seq: u64| spool::parse_file_name(Path::new(&spool::file_name("1-a", seq))).map(|(_, seq)| seq);
+    let number = |seq: u64| spool::parse_file_name(&spool::file_path(Path::new(""), "1-a", seq)).map(|(_, seq)| seq);
     assert_eq!([0, 1, u64::MAX].map(number), [None, Some(1), None]);
 }
 
@@ -408,160 +391,4 @@ fn a_sync_that_fails_is_told_once_and_all_that_memory_has_is_written_anew() {
     assert!(!lanes.lane_mut(v1::Lane::Metrics).written().is_empty());
     drop(lanes);
     assert_eq!(open(dir.path(), "2-b").lane(v1::Lane::Metrics).depth(8).records, 4);
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Push(usize),
-    Take {
-        spool: usize,
-        max_bytes: usize,
-    },
-    /// Acknowledges this part of what was sent of a spool.
-    Ack {
-        spool: usize,
-        part: f64,
-    },
-    /// The connection is gone: what was sent may be sent again.
-    Reconnect,
-    StartSpool,
-    /// The agent is killed and starts again.
-    Restart,
-    /// As well, and power fails: of the newest file this part is left.
-    PowerLoss(f64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        12 => (0usize..3000).prop_map(Step::Push),
-        6 => (0usize..3, 1usize..9000).prop_map(|(spool, max_bytes)| Step::Take { spool, max_bytes }),
-        4 => (0usize..3, 0.0..=1.0).prop_map(|(spool, part)| Step::Ack { spool, part }),
-        2 => Just(Step::Reconnect),
-        1 => Just(Step::StartSpool),
-        1 => Just(Step::Restart),
-        1 => (0.0..1.0).prop_map(Step::PowerLoss),
-    ]
-}
-
-/// What a lane must hold: of each spool, in order, its numbers and records.
-#[derive(Default)]
-struct Model(BTreeMap<u64, Vec<(u64, v1::Record)>>);
-
-impl Model {
-    fn count(&self) -> u64 {
-        self.0.values().map(|spool| spool.len() as u64).sum()
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// Whatever happens, a lane on disk holds of each spool an unbroken end of what was recorded under it and not acknowledged;
-    /// what is missing at the beginning was counted as dropped, and what is missing at the end went with the power.
-    #[test]
-    fn a_lane_on_disk_loses_nothing_but_what_it_counts(steps in prop::collection::vec(step(), 1..150)) {
-        let dir = tempfile::tempdir().unwrap();
-        let lane = v1::Lane::Metrics;
-        let mut generation = 1u64;
-        let id = |generation: u64| format!("{generation}-a");
-        let mut lanes = open(dir.path(), &id(generation));
-        let (mut model, mut next_seq, mut made) = (Model::default(), 1u64, 0i64);
-        let mut sent: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut sent_ever: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut dropped_before = 0;
-        for step in steps {
-            let known: Vec<u64> = model.0.keys().copied().collect();
-            match step {
-                Step::Push(size) => {
-                    made += 1;
-                    let record = v1::Record { time_unix_micros: made, ..record(size) };
-                    lanes.push(lane, &record, made);
-                    model.0.entry(generation).or_default().push((next_seq, record));
-                    next_seq += 1;
-                }
-                Step::Take { spool, max_bytes } => {
-                    let Some(spool) = known.get(spool % known.len().max(1)).copied() else { continue };
-                    let from = sent.get(&spool).copied().unwrap_or(0);
-                    if let Some(batch) = lanes.lane_mut(lane).take_batch(&id(spool), from, max_bytes) {
-                        prop_assert!(batch.bytes <= max_bytes || batch.records.len() == 1);
-                        let of_model: BTreeMap<u64, &v1::Record> = model.0[&spool].iter().map(|(seq, it)| (*seq, it)).collect();
-                        for (seq, record) in (batch.first_seq..).zip(&batch.records) {
-                            prop_assert_eq!(of_model.get(&seq).copied(), Some(record), "{} {}", spool, seq);
-                        }
-                        sent.insert(spool, batch.last_seq);
-                        let ever = sent_ever.entry(spool).or_default();
-                        *ever = batch.last_seq.max(*ever);
-                    }
-                }
-                Step::Ack { spool, part } => {
-                    let Some(spool) = known.get(spool % known.len().max(1)).copied() else { continue };
-                    let through = (sent_ever.get(&spool).copied().unwrap_or(0) as f64 * part) as u64;
-                    lanes.lane_mut(lane).ack(&id(spool), through).unwrap();
-                    if let Some(records) = model.0.get_mut(&spool) {
-                        records.retain(|(seq, _)| *seq > through);
-                    }
-                }
-                Step::Reconnect => sent.clear(),
-                Step::StartSpool => {
-                    generation += 1;
-                    next_seq = 1;
-                    lanes.start_spool(&id(generation));
-                }
-                Step::Restart | Step::PowerLoss(_) => {
-                    drop(lanes);
-                    if let Step::PowerLoss(part) = step {
-                        let files = std::fs::read_dir(dir.path().join("queue/agent/metrics")).unwrap();
-                        let newest = files.map(|it| it.unwrap().path()).filter(|path| {
-                            spool::parse_file_name(path).is_some_and(|(spool, _)| spool == id(generation))
-                        }).max();
-                        if let Some(path) = newest {
-                            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-                            let length = file.metadata().unwrap().len();
-                            file.set_len((length as f64 * part) as u64).unwrap();
-                        }
-                    }
-                    generation += 1;
-                    next_seq = 1;
-                    sent.clear();
-                    lanes = open(dir.path(), &id(generation));
-                    let found = waiting(lanes.lane_mut(lane));
-                    for (spool, records) in &mut model.0 {
-                        let own: Vec<_> = found.iter().filter(|(it, _, _)| *it == id(*spool)).collect();
-                        // What was acknowledged may be there again: the controller will say so once more.
-                        let first = records.first().map_or(u64::MAX, |(seq, _)| *seq);
-                        let unknown = own.iter().filter(|(_, seq, _)| *seq >= first).count();
-                        if matches!(step, Step::PowerLoss(_)) {
-                            prop_assert!(unknown <= records.len());
-                            records.truncate(unknown);
-                        }
-                        prop_assert_eq!(unknown, records.len(), "{}", spool);
-                        if let Some((_, last, _)) = own.last() {
-                            lanes.lane_mut(lane).ack(&id(*spool), first.saturating_sub(1).min(*last)).unwrap();
-                        }
-                        sent_ever.entry(*spool).or_insert(0);
-                    }
-                    dropped_before = 0;
-                }
-            }
-            // The oldest that are missing were dropped and counted.
-            let depth = lanes.lane(lane).depth(made);
-            let mut missing = model.count() - depth.records.min(model.count());
-            prop_assert_eq!(missing, depth.dropped - dropped_before);
-            for records in model.0.values_mut() {
-                let gone = usize::try_from(missing).unwrap().min(records.len());
-                records.drain(..gone);
-                missing -= gone as u64;
-            }
-            dropped_before = depth.dropped;
-            prop_assert_eq!(depth.records, model.count());
-            prop_assert!(depth.bytes <= LIMITS.bytes);
-        }
-        let mut expected: Vec<_> = model.0.iter().flat_map(|(spool, records)| {
-            records.iter().map(|(seq, record)| (id(*spool), *seq, record.clone()))
-        }).collect();
-        let mut found = waiting(lanes.lane_mut(lane));
-        found.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-        expected.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-        prop_assert_eq!(found, expected);
-    }
 }

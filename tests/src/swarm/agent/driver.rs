@@ -300,7 +300,8 @@ impl Link<'_> {
     fn closed(&self, closed: &Closed) -> Ended {
         if let Closed::ForeignSpool(_) = closed {
             let id = self.agent.next_spool(0);
-            self.agent.queue.lock().renumber(&id);
+            let now = self.agent.now().unix_micros;
+            self.agent.queue.lock().renumber(&id, now);
         }
         self.broken(&closed.to_string())
     }
