@@ -141,11 +141,7 @@ async fn run_as_one(
 
     let directory = Directory::new(state.queue());
     let queue = Arc::new(Queue::new(open_queue(&directory, &state, &identity, &settings)));
-    let keeper = Keeper {
-        queue: queue.clone(),
-        directory: directory.path().to_owned(),
-        limits: settings.queue,
-    };
+    let keeper = Keeper::new(queue.clone(), directory.path().to_owned(), config.clone());
     keeper.begin();
     let policies = Arc::new(Policies::load(state.policies(), trust.clone(), settings.allow));
     let warnings = join::warnings(&identity, &settings);

@@ -30,6 +30,8 @@ const SOURCE: &str = "agent";
 /// Lines that are taken in a second, and lines that wait until the queue is open.
 const PER_SECOND: u32 = 20;
 const MAX_WAITING: usize = 256;
+/// So many lines of one moment there are not: a clock that is further behind the last one was set back. Microseconds.
+const SET_BACK: i64 = 100_000;
 /// How long lines are gathered for one record.
 const GATHER: Duration = Duration::from_secs(1);
 /// A record is not larger than this, so that it fits into a frame with others.
@@ -55,7 +57,7 @@ struct Shared {
 struct Waiting {
     level: LevelFilter,
     entries: Vec<LogEntry>,
-    /// Microseconds; no two lines have one.
+    /// Microseconds; no two lines have one, until the clock is set back.
     last_at: i64,
     /// Since 1970, and what came in it.
     second: i64,
@@ -171,9 +173,10 @@ impl OwnLog {
 }
 
 impl Waiting {
-    /// A time that no other line has.
+    /// A time that no line before it has, unless the clock was set back.
     fn time(&mut self, now: i64) -> i64 {
-        self.last_at = now.max(self.last_at + 1);
+        let is_set_back = self.last_at - now > SET_BACK;
+        self.last_at = if is_set_back { now } else { now.max(self.last_at + 1) };
         self.last_at
     }
 }

@@ -7,9 +7,9 @@ use muster_certs::{csr, identity_file::IdentityFile, key::KeyPair};
 use muster_proto::{
     error::{Problem, reason_name},
     v1::{
-        ConnectRequest, ConnectResponse, EnrollRequest, EnrollResponse, Fingerprint, GetTrustBundleRequest, Hello,
-        RenewRequest, connect_request::Frame, enrollment_service_client::EnrollmentServiceClient,
-        link_service_client::LinkServiceClient,
+        ConnectRequest, ConnectResponse, EnrollRequest, EnrollResponse, Fingerprint, GetTrustBundleRequest,
+        GetTrustBundleResponse, Hello, RenewRequest, connect_request::Frame,
+        enrollment_service_client::EnrollmentServiceClient, link_service_client::LinkServiceClient,
     },
 };
 use tokio::{runtime::Runtime, sync::mpsc, task::JoinSet};
@@ -108,10 +108,11 @@ pub fn renew(controller: &Controller, identity: &IdentityFile) -> Result<Identit
 }
 
 /// A call that any certificate that counts may make, and that puts it into use.
-pub fn use_certificate(controller: &Controller, identity: &IdentityFile) -> Result<(), Status> {
+pub fn use_certificate(controller: &Controller, identity: &IdentityFile) -> Result<GetTrustBundleResponse, Status> {
     runtime().block_on(async {
         let mut client = EnrollmentServiceClient::new(channel(controller, identity).await?);
-        client.get_trust_bundle(GetTrustBundleRequest {}).await.map(|_| ())
+        let answer = client.get_trust_bundle(GetTrustBundleRequest {}).await?;
+        Ok(answer.into_inner())
     })
 }
 

@@ -122,3 +122,11 @@ async fn lines_of_a_second_go_into_one_record_and_the_last_ones_at_the_end() {
     tasks.join_all().await;
     assert_eq!(queue.lock().lane(Lane::Logs).depth(0).records, 2);
 }
+
+#[test]
+fn lines_of_one_moment_have_times_of_their_own_and_a_clock_that_is_set_back_is_followed() {
+    let mut waiting = Waiting::default();
+    let hour = 3_600_000_000;
+    let times = [hour, hour, hour - 1, hour + 10, 5, 5].map(|now| waiting.time(now));
+    assert_eq!(times, [hour, hour + 1, hour + 2, hour + 10, 5, 6]);
+}

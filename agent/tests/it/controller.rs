@@ -77,7 +77,12 @@ pub struct Seen {
     pub silent: bool,
     /// Of a spool it never heard of.
     pub acks_too_much: bool,
+    /// The next one.
     pub refuses_links: Option<Problem>,
+    /// What it says when it is asked whether it takes links.
+    pub draining: bool,
+    /// How often it was.
+    pub asked: usize,
 }
 
 pub struct Controller {
@@ -454,7 +459,12 @@ impl v1::enrollment_service_server::EnrollmentService for Services {
         &self,
         _: Request<v1::GetTrustBundleRequest>,
     ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+        let mut answer = v1::GetTrustBundleResponse::default();
+        self.0.note(|seen| {
+            seen.asked += 1;
+            answer.draining = seen.draining;
+        });
+        Ok(Response::new(answer))
     }
 }
 

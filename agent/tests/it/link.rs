@@ -1,7 +1,13 @@
 //! The link and what it carries, through connections that break.
 
+use std::time::Duration;
+
 use muster_agent::{config::Allow, status::Status};
-use muster_proto::v1::{self, CheckState, connect_response::Frame};
+use muster_proto::{
+    error::Problem,
+    v1::{self, CheckState, ErrorReason, connect_response::Frame},
+};
+use tonic::Code;
 
 use crate::{controller::Controller, life::Life};
 
@@ -266,6 +272,46 @@ async fn a_controller_that_goes_before_the_agent_has_left_has_sent_it_elsewhere_
     let there = |status: &Status| status.connection.endpoint == elsewhere.to_string();
     controller
         .wait("the status", |_| Some(life.status()).filter(there))
+        .await;
+    life.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_goes_back_to_the_first_endpoint_when_that_takes_links_and_not_while_it_drains() {
+    let controller = Controller::start().await;
+    let second = controller.second_address().await;
+    controller.set(|seen| {
+        let problem = Problem::new(Code::Unavailable, ErrorReason::ControllerDraining, "not now");
+        seen.refuses_links = Some(problem);
+        seen.draining = true;
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = controller.config(dir.path());
+    config.server.endpoints.push(second.to_string().parse().unwrap());
+    config.server.fail_back = Duration::from_millis(200);
+    let life = Life::resume(dir, config);
+    let at = |endpoint: &str, status: Status| status.connection.endpoint == endpoint;
+    controller
+        .wait("the second endpoint", |seen| {
+            seen.heartbeats
+                .first()
+                .filter(|_| at(&second.to_string(), life.status()))
+                .map(drop)
+        })
+        .await;
+    controller.wait("it asks", |seen| (seen.asked >= 3).then_some(())).await;
+    controller.set(|seen| {
+        assert_eq!(
+            (seen.links, seen.goodbyes.len()),
+            (2, 0),
+            "the first refused one, and it stays"
+        );
+        seen.draining = false;
+    });
+    controller
+        .wait("the first endpoint", |seen| {
+            (seen.links == 3 && at(&controller.address.to_string(), life.status())).then_some(())
+        })
         .await;
     life.stop().await;
 }

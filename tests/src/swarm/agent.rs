@@ -26,6 +26,7 @@ use muster_proto::{
     v1::{self, Lane},
 };
 use tokio::{
+    sync::watch,
     task::yield_now,
     time::{Instant, sleep, sleep_until},
 };
@@ -206,11 +207,8 @@ impl Agent {
         let Some(home) = &self.home else {
             return pending().await;
         };
-        let keeper = Keeper {
-            queue: self.queue.clone(),
-            directory: home.clone(),
-            limits: muster_agent::config::Config::default().queue,
-        };
+        let config = watch::channel(Arc::default()).1;
+        let keeper = Keeper::new(self.queue.clone(), home.clone(), config);
         keeper.run(CancellationToken::new()).await;
     }
 

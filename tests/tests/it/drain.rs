@@ -5,6 +5,7 @@ use muster_tests::{
     Controller,
     agent::Setup,
     link::Link,
+    peer,
     poll::{self, SECOND},
 };
 use serde_json::Value;
@@ -92,6 +93,15 @@ fn a_drain_sends_links_away_and_takes_none_until_it_is_cancelled() {
         .expect("it has moved, and is not away");
     let refusal = Link::connect(&controller, &setup).expect_err("no link is taken");
     assert!(refusal.contains("takes no links"), "{refusal}");
+    // An agent that is linked elsewhere asks before it comes back, and its certificate is renewed meanwhile.
+    let identity = peer::load(&setup.path("state/identity.pem"));
+    let is_draining = || {
+        peer::use_certificate(&controller, &identity)
+            .expect("an answer")
+            .draining
+    };
+    assert!(is_draining());
+    peer::renew(&controller, &identity).expect("a certificate");
 
     // It did not come up anywhere: the usual times, and why.
     for status in ["LATE", "OFFLINE"] {
@@ -100,6 +110,7 @@ fn a_drain_sends_links_away_and_takes_none_until_it_is_cancelled() {
     }
     let shown = controller.ctl().json(&["controller", "drain", "--cancel"]);
     assert_eq!(shown["status"], "CONTROLLER_STATUS_ACTIVE", "{shown}");
+    assert!(!is_draining());
     let _second = link(&controller, &setup);
     controller.wait_for_agent("host", "ONLINE");
     for reason in ["CONTROLLER_DRAINING", "CONTROLLER_DRAIN_CANCELLED"] {

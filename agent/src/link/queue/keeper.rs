@@ -2,6 +2,7 @@
 //! room for others, and a disk that failed is tried again.
 
 use std::{
+    fs::File,
     io,
     path::PathBuf,
     sync::Arc,
@@ -9,14 +10,17 @@ use std::{
 };
 
 use muster_proto::v1::Lane;
-use tokio::sync::oneshot;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Lanes, Queue, segment::Synced};
 use crate::{
     clock::unix_micros,
-    config, detached,
+    config::{self, Config},
+    detached,
     statvfs::{self, Space},
 };
 
@@ -34,12 +38,23 @@ type Failed = Vec<(Lane, io::Error)>;
 
 #[derive(Debug)]
 pub struct Keeper {
-    pub queue: Arc<Queue>,
-    pub directory: PathBuf,
-    pub limits: config::Queue,
+    queue: Arc<Queue>,
+    directory: PathBuf,
+    config: watch::Receiver<Arc<Config>>,
+    /// How a file reaches the disk.
+    sync_file: fn(&File) -> io::Result<()>,
 }
 
 impl Keeper {
+    pub fn new(queue: Arc<Queue>, directory: PathBuf, config: watch::Receiver<Arc<Config>>) -> Self {
+        Self {
+            queue,
+            directory,
+            config,
+            sync_file: File::sync_data,
+        }
+    }
+
     /// Before anything is sent: what is too old is dropped, since the controller may not know any longer whether it has it.
     pub fn begin(&self) {
         let mut lanes = self.queue.lock();
@@ -48,15 +63,17 @@ impl Keeper {
 
     /// Until `stop`; what was recorded before is on disk then.
     pub async fn run(self, stop: CancellationToken) {
-        let at_once = self.limits.sync == config::Sync::Always;
+        let mut config = self.config.clone();
         let mut sync = interval(SYNC);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut syncing = None;
         loop {
+            let at_once = self.limits().sync == config::Sync::Always;
             tokio::select! {
                 () = stop.cancelled() => break,
+                Ok(()) = config.changed() => self.look().await,
                 () = self.queue.unsynced(), if at_once => self.sync(&mut syncing).await,
                 _ = sync.tick() => self.sync(&mut syncing).await,
                 _ = look.tick() => self.look().await,
@@ -102,8 +119,9 @@ impl Keeper {
         if files.is_empty() {
             return None;
         }
+        let sync_file = self.sync_file;
         let begun = detached::call(move || {
-            let failed = files.into_iter().map(|(lane, file)| (lane, file.sync_data()));
+            let failed = files.into_iter().map(|(lane, file)| (lane, sync_file(&file)));
             failed
                 .filter_map(|(lane, it)| it.err().map(|error| (lane, error)))
                 .collect::<Vec<_>>()
@@ -124,18 +142,16 @@ impl Keeper {
     async fn look(&self) {
         let space = statvfs::ask(&self.directory, PATIENCE).await;
         let now = unix_micros(SystemTime::now());
+        let limits = self.limits();
         let mut lanes = self.queue.lock();
-        // Some file systems do not say how large they are.
-        if let Ok(space) = space
-            && space.size > 0
-        {
-            let wanted = Lanes::ALL.map(|lane| self.limits.of(lane)).iter().sum();
+        // A disk that does not answer now may be full.
+        if let Ok(space) = space {
+            let wanted = Lanes::ALL.map(|lane| limits.of(lane)).iter().sum();
             let total = room(space, used(&lanes), wanted);
             for lane in Lanes::ALL {
-                let limit = self.limits.of(lane);
-                let part = share(total, limit, wanted);
+                let limit = limits.of(lane);
                 let least = LEAST.min(limit).min(share(space.size / 20, 1, Lanes::ALL.len() as u64));
-                let part = part.clamp(least, limit.max(least));
+                let part = share(total, limit, wanted).clamp(least, limit.max(least));
                 lanes
                     .lane_mut(lane)
                     .set_limit(usize::try_from(part).unwrap_or(usize::MAX));
@@ -145,8 +161,12 @@ impl Keeper {
         self.drop_old(&mut lanes, now);
     }
 
+    fn limits(&self) -> config::Queue {
+        self.config.borrow().queue
+    }
+
     fn drop_old(&self, lanes: &mut Lanes, now: i64) {
-        let age = i64::try_from(self.limits.max_age.as_micros()).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.limits().max_age.as_micros()).unwrap_or(i64::MAX);
         for lane in Lanes::ALL {
             lanes.lane_mut(lane).drop_older(now.saturating_sub(age));
         }
@@ -159,13 +179,16 @@ fn used(lanes: &Lanes) -> u64 {
 }
 
 /// What all lanes may hold together of `wanted`: never over a twentieth of the file system, and from where a tenth of it is
-/// free on less and less, down to nothing on a full one.
+/// free on less and less, down to nothing on a full one. All of it where the file system does not say how large it is.
 fn room(space: Space, used: u64, wanted: u64) -> u64 {
+    if space.size == 0 {
+        return wanted;
+    }
     let at_most = wanted.min(space.size / 20);
     let scarce = space.size / 10;
     // What the queue holds itself is not what keeps others from having room.
     let free = space.available.saturating_add(used).min(space.size);
-    if scarce == 0 || free >= scarce {
+    if free >= scarce {
         at_most
     } else {
         share(at_most, free, scarce)
@@ -179,39 +202,4 @@ fn share(total: u64, part: u64, whole: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GIB: u64 = 1 << 30;
-
-    fn space(size: u64, available: u64) -> Space {
-        Space {
-            size,
-            free: available,
-            available,
-            files: 0,
-            files_free: 0,
-            read_only: false,
-        }
-    }
-
-    #[test]
-    fn the_queue_takes_what_it_wants_of_a_large_disk_and_a_twentieth_of_a_small_one() {
-        assert_eq!(room(space(100 * GIB, 50 * GIB), 0, GIB), GIB);
-        assert_eq!(room(space(2 * GIB, GIB), 0, GIB), GIB / 10);
-    }
-
-    #[test]
-    fn it_shrinks_with_what_is_free_below_a_tenth() {
-        let of = |available| room(space(100 * GIB, available), 0, GIB);
-        assert_eq!(of(10 * GIB), GIB);
-        assert_eq!(of(5 * GIB), GIB / 2);
-        assert_eq!(of(0), 0);
-        assert_eq!(room(space(0, 0), 0, GIB), 0);
-    }
-
-    #[test]
-    fn what_it_holds_itself_does_not_make_it_shrink() {
-        assert_eq!(room(space(100 * GIB, 9 * GIB), GIB, GIB), GIB);
-    }
-}
+mod tests;

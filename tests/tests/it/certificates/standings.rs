@@ -37,7 +37,7 @@ fn unknown(controller: &Controller, like: &IdentityFile) -> IdentityFile {
 #[track_caller]
 fn assert_refused(controller: &Controller, identity: &IdentityFile, reason: &str) {
     let link: Result<(), Status> = Link::connect(controller, identity).map(drop);
-    for answer in [link, peer::use_certificate(controller, identity)] {
+    for answer in [link, peer::use_certificate(controller, identity).map(drop)] {
         let status = answer.expect_err(reason);
         assert_eq!(peer::reason(&status), reason, "{status}");
         let problem = Problem::from_status(&status).expect("a problem");
