@@ -117,6 +117,7 @@ pub struct Agents {
     first_uses: Mutex<Vec<store::FirstUse>>,
     /// Events that wait to be written.
     notices: Mutex<Vec<store::EventRow>>,
+    unsure: Mutex<Option<persist::Unsure>>,
     newest_bundle: watch::Sender<Option<Told>>,
     persist: Notify,
     pub assignments: Assignments,
@@ -151,6 +152,7 @@ impl Agents {
             transitions: Mutex::default(),
             first_uses: Mutex::default(),
             notices: Mutex::default(),
+            unsure: Mutex::default(),
             persist: Notify::new(),
             assignments: Assignments::default(),
             writing: tokio::sync::Mutex::new(()),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::{self, Micros},
-    store::{AgentUpdate, ChangeKind, EventRow, FirstUse, Op},
+    store::{AgentUpdate, ChangeKind, EventFilter, EventRow, FirstUse, Op},
 };
 
 /// Entries in one commit.
@@ -26,6 +26,15 @@ const GATHER: Duration = Duration::from_millis(50);
 const RUSH: usize = 20;
 /// But not for longer than this.
 const GATHER_AT_MOST: Duration = Duration::from_millis(500);
+
+/// A commit that did not say how it ended, and what was told by it: that is put back.
+#[derive(Clone, Debug)]
+pub(super) struct Unsure {
+    /// One of its events, by which it is known.
+    event: EventRow,
+    transitions: usize,
+    notices: usize,
+}
 
 impl Agents {
     /// Writes until `shutdown`, then writes what is left.
@@ -121,6 +130,7 @@ impl Agents {
 
     /// Writes what is marked now. False: nothing is.
     async fn write_marked(&self) -> Result<bool, Error> {
+        self.recall().await?;
         let marked = std::mem::take(&mut *self.lock_dirty());
         let is_idle = marked.is_empty() && self.lock_transitions().is_empty();
         if is_idle && self.lock_notices().is_empty() && self.lock_first_uses().is_empty() {
@@ -156,6 +166,32 @@ impl Agents {
             }
         }
         Ok(true)
+    }
+
+    /// What the last commit has told after all is not told again. Rows may be written twice.
+    async fn recall(&self) -> Result<(), Error> {
+        let Some(unsure) = self.lock_unsure().clone() else {
+            return Ok(());
+        };
+        let like_it = EventFilter {
+            agent_id: unsure.event.agent_id.clone(),
+            reasons: vec![unsure.event.reason.clone()],
+            min_severity: 0,
+            since: unsure.event.received_at,
+            until: unsure.event.received_at + 1,
+            skip: 0,
+            limit: i64::MAX,
+        };
+        if self.db.event_list(&like_it).await?.contains(&unsure.event) {
+            self.lock_transitions().forget(unsure.transitions);
+            self.lock_notices().drain(..unsure.notices);
+        }
+        *self.lock_unsure() = None;
+        Ok(())
+    }
+
+    fn lock_unsure(&self) -> std::sync::MutexGuard<'_, Option<Unsure>> {
+        self.unsure.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// As they have come to be on file, more or less: rows that are neighbours share pages, and a page is written once for all
@@ -214,7 +250,13 @@ impl Agents {
         tx.agent_update_all(rows).await?;
         tx.event_insert_all(&events).await?;
         tx.agent_certificate_first_use_all(first_uses).await?;
+        *self.lock_unsure() = events.into_iter().next().map(|event| Unsure {
+            event,
+            transitions: transitions.len(),
+            notices: notices.len(),
+        });
         tx.commit().await?;
+        *self.lock_unsure() = None;
         {
             let mut entries = self.write();
             for (id, revision) in revisions {

@@ -102,6 +102,11 @@ impl Transitions {
         std::mem::take(&mut self.due)
     }
 
+    /// So many of those that were put back are told after all.
+    pub fn forget(&mut self, count: usize) {
+        self.due.drain(..count.min(self.due.len()));
+    }
+
     /// They could not be written.
     pub fn put_back(&mut self, transitions: Vec<Transition>) {
         self.due.splice(0..0, transitions);

@@ -22,7 +22,7 @@ pub struct EventFilter {
     pub limit: i64,
 }
 
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug, PartialEq, FromRow)]
 pub struct EventRow {
     pub at: i64,
     pub received_at: i64,

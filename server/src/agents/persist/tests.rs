@@ -225,6 +225,52 @@ async fn what_could_not_be_written_stays_marked_beside_what_changes_then() {
 }
 
 #[tokio::test]
+async fn what_a_commit_has_told_without_saying_so_is_not_told_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+    let id = enroll(&db).await;
+    let agents = load(&db).await;
+    let late = |now| agents.set_status(id, now, |_| Some((AgentStatus::Late, liveness::SILENT)));
+    let online = |now| agents.set_status(id, now, |_| Some((AgentStatus::Online, liveness::HEARD)));
+    let told = async || {
+        let all = EventFilter {
+            agent_id: id.to_string(),
+            reasons: Vec::new(),
+            min_severity: 0,
+            since: 0,
+            until: i64::MAX,
+            skip: 0,
+            limit: 100,
+        };
+        let mut events = db.event_list(&all).await.unwrap();
+        events.sort_by_key(|event| event.at);
+        events
+    };
+    let times = async || told().await.iter().map(|event| event.at).collect::<Vec<_>>();
+    for (was_stored, expected) in [(true, vec![10, 11]), (false, vec![10, 11, 12, 13])] {
+        let first = expected[expected.len() - 2];
+        late(first);
+        let put_back = agents.lock_transitions().take();
+        if was_stored {
+            agents.lock_transitions().put_back(put_back.clone());
+            agents.flush().await.unwrap();
+        }
+        let mut event = told().await.pop().unwrap();
+        event.at = first;
+        *agents.lock_unsure() = Some(Unsure {
+            event,
+            transitions: put_back.len(),
+            notices: 0,
+        });
+        agents.lock_transitions().put_back(put_back);
+        online(first + 1);
+        agents.flush().await.unwrap();
+        assert_eq!(times().await, expected, "{was_stored}");
+        assert!(agents.lock_unsure().is_none());
+    }
+}
+
+#[tokio::test]
 async fn the_newest_trust_bundle_is_the_newest_on_file_or_told_of_since() {
     let folder = tempfile::tempdir().unwrap();
     let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
