@@ -2,7 +2,7 @@
 //! then. Knows no database, and not when.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -70,16 +70,24 @@ impl Ballast {
 
 /// What the ballast at `path` takes of the disk, 0: there is none.
 pub fn held(path: &Path) -> u64 {
-    // Blocks of 512 bytes, whatever those of the file system are.
-    fs::metadata(path).map_or(0, |found| found.blocks().saturating_mul(512))
+    fs::metadata(path).map_or(0, |found| taken(&found))
+}
+
+/// In blocks of 512 bytes, whatever those of the file system are.
+fn taken(file: &Metadata) -> u64 {
+    file.blocks().saturating_mul(512)
 }
 
 /// Blocks of its own, not a hole.
 fn allocate(file: File, bytes: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => {}
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill(&file, bytes)?,
+    let is_taken = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        // ZFS looks whether there is room, and takes none.
+        Ok(()) => taken(&file.metadata()?) >= bytes,
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => false,
         Err(error) => return Err(error.into()),
+    };
+    if !is_taken {
+        fill(&file, bytes)?;
     }
     file.sync_all()
 }
