@@ -184,7 +184,9 @@ impl Agents {
         };
         if self.db.event_list(&like_it).await?.contains(&unsure.event) {
             self.lock_transitions().forget(unsure.transitions);
-            self.lock_notices().drain(..unsure.notices);
+            let mut notices = self.lock_notices();
+            let told = unsure.notices.min(notices.len());
+            notices.drain(..told);
         }
         *self.lock_unsure() = None;
         Ok(())
