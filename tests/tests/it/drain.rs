@@ -45,14 +45,26 @@ fn leave(mut link: Link) {
     });
 }
 
-/// Changes of status that were told since the start, newest first.
+/// Changes of status that were told since the start, newest first, once they say of each agent what it is.
 pub fn transitions(controller: &Controller) -> Vec<Value> {
-    let reasons = ["AGENT_ONLINE", "AGENT_LATE", "AGENT_OFFLINE"];
-    let arguments = ["event", "list", "--limit", "10000"].into_iter();
-    let arguments: Vec<&str> = arguments
-        .chain(reasons.iter().flat_map(|reason| ["--reason", reason]))
-        .collect();
-    controller.ctl().items(&arguments).expect("events")
+    poll::until("what is told is what is shown", 20 * SECOND, || {
+        let reasons = ["AGENT_ONLINE", "AGENT_LATE", "AGENT_OFFLINE"];
+        let arguments = ["event", "list", "--limit", "10000"].into_iter();
+        let arguments: Vec<&str> = arguments
+            .chain(reasons.iter().flat_map(|reason| ["--reason", reason]))
+            .collect();
+        let events = controller.ctl().items(&arguments)?;
+        for agent in controller.ctl().items(&["agent", "list"])? {
+            let told = events.iter().find(|event| event["agentId"] == agent["id"]);
+            let told = told
+                .and_then(|event| event["reason"].as_str())
+                .unwrap_or("AGENT_PENDING");
+            if agent["status"].as_str() != Some(&told.replace("AGENT_", "AGENT_STATUS_")) {
+                return Err(format!("{told} was told of {agent}"));
+            }
+        }
+        Ok(events)
+    })
 }
 
 #[test]
