@@ -196,10 +196,8 @@ impl Link {
             self.identity.refused(serial);
         }
         if let Reason::Closed(Closed::ForeignSpool(_)) = reason {
-            let now = SystemTime::now();
-            let mut lanes = self.queue.lock();
-            let used = queue::generation(lanes.spool_id()).unwrap_or(0);
-            lanes.renumber(&self.state.next_spool_id(used, now), clock::unix_micros(now));
+            let id = self.next_spool(0);
+            self.queue.renumber(&id, clock::unix_micros(SystemTime::now()));
         }
         if reason.refusal().is_some_and(|refusal| copy::is_refused(&refusal)) {
             self.identity.set_refused(true);
@@ -219,6 +217,12 @@ impl Link {
         };
         self.lost(&why, Some(endpoint));
         delay
+    }
+
+    /// The id of one whose records come after all that there are, and after those of this generation.
+    fn next_spool(&self, above: u64) -> String {
+        let used = queue::generation(self.queue.lock().spool_id()).unwrap_or(0);
+        self.state.next_spool_id(above.max(used), SystemTime::now())
     }
 
     fn lost(&self, why: &str, endpoint: Option<&Endpoint>) {

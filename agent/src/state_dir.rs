@@ -180,8 +180,7 @@ impl StateDir {
     }
 
     /// A spool id that was never used before: "<generation>-<random>", of a generation above this one. The generation is on
-    /// disk before it is used, and grows with every call; where that is not possible, it is told by the clock, which is above
-    /// all that count.
+    /// disk before it is used, and grows with every call; where that is not possible, the clock tells it.
     pub fn next_spool_id(&self, above: u64, now: SystemTime) -> String {
         let generation = self.next_generation(above, now).unwrap_or_else(|error| {
             tracing::error!(

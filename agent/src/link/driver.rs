@@ -425,7 +425,7 @@ impl Driver<'_> {
                 }
             }
             Effect::StartSpool { above } => {
-                let id = link.state.next_spool_id(above, SystemTime::now());
+                let id = link.next_spool(above);
                 if above > 0 {
                     tracing::warn!(
                         above,

@@ -96,12 +96,18 @@ impl Queue {
         self.0.lock()
     }
 
+    /// As [`Lanes::renumber`]; the keeper syncs what has come of it.
+    pub fn renumber(&self, spool_id: &str, now: i64) {
+        self.lock().renumber(spool_id, now);
+        self.0.unsynced.notify_one();
+    }
+
     /// Returns when a record has come since the last call.
     pub async fn recorded(&self) {
         self.0.waiting.notified().await;
     }
 
-    /// Returns when a result has come since the last call.
+    /// Returns when what has come since the last call is to be synced at once.
     async fn unsynced(&self) {
         self.0.unsynced.notified().await;
     }

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use rand::Rng as _;
@@ -21,6 +22,8 @@ pub struct Ballast {
     path: PathBuf,
     /// As configured; 0: none.
     wanted: u64,
+    /// What was made and not released: some file systems say only later what a file takes, or never.
+    made: AtomicU64,
 }
 
 impl Ballast {
@@ -28,6 +31,7 @@ impl Ballast {
         Self {
             path: data_dir.join(FILE),
             wanted,
+            made: AtomicU64::new(0),
         }
     }
 
@@ -38,7 +42,10 @@ impl Ballast {
 
     /// What it takes of the disk now.
     pub fn held(&self) -> u64 {
-        held(&self.path)
+        fs::metadata(&self.path).map_or(0, |file| {
+            let made = self.made.load(Ordering::Relaxed);
+            taken(&file).max(made.min(file.len()))
+        })
     }
 
     /// Makes it as large as this. Without enough room there is none afterwards.
@@ -50,6 +57,7 @@ impl Ballast {
             .mode(0o600)
             .open(&self.path)
             .and_then(|file| allocate(file, bytes));
+        self.made.store(if made.is_ok() { bytes } else { 0 }, Ordering::Relaxed);
         if made.is_err() {
             // What there is of it is of no use to anybody.
             let _ = fs::remove_file(&self.path);
@@ -118,6 +126,12 @@ mod tests {
         assert_eq!((ballast.held(), ballast.release().expect("nothing")), (0, 0));
         ballast.make(MIB).expect("there is room");
         assert!(ballast.held() >= MIB, "{}", ballast.held());
+        // As on a file system that does not say what a file takes.
+        File::create(ballast.path.clone())
+            .and_then(|file| file.set_len(MIB))
+            .expect("a hole");
+        assert_eq!((held(&ballast.path), ballast.held()), (0, MIB));
+        ballast.make(MIB).expect("there is room");
         assert!(ballast.release().expect("it is there") >= MIB);
         assert!(!dir.path().join(FILE).exists());
     }

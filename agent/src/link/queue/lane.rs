@@ -134,17 +134,19 @@ impl Lane {
         self.spools.push_back(Spool::new(id));
     }
 
-    /// As `start_spool`, for a spool whose numbers somebody else has used too: what waits in it is numbered anew. Wherever that
-    /// is cut short, each record lies in one file, under the one id or the other. Gives the failure of the disk as `push` does.
+    /// As `start_spool`, for a spool whose numbers somebody else has used too: what waits in it is numbered anew. Its files are
+    /// renamed, so that a kill leaves each record in one of them; those that are not renamed by then are taken for what the other
+    /// has stored, as after any kill before it is known that there is another. Gives the failure of the disk as `push` does.
     pub fn renumber(&mut self, id: Arc<str>) -> Option<io::Error> {
         let dir = match &self.home {
             Home::Disk { dir, .. } => Some(dir.clone()),
             Home::Memory => None,
         };
+        let mut is_second = false;
         while let Err(error) = self.live().forget_acknowledged(dir.as_deref()) {
             let acknowledged = self.live().acknowledged();
             let index = self.spools.len() - 1;
-            if !self.give_up(index, acknowledged, &error) {
+            if !self.give_up(index, acknowledged, &error) && std::mem::replace(&mut is_second, true) {
                 // The controller will say once more that the numbers are not ours.
                 return None;
             }
@@ -315,7 +317,10 @@ impl Lane {
         // In case that nothing could be made of it when the agent started.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         *is_new = true;
-        self.spools.iter_mut().try_for_each(|spool| spool.settle(dir))
+        // Names first: for them even a full disk has room.
+        let renamed = self.spools.iter_mut().map(|spool| spool.rename(dir));
+        let renamed = renamed.fold(Ok(()), Result::and);
+        renamed.and(self.spools.iter_mut().try_for_each(|spool| spool.settle(dir)))
     }
 
     fn append(&mut self, at: i64, record: &[u8]) -> Option<io::Error> {

@@ -31,6 +31,8 @@ pub struct Segment {
     pub newest_at: i64,
     content: Option<Content>,
     file: Option<SegmentFile>,
+    /// A file that has its records under other numbers, and goes as soon as they are in its own.
+    superseded: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,7 @@ impl Segment {
             newest_at: 0,
             content: Some(Content::default()),
             file: None,
+            superseded: None,
         }
     }
 
@@ -132,6 +135,7 @@ impl Segment {
                 is_unsynced: false,
                 is_syncing: false,
             }),
+            superseded: None,
         };
         Ok((segment, torn))
     }
@@ -210,6 +214,7 @@ impl Segment {
         }
         self.file = None;
         self.file = Some(SegmentFile::create(path, &content.bytes)?);
+        self.superseded.take().into_iter().for_each(remove_file);
         Ok(())
     }
 
@@ -227,8 +232,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Leaves out the records before `seq`. The others go into the file `path`, and to the disk itself, before the file that has
-    /// them is removed; where that is not possible, memory has them. Fails when they cannot be read.
+    /// Leaves out the records before `seq`. The others go into the file `path` before the one that has them is removed; until
+    /// that is possible, memory has them as well. Fails when they cannot be read.
     pub fn forget_before(&mut self, seq: u64, path: Option<PathBuf>) -> io::Result<()> {
         if self.content.is_none() {
             self.load()?;
@@ -246,14 +251,16 @@ impl Segment {
         let (Some(old), Some(path)) = (self.file.take(), path) else {
             return Ok(());
         };
-        let written = SegmentFile::create(path, &content.bytes).and_then(|file| {
-            file.file.as_ref().map_or(Ok(()), |file| file.sync_all())?;
-            Ok(file)
-        });
-        self.file = written
-            .inspect_err(|error| tracing::warn!(%error, "a file of the queue could not be written anew"))
-            .ok();
-        old.remove();
+        match SegmentFile::create(path, &content.bytes) {
+            Ok(file) => {
+                self.file = Some(file);
+                remove_file(old.path);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a file of the queue cannot be written anew now");
+                self.superseded = Some(old.path);
+            }
+        }
         Ok(())
     }
 
@@ -308,9 +315,8 @@ impl Segment {
 
     /// Best effort: what stays is sent again, and known to the controller.
     pub fn remove(self) {
-        if let Some(file) = self.file {
-            file.remove();
-        }
+        let file = self.file.map(|file| file.path);
+        file.into_iter().chain(self.superseded).for_each(remove_file);
     }
 
     fn load(&mut self) -> io::Result<()> {
@@ -399,12 +405,6 @@ impl SegmentFile {
         })
     }
 
-    fn remove(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a file of the queue could not be removed");
-        }
-    }
-
     /// Writes what it lacks of `frames`. What it has is not touched: a disk that fails once more must not cost that.
     fn complete(&mut self, frames: &[u8]) -> io::Result<()> {
         // Opened again, in case that the disk has been replaced.
@@ -439,6 +439,12 @@ impl SegmentFile {
         let file = Arc::new(OpenOptions::new().write(true).open(&self.path)?);
         self.file = Some(file.clone());
         Ok(file)
+    }
+}
+
+fn remove_file(path: PathBuf) {
+    if let Err(error) = fs::remove_file(&path) {
+        tracing::warn!(path = %path.display(), %error, "a file of the queue could not be removed");
     }
 }
 

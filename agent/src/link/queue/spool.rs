@@ -272,14 +272,22 @@ impl Spool {
         self.segments.iter_mut()
     }
 
-    /// Writes to disk what memory alone has, all under the names that it should have.
+    /// Gives its files the names that they should have. One that cannot be renamed keeps no other from it.
+    pub fn rename(&mut self, dir: &Path) -> io::Result<()> {
+        let id = &self.id;
+        let renamed = self.segments.iter_mut().map(|segment| {
+            let path = file_path(dir, id, segment.first_seq);
+            segment.rename(&path)
+        });
+        renamed.fold(Ok(()), Result::and)
+    }
+
+    /// Writes to disk what memory alone has.
     pub fn settle(&mut self, dir: &Path) -> io::Result<()> {
         let full = self.segments.len().saturating_sub(1);
         for (index, segment) in self.segments.iter_mut().enumerate() {
-            let path = file_path(dir, &self.id, segment.first_seq);
-            segment.rename(&path)?;
             if segment.is_volatile() {
-                segment.settle(path)?;
+                segment.settle(file_path(dir, &self.id, segment.first_seq))?;
                 if index < full {
                     segment.unload();
                 }

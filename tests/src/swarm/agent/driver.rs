@@ -301,7 +301,7 @@ impl Link<'_> {
         if let Closed::ForeignSpool(_) = closed {
             let id = self.agent.next_spool(0);
             let now = self.agent.now().unix_micros;
-            self.agent.queue.lock().renumber(&id, now);
+            self.agent.queue.renumber(&id, now);
         }
         self.broken(&closed.to_string())
     }

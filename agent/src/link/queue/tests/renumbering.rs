@@ -104,6 +104,31 @@ fn where_files_cannot_be_renamed_it_is_told_and_done_when_they_can() {
 }
 
 #[test]
+fn one_file_that_cannot_be_written_anew_keeps_no_other_from_its_name_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lanes = ten_of_thirty(dir.path());
+    let (first, count) = (files(dir.path())[0].clone(), files(dir.path()).len());
+    // Directories that are in the way of the first file, under either id.
+    let lane = first.parent().unwrap();
+    let obstacles = [("1-a", 11), ("2-b", 1)].map(|(id, seq)| spool::file_path(lane, id, seq));
+    for obstacle in &obstacles {
+        fs::create_dir(obstacle).unwrap();
+    }
+    lanes.renumber("2-b", 31);
+    assert_eq!(times(&mut lanes), of_spool("2-b", 11..=30));
+    assert!(first.exists(), "memory alone has its records otherwise");
+    let renamed = |path: &&PathBuf| path.is_file() && path.to_string_lossy().contains("/2-b.");
+    assert_eq!(files(dir.path()).iter().filter(renamed).count(), count - 1);
+    for obstacle in &obstacles {
+        fs::remove_dir(obstacle).unwrap();
+    }
+    lanes.settle(32);
+    assert!(!first.exists());
+    drop(lanes);
+    assert_eq!(times(&mut open(dir.path(), "3-c")), of_spool("2-b", 11..=30));
+}
+
+#[test]
 fn what_cannot_be_read_of_it_is_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let mut lanes = open(dir.path(), "1-a");
