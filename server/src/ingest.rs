@@ -493,6 +493,7 @@ impl Worker {
 
     /// Reads anew what a commit changes, since it is not known whether the last one has.
     async fn recall(&self) -> Result<(), store::Error> {
+        self.deps.db.mark_settle(self.lane).await?;
         self.marks.read(&self.deps.db, self.lane, &self.deps.agents).await?;
         if self.lane == Lane::Results {
             self.deps.states.recall().await?;

@@ -182,6 +182,7 @@ impl Agents {
             skip: 0,
             limit: i64::MAX,
         };
+        self.db.event_settle().await?;
         if self.db.event_list(&like_it).await?.contains(&unsure.event) {
             self.lock_transitions().forget(unsure.transitions);
             let mut notices = self.lock_notices();

@@ -1,6 +1,6 @@
 //! The worker of a lane, on a database.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use muster_proto::v1::policy::Spec;
 
@@ -9,7 +9,10 @@ use crate::{
     access::scope::Scopes,
     pki::Pki,
     policies::Policies,
-    store::{NewAgent, Source},
+    store::{
+        NewAgent, Source,
+        scratch::{Scratch, postgres_url},
+    },
 };
 
 const NOW: Micros = 20_000 * clock::DAY;
@@ -23,9 +26,14 @@ struct Rig {
 impl Rig {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let source = Source::Sqlite(folder.path().to_owned());
+        Self::at(&source, folder).await
+    }
+
+    async fn at(source: &Source, folder: tempfile::TempDir) -> Self {
         let domain = "example.muster".parse().unwrap();
         let pki = Arc::new(Pki::create(&folder.path().join("pki"), &domain, SystemTime::now()).unwrap());
-        let db = Db::open(&Source::Sqlite(folder.path().to_owned())).await.unwrap();
+        let db = Db::open(source).await.unwrap();
         let changes = Changes::new(db.clone()).await.unwrap();
         let policies = Policies::load(db.clone(), changes, pki.clone()).await.unwrap();
         let check = v1::Check {
@@ -139,6 +147,44 @@ async fn what_a_commit_has_stored_without_saying_so_is_not_stored_again() {
     let since = |worker: &Worker| worker.deps.states.get(agent, "memory").unwrap().state_since;
     assert_eq!(since(&asked), since(&database));
     assert!(!asked.is_unsure.load(Ordering::Relaxed));
+}
+
+/// It has taken two, and is not done with it: nobody sees them yet.
+async fn what_a_commit_is_about_to_store_is_not_stored_again(rig: Rig) {
+    let agent = rig.enroll().await;
+    let asked = rig.worker().await;
+    let mark = MarkRow {
+        agent_id: agent.to_string(),
+        spool_id: "1-a".into(),
+        seq: 2,
+    };
+    let mut under_way = rig.db.begin_lane(Lane::Results).await.unwrap();
+    under_way.mark_put_all(Lane::Results, &[mark], NOW).await.unwrap();
+    asked.is_unsure.store(true, Ordering::Relaxed);
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        under_way.commit().await.unwrap();
+    };
+    let (done, ()) = tokio::join!(store(&asked, agent, 3), ends);
+    assert_eq!(done.unwrap().through_seq, 3);
+    assert_eq!(rig.results_of(agent).await, 1, "the third alone");
+    rig.db.close().await;
+}
+
+#[tokio::test]
+async fn what_a_commit_is_about_to_store_is_not_stored_again_on_sqlite() {
+    what_a_commit_is_about_to_store_is_not_stored_again(Rig::new().await).await;
+}
+
+#[tokio::test]
+async fn what_a_commit_is_about_to_store_is_not_stored_again_on_postgresql() {
+    let Some(server) = postgres_url("commits of records whose answer is lost, on PostgreSQL") else {
+        return;
+    };
+    let scratch = Scratch::create(&server, "ingest").await;
+    let rig = Rig::at(&scratch.source, tempfile::tempdir().unwrap()).await;
+    what_a_commit_is_about_to_store_is_not_stored_again(rig).await;
+    scratch.drop().await;
 }
 
 #[tokio::test]

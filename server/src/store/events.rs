@@ -72,6 +72,13 @@ impl Tx {
 }
 
 impl Db {
+    /// Returns once no commit that tells something is under way, not even one whose answer was lost.
+    pub async fn event_settle(&self) -> Result<(), Error> {
+        let mut tx = self.begin_control().await?;
+        tx.wait_for_writers("LOCK TABLE events IN SHARE MODE").await?;
+        tx.commit().await
+    }
+
     pub async fn event_list(&self, filter: &EventFilter) -> Result<Vec<EventRow>, Error> {
         // As many parameters as there may be reasons would be another statement for each number of them.
         let reasons = format!(",{},", filter.reasons.join(","));

@@ -69,6 +69,18 @@ impl Db {
         }
     }
 
+    /// Returns once no commit that changes marks of this lane is under way, not even one whose answer was lost.
+    pub async fn mark_settle(&self, lane: Lane) -> Result<(), Error> {
+        let mut tx = self.begin_lane(lane).await?;
+        let lock = match lane {
+            Lane::Metrics => "LOCK TABLE metric_marks IN SHARE MODE",
+            Lane::Logs => "LOCK TABLE log_marks IN SHARE MODE",
+            Lane::Results | Lane::Unspecified => "LOCK TABLE result_marks IN SHARE MODE",
+        };
+        tx.wait_for_writers(lock).await?;
+        tx.commit().await
+    }
+
     /// Agents of which results were stored since `at`.
     pub async fn mark_agents_since(&self, at: i64) -> Result<Vec<String>, Error> {
         let sql = "SELECT DISTINCT agent_id FROM result_marks WHERE used_at > $1";

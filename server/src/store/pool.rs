@@ -348,6 +348,16 @@ impl Tx {
         Ok(())
     }
 
+    /// Returns once everybody else who has written to a table has ended, whose client may be gone: PostgreSQL may be waiting for a
+    /// standby, and shows nobody till then what was committed. With `LOCK TABLE ... IN SHARE MODE`; on SQLite, where one writes at
+    /// a time, the others have ended.
+    pub(super) async fn wait_for_writers(&mut self, lock: &'static str) -> Result<(), Error> {
+        if let Self::Postgres(tx) = self {
+            sqlx::query(lock).execute(&mut **tx).await?;
+        }
+        Ok(())
+    }
+
     /// The number of rows that were changed.
     pub(super) async fn execute(&mut self, sql: &'static str, args: Vec<Arg>) -> Result<u64, Error> {
         Ok(match self {

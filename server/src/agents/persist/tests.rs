@@ -224,6 +224,22 @@ async fn what_could_not_be_written_stays_marked_beside_what_changes_then() {
     assert_eq!(*agents.lock_dirty(), BTreeMap::from([(id, both)]));
 }
 
+/// All events of an agent, in order of their time.
+async fn all_told(db: &Db, id: AgentId) -> Vec<EventRow> {
+    let all = EventFilter {
+        agent_id: id.to_string(),
+        reasons: Vec::new(),
+        min_severity: 0,
+        since: 0,
+        until: i64::MAX,
+        skip: 0,
+        limit: 100,
+    };
+    let mut events = db.event_list(&all).await.unwrap();
+    events.sort_by_key(|event| event.at);
+    events
+}
+
 #[tokio::test]
 async fn what_a_commit_has_told_without_saying_so_is_not_told_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -232,20 +248,7 @@ async fn what_a_commit_has_told_without_saying_so_is_not_told_again() {
     let agents = load(&db).await;
     let late = |now| agents.set_status(id, now, |_| Some((AgentStatus::Late, liveness::SILENT)));
     let online = |now| agents.set_status(id, now, |_| Some((AgentStatus::Online, liveness::HEARD)));
-    let told = async || {
-        let all = EventFilter {
-            agent_id: id.to_string(),
-            reasons: Vec::new(),
-            min_severity: 0,
-            since: 0,
-            until: i64::MAX,
-            skip: 0,
-            limit: 100,
-        };
-        let mut events = db.event_list(&all).await.unwrap();
-        events.sort_by_key(|event| event.at);
-        events
-    };
+    let told = async || all_told(&db, id).await;
     let times = async || told().await.iter().map(|event| event.at).collect::<Vec<_>>();
     for (was_stored, expected) in [(true, vec![10, 11]), (false, vec![10, 11, 12, 13])] {
         let first = expected[expected.len() - 2];
@@ -268,6 +271,48 @@ async fn what_a_commit_has_told_without_saying_so_is_not_told_again() {
         assert_eq!(times().await, expected, "{was_stored}");
         assert!(agents.lock_unsure().is_none());
     }
+}
+
+/// It is not done with it: nobody sees yet what it tells.
+async fn what_a_commit_is_about_to_tell_is_not_told_again(source: &Source) {
+    let db = Db::open(source).await.unwrap();
+    let id = enroll(&db).await;
+    let agents = load(&db).await;
+    agents.set_status(id, 10, |_| Some((AgentStatus::Online, liveness::HEARD)));
+    let told = agents.lock_transitions().take();
+    let event = told[0].to_event(11);
+    let mut under_way = db.begin().await.unwrap();
+    under_way.event_insert_all(std::slice::from_ref(&event)).await.unwrap();
+    *agents.lock_unsure() = Some(Unsure {
+        event: event.clone(),
+        transitions: told.len(),
+        notices: 0,
+    });
+    agents.lock_transitions().put_back(told);
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        under_way.commit().await.unwrap();
+    };
+    let (flushed, ()) = tokio::join!(agents.flush(), ends);
+    flushed.unwrap();
+    assert_eq!(all_told(&db, id).await, [event]);
+    db.close().await;
+}
+
+#[tokio::test]
+async fn what_a_commit_is_about_to_tell_is_not_told_again_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    what_a_commit_is_about_to_tell_is_not_told_again(&Source::Sqlite(folder.path().to_owned())).await;
+}
+
+#[tokio::test]
+async fn what_a_commit_is_about_to_tell_is_not_told_again_on_postgresql() {
+    let Some(server) = postgres_url("events of agents whose commit was not answered, on PostgreSQL") else {
+        return;
+    };
+    let scratch = Scratch::create(&server, "told").await;
+    what_a_commit_is_about_to_tell_is_not_told_again(&scratch.source).await;
+    scratch.drop().await;
 }
 
 #[tokio::test]
