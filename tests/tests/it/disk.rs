@@ -68,8 +68,10 @@ fn waiting(agent: &Agent, queue: &str) -> Result<u64, String> {
     queue["records"].as_u64().ok_or_else(|| status.to_string())
 }
 
+/// With patience for several looks: the agent writes down every quarter of a minute how much waits, and as long as PostgreSQL
+/// finds room in the pages that it has, what waited is taken whenever the controller tries again.
 fn more_wait(agent: &Agent, queue: &str, count: u64) {
-    poll::until(&format!("{queue} wait with the agent"), PATIENCE, || {
+    poll::until(&format!("{queue} wait with the agent"), 4 * PATIENCE, || {
         let now = waiting(agent, queue)?;
         if now >= count { Ok(()) } else { Err(now.to_string()) }
     });
