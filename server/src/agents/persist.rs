@@ -176,11 +176,9 @@ impl Agents {
         let like_it = EventFilter {
             agent_id: unsure.event.agent_id.clone(),
             reasons: vec![unsure.event.reason.clone()],
-            min_severity: 0,
             since: unsure.event.received_at,
             until: unsure.event.received_at + 1,
-            skip: 0,
-            limit: i64::MAX,
+            ..EventFilter::newest(i64::MAX)
         };
         self.db.event_settle().await?;
         if self.db.event_list(&like_it).await?.contains(&unsure.event) {

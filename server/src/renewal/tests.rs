@@ -64,11 +64,7 @@ async fn whom_a_restored_backup_only_expects_is_told_of_as_one_that_it_does_not_
     let filter = EventFilter {
         agent_id: id.to_string(),
         reasons: vec!["AGENT_NOT_ON_FILE".to_owned()],
-        min_severity: 0,
-        since: 0,
-        until: i64::MAX,
-        skip: 0,
-        limit: 100,
+        ..EventFilter::newest(100)
     };
     assert_eq!(db.event_list(&filter).await.unwrap().len(), 1);
 }

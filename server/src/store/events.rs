@@ -22,6 +22,21 @@ pub struct EventFilter {
     pub limit: i64,
 }
 
+impl EventFilter {
+    /// The newest of all, so many of them.
+    pub fn newest(limit: i64) -> Self {
+        Self {
+            agent_id: String::new(),
+            reasons: Vec::new(),
+            min_severity: 0,
+            since: i64::MIN,
+            until: i64::MAX,
+            skip: 0,
+            limit,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, FromRow)]
 pub struct EventRow {
     pub at: i64,

@@ -102,15 +102,7 @@ impl Rig {
 
     /// What users have come to, without what was granted.
     async fn reasons(&self) -> Vec<String> {
-        let filter = store::EventFilter {
-            agent_id: String::new(),
-            reasons: Vec::new(),
-            min_severity: 0,
-            since: 0,
-            until: i64::MAX,
-            skip: 0,
-            limit: 100,
-        };
+        let filter = store::EventFilter::newest(100);
         let events = self.db.event_list(&filter).await.unwrap();
         let reasons = events.into_iter().rev().map(|event| event.reason);
         reasons.filter(|reason| reason != "GRANT_CREATED").collect()

@@ -97,15 +97,7 @@ impl Part {
     }
 
     async fn events(&self) -> Vec<String> {
-        let filter = EventFilter {
-            agent_id: String::new(),
-            reasons: Vec::new(),
-            min_severity: 0,
-            since: 0,
-            until: i64::MAX,
-            skip: 0,
-            limit: 100,
-        };
+        let filter = EventFilter::newest(100);
         let events = self.fresh.db.event_list(&filter).await.expect("events");
         events.into_iter().map(|event| event.reason).collect()
     }

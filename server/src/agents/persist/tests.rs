@@ -228,12 +228,7 @@ async fn what_could_not_be_written_stays_marked_beside_what_changes_then() {
 async fn all_told(db: &Db, id: AgentId) -> Vec<EventRow> {
     let all = EventFilter {
         agent_id: id.to_string(),
-        reasons: Vec::new(),
-        min_severity: 0,
-        since: 0,
-        until: i64::MAX,
-        skip: 0,
-        limit: 100,
+        ..EventFilter::newest(100)
     };
     let mut events = db.event_list(&all).await.unwrap();
     events.sort_by_key(|event| event.at);

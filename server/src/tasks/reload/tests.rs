@@ -34,15 +34,7 @@ async fn rig(with_api: bool) -> Rig {
 impl Rig {
     async fn look(&mut self) -> Vec<String> {
         self.reload.look(SystemTime::now()).await;
-        let filter = EventFilter {
-            agent_id: String::new(),
-            reasons: Vec::new(),
-            min_severity: 0,
-            since: 0,
-            until: i64::MAX,
-            skip: 0,
-            limit: 100,
-        };
+        let filter = EventFilter::newest(100);
         let mut rows = self.reload.db.event_list(&filter).await.unwrap();
         rows.reverse();
         rows.into_iter()
